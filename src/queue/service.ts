@@ -1,0 +1,230 @@
+/**
+ * The task queue as `api/`, `dashboard/` and `executor/` see it. It knows no HTTP: refusals are
+ * `QueueError`s with a code; whoever speaks HTTP maps codes to statuses.
+ */
+import type {
+  Attempt,
+  Claim,
+  ClaimedTask,
+  ClusterView,
+  Detail,
+  Directive,
+  HeartbeatLease,
+  IdempotencyScope,
+  LeaseEnd,
+  LeaseEndAnswer,
+  LeaseRef,
+  LeaseVerdict,
+  LogLine,
+  NewTask,
+  Progress,
+  Settings,
+  Status,
+  Task,
+} from "./types.ts";
+import type { RefusalCode } from "./commands.ts";
+
+/** Reads are linearizable unless the caller takes this member's own state, whatever its age. */
+export type Consistency = "linearizable" | "stale";
+
+export type QueueErrorCode =
+  | RefusalCode
+  /** No leader or no quorum within the time limit: nothing was done. 503. */
+  | "no-leader"
+  | "no-quorum"
+  /** The write may or may not happen. 503. */
+  | "outcome-unknown"
+  /** Admission limits: 429. */
+  | "overloaded"
+  /** Disk below the reserve: 503. */
+  | "low-disk"
+  | "stopping";
+
+export class QueueError extends Error {
+  constructor(
+    readonly reason: QueueErrorCode,
+    message: string,
+    readonly retryAfterMs: number | null = null,
+    /** A task that the refusal is about. */
+    readonly taskId: string | null = null,
+  ) {
+    super(message);
+    this.name = "QueueError";
+  }
+}
+
+export interface TaskFilter {
+  readonly statuses?: readonly Status[];
+  readonly details?: readonly Detail[];
+  readonly queue?: string;
+  readonly name?: string;
+  /** Prefix of the id or of the name. */
+  readonly q?: string;
+  /** Equality on a dotted path into the JSON payload; values compare as JSON scalars or text. */
+  readonly payload?: readonly { readonly path: string; readonly value: string }[];
+  readonly createdAfter?: number;
+  readonly createdBefore?: number;
+}
+
+export interface TaskPage {
+  readonly tasks: readonly Task[];
+  /** Opaque; null on the last page. */
+  readonly next: string | null;
+}
+
+/** How old what was read may be. Linearizable reads have staleness 0. */
+export interface ReadInfo {
+  readonly appliedIndex: number;
+  readonly stalenessMs: number;
+}
+
+export interface Stats {
+  readonly stats: Readonly<Record<Status, number>>;
+  readonly total_tasks: number;
+}
+
+/** What a worker process says of itself; replicated nowhere, kept by the leader and asked of it. */
+export interface WorkerView {
+  readonly id: string;
+  readonly member: string | null;
+  readonly principal: string;
+  readonly queues: readonly string[] | null;
+  readonly names: readonly string[] | null;
+  readonly slots: number | null;
+  readonly running: readonly {
+    readonly task_id: string;
+    readonly name: string;
+    readonly attempt: number;
+    readonly started_at: number;
+  }[];
+  readonly stuck: number;
+  readonly kills: number;
+  readonly restarts: number;
+  readonly directive: Directive;
+  /** Since the leader last heard of it. */
+  readonly last_seen_ms: number;
+}
+
+export interface WriteContext {
+  readonly principal: string;
+  readonly idempotency: IdempotencyScope | null;
+  /** Aborts the wait, not the write. */
+  readonly signal?: AbortSignal;
+}
+
+export interface Submitted {
+  readonly ids: readonly string[];
+  /** The client-given id was there already with an equal body. */
+  readonly existing: boolean;
+  readonly replayed: boolean;
+}
+
+export interface TaskQueue {
+  // --- writes
+  submit(tasks: readonly NewTask[], context: WriteContext): Promise<Submitted>;
+  cancel(id: string, context: WriteContext): Promise<void>;
+  retry(
+    id: string,
+    ifVersion: number | null,
+    context: WriteContext,
+  ): Promise<{ replayed: boolean }>;
+  clear(status: Status | null, context: WriteContext): Promise<number>;
+  updateSettings(settings: Partial<Settings>, context: WriteContext): Promise<Settings>;
+
+  // --- reads; each says how fresh it was
+  get(id: string, consistency: Consistency): Promise<{ task: Task | null; read: ReadInfo }>;
+  /** The tasks of `ids`, in their order; null where unknown. */
+  getMany(
+    ids: readonly string[],
+    consistency: Consistency,
+  ): Promise<{ tasks: (Task | null)[]; read: ReadInfo }>;
+  list(
+    filter: TaskFilter,
+    limit: number,
+    cursor: string | null,
+    consistency: Consistency,
+  ): Promise<{ page: TaskPage; read: ReadInfo }>;
+  attempts(
+    id: string,
+    consistency: Consistency,
+  ): Promise<{ attempts: readonly Attempt[] | null; read: ReadInfo }>;
+  logs(
+    id: string,
+    cursor: string | null,
+    limit: number,
+    consistency: Consistency,
+  ): Promise<{ lines: readonly LogLine[] | null; next: string | null; read: ReadInfo }>;
+  stats(consistency: Consistency): Promise<{ stats: Stats; read: ReadInfo }>;
+  settings(): Settings;
+  /** The task once it is final, or as it is when the time is up. Null: unknown id. */
+  waitFinal(id: string, waitMs: number, signal: AbortSignal | null): Promise<Task | null>;
+
+  // --- the lease protocol, for outside workers and for this member's executors alike
+  /** Long poll. Aborting `signal` withdraws the claim; tasks that it got all the same are released free of charge. */
+  claim(
+    claim: Claim,
+    waitMs: number,
+    signal: AbortSignal | null,
+  ): Promise<{ tasks: readonly ClaimedTask[]; directive: Directive }>;
+  heartbeat(
+    workerId: string,
+    principal: string,
+    leases: readonly HeartbeatLease[],
+    info?: WorkerInfo,
+  ): Promise<{ verdicts: readonly LeaseVerdict[]; directive: Directive }>;
+  end(
+    workerId: string,
+    principal: string,
+    items: readonly (LeaseRef & { end: LeaseEnd })[],
+    idempotency: IdempotencyScope | null,
+  ): Promise<readonly LeaseEndAnswer[]>;
+  report(
+    workerId: string,
+    principal: string,
+    items: readonly (LeaseRef & { progress: Progress | null; lines: readonly string[] })[],
+  ): Promise<readonly LeaseEndAnswer[]>;
+  /** Local executors: told at once when a lease is cancelled or lost, as soon as this member applies it. */
+  onLease(listener: (event: LeaseEvent) => void): () => void;
+
+  // --- watching
+  workers(): Promise<readonly WorkerView[]>;
+  quiet(workerId: string): Promise<boolean>;
+  cluster(): Promise<ClusterView>;
+  health(): Health;
+  /** Called at most once per event-loop turn after this member applied something; for live pages. */
+  onChange(listener: (change: Change) => void): () => void;
+  /** Tasks finished on this member's view per second for the last 60 whole seconds, newest last. */
+  throughput(): readonly {
+    readonly at: number;
+    readonly completed: number;
+    readonly failed: number;
+    readonly submitted: number;
+  }[];
+}
+
+/** What an executor pool tells of itself with its heartbeats. */
+export interface WorkerInfo {
+  readonly member: string;
+  readonly slots: number;
+  readonly names: readonly string[];
+  readonly stuck: number;
+  readonly kills: number;
+  readonly restarts: number;
+}
+
+export interface LeaseEvent {
+  readonly type: "cancel" | "lost";
+  readonly task_id: string;
+  readonly fence: number;
+  /** For the handler's AbortSignal and the dashboard: timeout, expired, cleared, cancelled… */
+  readonly reason: string;
+}
+
+export interface Change {
+  readonly appliedIndex: number;
+  readonly tasks: ReadonlySet<string>;
+}
+
+export type Health =
+  | { readonly status: "healthy"; readonly ready: boolean; readonly notReady: string | null }
+  | { readonly status: "unhealthy"; readonly ready: false; readonly reason: string };

@@ -1,0 +1,138 @@
+/**
+ * What the layers above need of the replicated log. `Replica` implements it; tests of the queue may use
+ * anything that keeps the same promises.
+ */
+import type { Configuration, LogIndex, NodeId, Role, Term } from "../raft/types.ts";
+import type { Millis } from "./ports.ts";
+
+export type ConsensusErrorCode =
+  /** No leader was known for the whole time limit: nothing was proposed. */
+  | "no-leader"
+  /** A leader, but no quorum: nothing was proposed, or (reads) nothing is at stake. */
+  | "no-quorum"
+  /** Proposed, and no answer within the time limit: it may still happen. */
+  | "outcome-unknown"
+  /** Refused early: too much is waiting already. Nothing was proposed. */
+  | "overloaded"
+  /** This member is not the leader (leader-only calls). */
+  | "not-leader"
+  /** A call to another member got no answer. */
+  | "timeout"
+  | "stopping";
+
+export class ConsensusError extends Error {
+  override name = "ConsensusError";
+  constructor(
+    readonly reason: ConsensusErrorCode,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+/** An error that a `serve` handler raises on purpose; code and detail reach the caller unchanged. */
+export class CallError extends Error {
+  override name = "CallError";
+  constructor(
+    readonly reason: string,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+export interface Leadership {
+  readonly role: Role;
+  readonly term: Term;
+  readonly leader: NodeId | null;
+  /** True once this member leads AND has applied the entry that opens its term: its state is current. */
+  readonly active: boolean;
+}
+
+/** A request of the batch that is about to be sealed into an entry, with what its submitter said about it. */
+export interface SealedRequest {
+  readonly hint: unknown;
+}
+
+export interface SubmitOptions {
+  readonly timeoutMs: Millis;
+  /** Rows that applying it may touch; an entry is sealed before it exceeds its budget (T3). */
+  readonly weight?: number;
+  /** For `onSeal` at the leader; JSON-able, small. */
+  readonly hint?: unknown;
+}
+
+export interface ConsensusStatus extends Leadership {
+  readonly id: NodeId;
+  readonly clusterId: string | null;
+  readonly commit: LogIndex;
+  readonly applied: LogIndex;
+  readonly lastIndex: LogIndex;
+  readonly configuration: Configuration;
+  /** Leader only: what it knows of each peer. */
+  readonly peers: readonly {
+    readonly id: NodeId;
+    readonly match: LogIndex;
+    readonly state: string;
+    /** Since the last message of it, or null. */
+    readonly lastContactMs: Millis | null;
+    readonly roundTripMs: Millis | null;
+    readonly connected: boolean;
+  }[];
+  /** Time since the newest contact with a quorum (leader) or with the leader (follower), or null. */
+  readonly contactMs: Millis | null;
+  /** Time since the SENDING of the newest leader message whose commit is applied here (0 on a leader with quorum). */
+  readonly stalenessMs: Millis | null;
+  /** Why this member does not take part yet, for people: waiting for members, refused, … or null. */
+  readonly waiting: string | null;
+}
+
+export interface Consensus {
+  readonly id: NodeId;
+  readonly boot: number;
+
+  /**
+   * Proposes one command (its JSON text) and resolves with the machine's answer, on whichever member it is
+   * called: a follower forwards, an election is waited out, and (member, boot, seq) makes it happen once (T2).
+   * @throws ConsensusError no-leader, no-quorum, overloaded, stopping (nothing happened) or outcome-unknown
+   */
+  submit(text: string, options: SubmitOptions): Promise<unknown>;
+
+  /**
+   * Resolves once this member has applied everything that was acknowledged anywhere before the call
+   * (ReadIndex). @throws ConsensusError no-leader, no-quorum, stopping
+   */
+  linearize(timeoutMs: Millis): Promise<LogIndex>;
+
+  /**
+   * Leader only: resolves after a quorum answered a round that began after this call, so a deposed leader
+   * never gets here. @throws ConsensusError not-leader, no-quorum
+   */
+  confirmLeadership(timeoutMs: Millis): Promise<Term>;
+
+  /**
+   * Asks the leader (or this member itself, when it leads) outside the log; waits out an election.
+   * @throws ConsensusError no-leader, timeout, stopping; CallError as the handler threw it
+   */
+  call(method: string, body: unknown, timeoutMs: Millis, signal?: AbortSignal): Promise<unknown>;
+  /** Answers calls. `from` is the asking member (this one too). Handlers for the leader check it themselves. */
+  serve(method: string, handler: (body: unknown, from: NodeId) => Promise<unknown>): void;
+  /** Tells a member something, best effort, no answer. Same handlers; a lost one is lost. */
+  notify(to: NodeId, method: string, body: unknown): void;
+
+  /**
+   * Leader only: runs before a batch becomes an entry; what it adds goes into the same entry, behind the
+   * batch (T5: a submit and its claim are one round). `add` returns the promise of the answer.
+   */
+  onSeal(
+    hook: (batch: readonly SealedRequest[], add: (text: string) => Promise<unknown>) => void,
+  ): void;
+  /** Called at every change of role, term, leader or `active`, and once at registration. */
+  onLeadership(listener: (leadership: Leadership) => void): void;
+
+  /** Leader: the log time it would put into an entry now. Others: the newest applied log time. */
+  logNow(): Millis;
+  /** Hands leadership to `to`, or to the best follower. Resolves false when nobody took it in time. */
+  transfer(to: NodeId | null, timeoutMs: Millis): Promise<boolean>;
+  status(): ConsensusStatus;
+}

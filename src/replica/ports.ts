@@ -1,0 +1,247 @@
+/**
+ * The ports through which the driver touches the world. Production implements them in `storage/` and
+ * `transport/`, the simulator with models of its own; the driver and the core never know which.
+ */
+import type {
+  Entry,
+  HardState,
+  LogIndex,
+  Message,
+  NodeId,
+  PersistAck,
+  PersistOp,
+  Term,
+} from "../raft/types.ts";
+
+/** Milliseconds. Durations everywhere; wall-clock times are epoch milliseconds. */
+export type Millis = number;
+
+export interface Timer {
+  cancel(): void;
+}
+
+export interface Clock {
+  /** Never goes back; unrelated to any other member's. */
+  monotonic(): Millis;
+  /** Epoch milliseconds; may jump. */
+  wall(): Millis;
+  after(delay: Millis, run: () => void): Timer;
+  /** After what is already waiting in the event loop: gathers (`setImmediate`; a microtask does not). */
+  soon(run: () => void): void;
+}
+
+export interface Random {
+  /** Uniform in [0, 1). */
+  float(): number;
+  /** Uniform 32-bit unsigned integer. */
+  uint32(): number;
+  /** UUIDv7 for the given epoch milliseconds, strictly increasing within a process. */
+  uuid(now: Millis): string;
+  /** `bytes` random bytes in hex. */
+  hex(bytes: number): string;
+}
+
+/** Who a data folder belongs to. Written once (id, incarnation) or once known (clusterId); boot grows. */
+export interface Identity {
+  readonly id: NodeId;
+  /** Random name of this data folder, minted when it is created. */
+  readonly incarnation: string;
+  readonly clusterId: string | null;
+  /** Counts the starts of a process on this folder, from 1. */
+  readonly boot: number;
+}
+
+/** What the log holds after it was opened, synced (S1) and verified. */
+export interface RecoveredLog {
+  readonly identity: Identity;
+  readonly hardState: HardState;
+  /** Entry before the first one kept; (0, 0) when nothing was compacted. */
+  readonly compacted: { readonly index: LogIndex; readonly term: Term };
+  readonly lastIndex: LogIndex;
+  /** Terms by the first index that bears them, ascending, from `compacted.index + 1` on. */
+  readonly terms: readonly { readonly index: LogIndex; readonly term: Term }[];
+  /** Every `config` and `bootstrap` entry still in the log, ascending. */
+  readonly configurations: readonly Entry[];
+  /** The newest entries, contiguous up to lastIndex, at most the cache size asked for. */
+  readonly tail: readonly Entry[];
+}
+
+/**
+ * The durable log. Writes are ordered and answered in order; many that wait become one transaction.
+ * A failed write is never answered: `onFailure` is called once, and the process must stop (S6).
+ */
+export interface LogStore {
+  open(tailBytes: number): Promise<RecoveredLog>;
+  /** Hands one atomic write over; `done` runs when it is durable (fsynced), in the order of the calls. */
+  append(op: PersistOp, done: (ack: PersistAck) => void): void;
+  /** Entries [from, to], cut so that their data stays under maxBytes, but at least one. */
+  read(from: LogIndex, to: LogIndex, maxBytes: number): Promise<readonly Entry[]>;
+  /** Forgets entries up to and including `index` in steps; the entry itself stays known as `compacted`. */
+  compact(index: LogIndex, term: Term): Promise<void>;
+  /** Binds the folder to a cluster, durably. Refused when it is bound to another one. */
+  bindCluster(clusterId: string): Promise<void>;
+  /** Bytes on disk, newest durable index, writes and fsyncs so far. */
+  stats(): LogStats;
+  onFailure(report: (error: Error) => void): void;
+  close(): Promise<void>;
+}
+
+export interface LogStats {
+  readonly writes: number;
+  readonly transactions: number;
+  readonly entries: number;
+  readonly bytes: number;
+  /** Duration of each of the newest transactions, fsync included, milliseconds; newest last, at most 512. */
+  readonly recentMs: readonly number[];
+}
+
+/** Frames that members exchange once a connection is authenticated. `body` is JSON-able. */
+export type PeerFrame =
+  | { readonly kind: "raft"; readonly message: Message }
+  /** Commands for the leader to propose; answered by applying them, or by `refuse`. */
+  | { readonly kind: "propose"; readonly proposal: ForwardedProposal }
+  | { readonly kind: "refuse"; readonly refusal: ProposalRefusal }
+  /** A question to a member (usually the leader) outside the log. */
+  | { readonly kind: "call"; readonly id: number; readonly method: string; readonly body: unknown }
+  | { readonly kind: "reply"; readonly id: number; readonly body: unknown }
+  | { readonly kind: "error"; readonly id: number; readonly code: string; readonly detail: string };
+
+/** A member's own commands on their way to the leader. (member, boot, seq) makes each one unique (T2). */
+export interface ForwardedProposal {
+  readonly boot: number;
+  /** Every answer below this sequence has reached the member: the leader logs it with its next entry. */
+  readonly acked: number;
+  readonly requests: readonly {
+    readonly seq: number;
+    readonly text: string;
+    readonly hint: unknown;
+  }[];
+}
+
+export interface ProposalRefusal {
+  readonly boot: number;
+  readonly seqs: readonly number[];
+  readonly code: "not-leader" | "overloaded" | "transferring";
+  readonly leader: NodeId | null;
+}
+
+/** What a peer says of itself when a connection opens. */
+export interface PeerHello {
+  readonly id: NodeId;
+  readonly incarnation: string;
+  readonly boot: number;
+  readonly clusterId: string | null;
+  /** Newest log index and its term: zero and zero is an empty folder. */
+  readonly lastIndex: LogIndex;
+  readonly lastTerm: Term;
+  /** Ids given by `--peers`, sorted; compared before a bootstrap. Empty with none. */
+  readonly peerIds: readonly NodeId[];
+  /** The address that clients and joining members shall use. */
+  readonly advertise: string;
+  /** Highest machine version this member can apply. */
+  readonly machineVersion: number;
+  /** The bootstrap record of an initialised member: lets one that crashed half-way through adopt it. */
+  readonly bootstrap: string | null;
+}
+
+/** Why a connection ended. `closed-by-peer` and `refused` point at a dead process; the rest do not. */
+export type DisconnectReason = "closed-by-peer" | "refused" | "timeout" | "ours" | "rejected";
+
+export interface TransportEvents {
+  /** The connection on which we send to `peer` is authenticated. */
+  connected(peer: NodeId, hello: PeerHello): void;
+  disconnected(peer: NodeId, reason: DisconnectReason): void;
+  frame(from: NodeId, frame: PeerFrame): void;
+  /** A hello was seen that this member must judge; a sentence refuses the connection, null lets it in. */
+  admit(hello: PeerHello): string | null;
+}
+
+/**
+ * Best-effort, per-connection ordered, possibly lossy delivery of frames. A member sends on the
+ * connection that it dialled and receives on those that the others dialled.
+ */
+export interface Transport {
+  start(self: () => PeerHello, events: TransportEvents): void;
+  /** Dial exactly these from now on. Own id is ignored. */
+  setPeers(peers: ReadonlyMap<NodeId, string>): void;
+  /** False: dropped (no connection, or the send limit reached). True promises nothing more than an attempt. */
+  send(to: NodeId, frame: PeerFrame): boolean;
+  isConnected(peer: NodeId): boolean;
+  /** Round trip of the newest transport ping, milliseconds, or null. */
+  roundTripMs(peer: NodeId): number | null;
+  close(): Promise<void>;
+}
+
+/** A request as the state machine sees it: who asked, and the command's own JSON text. */
+export interface LoggedRequest {
+  readonly member: NodeId;
+  readonly boot: number;
+  readonly seq: number;
+  readonly command: unknown;
+}
+
+/** A committed entry, decoded. `requests` is empty for `noop` and `config`. */
+export interface CommittedEntry {
+  readonly index: LogIndex;
+  readonly term: Term;
+  /** Log time, epoch milliseconds; never less than the entry before (T1). 0 for entries without one. */
+  readonly now: Millis;
+  /** 32-bit seed for what must look random in apply (jitter). */
+  readonly seed: number;
+  readonly requests: readonly LoggedRequest[];
+  /** Per member: its boot and the sequence below which it has received every answer. */
+  readonly acks: readonly {
+    readonly member: NodeId;
+    readonly boot: number;
+    readonly below: number;
+  }[];
+  /** Set on entry 1: the cluster's first settings and members. */
+  readonly bootstrap: BootstrapRecord | null;
+}
+
+/** Entry 1. */
+export interface BootstrapRecord {
+  readonly clusterId: string;
+  readonly createdAt: Millis;
+  readonly members: readonly {
+    readonly id: NodeId;
+    readonly incarnation: string;
+    readonly url: string;
+  }[];
+  /** The cluster's settings, opaque here; the machine reads them. */
+  readonly settings: unknown;
+}
+
+export interface RequestAnswer {
+  readonly member: NodeId;
+  readonly boot: number;
+  readonly seq: number;
+  /** JSON-able. */
+  readonly answer: unknown;
+}
+
+/**
+ * The replicated state. `apply` is a function of the entries and the state alone: no clock, randomness,
+ * locale or flag. Entries of one call share one transaction with the applied index.
+ */
+export interface StateMachine {
+  /** As of the newest durable-or-not transaction; read at start and after every apply. */
+  applied(): { readonly index: LogIndex; readonly term: Term };
+  /** Highest log time applied, epoch milliseconds. */
+  logTime(): Millis;
+  /** @throws FatalError when an entry has a version this build does not know. */
+  apply(entries: readonly CommittedEntry[]): readonly RequestAnswer[];
+}
+
+/** Structured log; implemented by the composition root (the core and the driver read no clock, not even here). */
+export interface Log {
+  debug(message: string, fields?: Readonly<Record<string, unknown>>): void;
+  info(message: string, fields?: Readonly<Record<string, unknown>>): void;
+  warn(message: string, fields?: Readonly<Record<string, unknown>>): void;
+  error(message: string, fields?: Readonly<Record<string, unknown>>): void;
+}
+
+/** Nothing in this process can go on safely: it logs the message and ends with a non-zero code. */
+export class FatalError extends Error {
+  override name = "FatalError";
+}

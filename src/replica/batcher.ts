@@ -1,0 +1,98 @@
+/**
+ * The leader's side of a write: gathers commands of all members, and seals them into entries. What waits
+ * in one turn of the event loop becomes one entry; while several entries are on their way, what comes
+ * waits for the next one, so that batches grow with the load and nothing is held back without it.
+ */
+import type { NodeId } from "../raft/types.ts";
+import type { SealedRequest } from "./consensus.ts";
+import type { Ack, SealableRequest } from "./envelope.ts";
+
+/** Rows one entry may touch (T3); a larger single command is the proposer's fault and goes alone. */
+export const ENTRY_WEIGHT_MAX = 2_000;
+/** Bytes of command text in one entry: the limit of 8 MiB less what the envelope adds. */
+export const ENTRY_TEXT_MAX = 8 * 1024 * 1024 - 256 * 1024;
+/** Entries sealed by this leader and not applied yet: enough to hide a disk's round, few enough to batch. */
+export const ENTRIES_IN_FLIGHT_MAX = 4;
+/** Commands of all members that wait to be sealed. */
+export const QUEUED_MAX = 16_384;
+
+export interface QueuedRequest extends SealableRequest, SealedRequest {
+  readonly weight: number;
+}
+
+export class Batcher {
+  #queue: QueuedRequest[] = [];
+  #queuedBytes = 0;
+  /** Sequences that are queued here or in an entry not applied yet: a repeat of one is dropped. */
+  readonly #known = new Map<NodeId, { boot: number; seqs: Set<number> }>();
+  readonly #acked = new Map<NodeId, { boot: number; below: number; logged: boolean }>();
+
+  get length(): number {
+    return this.#queue.length;
+  }
+
+  /** False: no room. A repeat of what is on its way is accepted and dropped. */
+  add(request: QueuedRequest): boolean {
+    let known = this.#known.get(request.member);
+    if (known === undefined || known.boot < request.boot) {
+      known = { boot: request.boot, seqs: new Set() };
+      this.#known.set(request.member, known);
+    }
+    if (known.boot > request.boot || known.seqs.has(request.seq)) return true;
+    if (this.#queue.length >= QUEUED_MAX || this.#queuedBytes > 4 * ENTRY_TEXT_MAX) return false;
+    known.seqs.add(request.seq);
+    this.#queue.push(request);
+    this.#queuedBytes += request.text.length;
+    return true;
+  }
+
+  /** A member says that every answer below `below` has reached it. */
+  acked(member: NodeId, boot: number, below: number): void {
+    const known = this.#acked.get(member);
+    if (known !== undefined && (known.boot > boot || (known.boot === boot && known.below >= below)))
+      return;
+    this.#acked.set(member, { boot, below, logged: false });
+  }
+
+  applied(member: NodeId, boot: number, seq: number): void {
+    const known = this.#known.get(member);
+    if (known?.boot === boot) known.seqs.delete(seq);
+  }
+
+  /** The next entry's requests, within its budget; empty when nothing waits. */
+  take(): QueuedRequest[] {
+    let weight = 0;
+    let bytes = 0;
+    let count = 0;
+    for (const request of this.#queue) {
+      weight += request.weight;
+      bytes += request.text.length + 64;
+      if (count > 0 && (weight > ENTRY_WEIGHT_MAX || bytes > ENTRY_TEXT_MAX)) break;
+      count += 1;
+    }
+    const taken = this.#queue.splice(0, count);
+    for (const request of taken) this.#queuedBytes -= request.text.length;
+    return taken;
+  }
+
+  /** Watermarks that changed since they were logged last. */
+  takeAcks(): Ack[] {
+    const acks: Ack[] = [];
+    for (const [member, ack] of this.#acked) {
+      if (ack.logged) continue;
+      ack.logged = true;
+      acks.push({ member, boot: ack.boot, below: ack.below });
+    }
+    return acks;
+  }
+
+  /** Leadership is over: what waits is given back, to be refused; what is in the log may still commit. */
+  clear(): QueuedRequest[] {
+    const left = this.#queue;
+    this.#queue = [];
+    this.#queuedBytes = 0;
+    this.#known.clear();
+    this.#acked.clear();
+    return left;
+  }
+}

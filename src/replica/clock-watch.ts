@@ -1,0 +1,45 @@
+/**
+ * Tells a member whether its wall clock is the odd one out (rule T1). Members tell each other their wall
+ * clocks every second; a member that disagrees with more members than it agrees with must not campaign,
+ * because its first entry as a leader would carry its wrong time. Counted over the members heard lately,
+ * itself agreeing with itself, so that two survivors that disagree are not both silenced.
+ */
+import type { NodeId } from "../raft/types.ts";
+import type { Clock, Millis } from "./ports.ts";
+
+/** Largest difference between two wall clocks that counts as agreement. */
+export const CLOCK_SKEW_MAX_MS: Millis = 5_000;
+/** A word of a peer older than this says nothing. */
+const HEARD_LATELY_MS: Millis = 10_000;
+
+export class ClockWatch {
+  readonly #clock: Clock;
+  readonly #offsets = new Map<NodeId, { offset: Millis; at: Millis }>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** A peer said what its wall clock shows; the time on the wire is small beside the limit. */
+  heard(peer: NodeId, wall: Millis): void {
+    this.#offsets.set(peer, { offset: wall - this.#clock.wall(), at: this.#clock.monotonic() });
+  }
+
+  forget(peer: NodeId): void {
+    this.#offsets.delete(peer);
+  }
+
+  /** A sentence when this member's clock is the odd one out, else null. */
+  skewed(): string | null {
+    const now = this.#clock.monotonic();
+    let agree = 1;
+    let disagree = 0;
+    for (const { offset, at } of this.#offsets.values()) {
+      if (now - at > HEARD_LATELY_MS) continue;
+      if (Math.abs(offset) > CLOCK_SKEW_MAX_MS) disagree += 1;
+      else agree += 1;
+    }
+    if (disagree <= agree) return null;
+    return `the wall clock differs by more than ${CLOCK_SKEW_MAX_MS / 1000} s from ${disagree} other members: set it right, this member does not campaign until then`;
+  }
+}

@@ -1,0 +1,34 @@
+/**
+ * Log time (rule T1): what a leader writes into its entries as "now". It starts at the later of the wall
+ * clock and the log's own last time, then advances by the monotonic clock, slewed towards the wall by at
+ * most a tenth: it never goes back, never freezes and never jumps, whatever the wall clock does.
+ */
+import type { Clock, Millis } from "./ports.ts";
+
+/** Largest part of elapsed time by which log time is bent towards the wall clock. */
+const SLEW_MAX = 0.1;
+
+export class LogClock {
+  readonly #clock: Clock;
+  #now: number;
+  #readAt: Millis;
+
+  /** `logTime`: the newest log time known to this member, epoch ms. */
+  constructor(clock: Clock, logTime: Millis) {
+    this.#clock = clock;
+    this.#now = Math.max(clock.wall(), logTime);
+    this.#readAt = clock.monotonic();
+  }
+
+  /** Epoch ms, whole; never less than before. */
+  now(): Millis {
+    const monotonic = this.#clock.monotonic();
+    const elapsed = Math.max(0, monotonic - this.#readAt);
+    this.#readAt = monotonic;
+    const straight = this.#now + elapsed;
+    const error = this.#clock.wall() - straight;
+    const bend = Math.max(-elapsed * SLEW_MAX, Math.min(elapsed * SLEW_MAX, error));
+    this.#now = straight + bend;
+    return Math.floor(this.#now);
+  }
+}

@@ -92,6 +92,8 @@ export type RefusalCode =
   | "idempotency-full"
   | "queue-full"
   | "version-mismatch"
+  /** The cluster knows the greatest number of handler names already: the claim names one too many. */
+  | "names-full"
   | "void"
   /** The member's session is over (an older boot), or the answer was acknowledged already. */
   | "stale-session";
@@ -133,4 +135,6 @@ export type Signal =
       readonly from: Status | null;
       readonly to: Status | null;
     }
+  /** Everything of this status (null: of every status) vanished at once; no `changed` follows for each task. */
+  | { readonly type: "cleared"; readonly status: Status | null }
   | { readonly type: "settings"; readonly settings: Settings };

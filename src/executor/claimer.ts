@@ -1,0 +1,161 @@
+/**
+ * Keeps the pool's free slots covered by claims that wait at the leader. The sum of what the outstanding
+ * claims may bring never exceeds the free slots, so that no task is claimed for which there is no room.
+ */
+import type { Clock, Log, Timer } from "../replica/ports.ts";
+import { LIMITS, type Claim, type ClaimedTask, type Directive } from "../queue/types.ts";
+import { mayPass, messageOf, retryDelayMs, type ExecutorQueue } from "./queue-port.ts";
+
+/** An empty answer that came sooner was not a long poll that ran out. */
+const EMPTY_ANSWER_MIN_MS = 1_000;
+
+export interface ClaimerHooks {
+  /** Slots that a claim may be made for, those of outstanding claims included. */
+  free(): number;
+  claimed(tasks: readonly ClaimedTask[]): void;
+  directive(directive: Directive): void;
+}
+
+interface OutstandingClaim {
+  readonly requestId: string;
+  readonly max: number;
+  readonly controller: AbortController;
+  failures: number;
+  retry: Timer | null;
+}
+
+export class Claimer {
+  readonly #queue: ExecutorQueue;
+  readonly #template: Omit<Claim, "request_id" | "max">;
+  readonly #clock: Clock;
+  readonly #random: () => number;
+  readonly #log: Log;
+  readonly #hooks: ClaimerHooks;
+  readonly #outstanding = new Set<OutstandingClaim>();
+  #reserved = 0;
+  #nextRequest = 1;
+  #empties = 0;
+  #paused = false;
+  #stopped = false;
+
+  constructor(
+    queue: ExecutorQueue,
+    template: Omit<Claim, "request_id" | "max">,
+    clock: Clock,
+    random: () => number,
+    log: Log,
+    hooks: ClaimerHooks,
+  ) {
+    this.#queue = queue;
+    this.#template = template;
+    this.#clock = clock;
+    this.#random = random;
+    this.#log = log;
+    this.#hooks = hooks;
+  }
+
+  /** Sum of `max` of the claims that wait. */
+  get reserved(): number {
+    return this.#reserved;
+  }
+
+  /** Claims for every free slot that no claim covers yet. */
+  cover(): void {
+    if (this.#stopped || this.#paused) return;
+    const uncovered = Math.min(this.#hooks.free() - this.#reserved, LIMITS.claimMax);
+    if (uncovered <= 0) return;
+    // The worker id holds the boot, so a counter is unique for ever.
+    const requestId = `c${this.#nextRequest}`;
+    this.#nextRequest += 1;
+    const claim: OutstandingClaim = {
+      requestId,
+      max: uncovered,
+      controller: new AbortController(),
+      failures: 0,
+      retry: null,
+    };
+    this.#outstanding.add(claim);
+    this.#reserved += claim.max;
+    void this.#ask(claim);
+  }
+
+  /** "quiet": takes no new work until resumed; the claims that wait are withdrawn. */
+  pause(): void {
+    if (this.#paused) return;
+    this.#paused = true;
+    this.#withdraw();
+  }
+
+  resume(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    this.cover();
+  }
+
+  /** Withdraws every claim; none will be made any more. */
+  stop(): void {
+    this.#stopped = true;
+    this.#withdraw();
+  }
+
+  #withdraw(): void {
+    for (const claim of this.#outstanding) {
+      claim.controller.abort();
+      // One between two tries has no answer to wait for.
+      if (claim.retry === null) continue;
+      claim.retry.cancel();
+      this.#settle(claim);
+    }
+  }
+
+  #settle(claim: OutstandingClaim): void {
+    if (this.#outstanding.delete(claim)) this.#reserved -= claim.max;
+  }
+
+  async #ask(claim: OutstandingClaim): Promise<void> {
+    const askedAt = this.#clock.monotonic();
+    let answer: Awaited<ReturnType<ExecutorQueue["claim"]>>;
+    try {
+      answer = await this.#queue.claim(
+        { ...this.#template, request_id: claim.requestId, max: claim.max },
+        LIMITS.waitMs,
+        claim.controller.signal,
+      );
+    } catch (error) {
+      this.#failed(claim, error);
+      return;
+    }
+    this.#settle(claim);
+    if (answer.tasks.length > 0) this.#hooks.claimed(answer.tasks);
+    // What a withdrawn claim was told is older than why it was withdrawn.
+    if (!claim.controller.signal.aborted) this.#hooks.directive(answer.directive);
+    const heldMs = this.#clock.monotonic() - askedAt;
+    if (answer.tasks.length > 0 || heldMs >= EMPTY_ANSWER_MIN_MS) {
+      this.#empties = 0;
+      this.cover();
+      return;
+    }
+    // A queue that cannot hold claims must not be asked in a tight loop.
+    this.#empties += 1;
+    this.#clock.after(retryDelayMs(this.#empties, this.#random), () => this.cover());
+  }
+
+  /** The same request again: when the lost answer held tasks, the repeat brings those very tasks. */
+  #failed(claim: OutstandingClaim, error: unknown): void {
+    if (claim.controller.signal.aborted) {
+      this.#settle(claim);
+      this.cover();
+      return;
+    }
+    const delayMs = retryDelayMs(claim.failures, this.#random);
+    claim.failures += 1;
+    if (claim.failures === 1)
+      this.#log[mayPass(error) ? "debug" : "warn"]("a claim failed and is tried again", {
+        error: messageOf(error),
+      });
+    claim.retry = this.#clock.after(delayMs, () => {
+      claim.retry = null;
+      void this.#ask(claim);
+    });
+  }
+}

@@ -1,0 +1,522 @@
+/**
+ * Runs this member's share of the tasks: claims what fits into its slots, gives each task to a Bun
+ * Worker, keeps the leases alive, stops what was cancelled or lost, and reports how each attempt ended.
+ * What it does not do: decide about retries, time-outs or expiry. Those are the log's.
+ */
+import type { Clock, Log, Timer } from "../replica/ports.ts";
+import type { LeaseEvent, WorkerInfo } from "../queue/service.ts";
+import {
+  DEFAULT_SETTINGS,
+  type ClaimedTask,
+  type Directive,
+  type LeaseEnd,
+  type LeaseRef,
+  type LeaseVerdict,
+  type NodeId,
+} from "../queue/types.ts";
+import { Claimer } from "./claimer.ts";
+import { ExecutorThread } from "./executor-thread.ts";
+import type { HandlersSource } from "./handler.ts";
+import { LeaseEnder } from "./lease-ender.ts";
+import type { ReportPart, ThreadSetup } from "./protocol.ts";
+import { EXECUTOR_PRINCIPAL, messageOf, retryDelayMs, type ExecutorQueue } from "./queue-port.ts";
+import { ExecutorSlot, STUCK_AFTER_MS, type RunEnding } from "./slot.ts";
+
+export interface ExecutorPoolOptions {
+  readonly queue: ExecutorQueue;
+  readonly member: NodeId;
+  readonly boot: number;
+  /** Handlers entered at once, at most. 0: the pool does nothing. */
+  readonly concurrency: number;
+  readonly handlers: HandlersSource;
+  /** Folders that `io` may read. */
+  readonly ioRoots: readonly string[];
+  /** Hosts and CIDRs that `io` and `http` may reach though they are not public. */
+  readonly allowNet: readonly string[];
+  readonly clock: Clock;
+  readonly log: Log;
+  /** What a handler gets between its signal and its kill. */
+  readonly graceMs?: number;
+  /** The replicated settings, read anew each time. */
+  readonly leaseMs: () => number;
+  readonly resultMaxBytes?: () => number;
+  /** In [0, 1); jitter of retries only. */
+  readonly random?: () => number;
+}
+
+/** The handlers could not be loaded; the message is one sentence for the operator. */
+export class HandlersError extends Error {
+  override name = "HandlersError";
+}
+
+/** Why a run is being stopped. A later cause replaces an earlier one only to be quieter. */
+type StopCause =
+  /** Confirmed with `release`. */
+  | "cancel"
+  | "drain"
+  /** The lease is not ours any more: nothing is said. */
+  | "lost";
+
+interface Run {
+  readonly task: ClaimedTask;
+  readonly lease: LeaseRef;
+  readonly slot: ExecutorSlot;
+  /** Monotonic time at which the newest heartbeat that was answered was sent; at first, of the claim's answer. */
+  confirmedAt: number;
+  stop: StopCause | null;
+  grace: Timer | null;
+}
+
+const GRACE_MS = 5_000;
+/** Heartbeat calls in flight at once; a leader that does not answer must not gather them. */
+const HEARTBEATS_IN_FLIGHT = 3;
+/** Ends that the queue has not answered, per slot, above which nothing new is claimed. */
+const UNANSWERED_PER_SLOT = 8;
+/** Lease periods after which a lease is over in any case, so that its end is not worth repeating. */
+const END_WORTH_PERIODS = 4;
+/** Lease events about tasks that the claim's answer has not brought yet. */
+const EARLY_EVENTS_MAX = 1_024;
+/** How long a drain waits for its last ends to be answered. */
+const DRAIN_FLUSH_MS = 5_000;
+
+export class ExecutorPool {
+  readonly #options: ExecutorPoolOptions;
+  readonly #queue: ExecutorQueue;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #random: () => number;
+  readonly #graceMs: number;
+  readonly #ender: LeaseEnder;
+  /** By fence: it is unique in the cluster. */
+  readonly #runs = new Map<number, Run>();
+  readonly #stuck = new Set<ExecutorThread>();
+  readonly #early = new Map<number, LeaseEvent>();
+  #slots: readonly ExecutorSlot[] = [];
+  #claimer: Claimer | null = null;
+  #names: readonly string[] = [];
+  #kills = 0;
+  #restarts = 0;
+  #turnAsked = false;
+  #heartbeat: Timer | null = null;
+  #heartbeatsInFlight = 0;
+  #heartbeatFailures = 0;
+  #unsubscribe: (() => void) | null = null;
+  #draining: Promise<void> | null = null;
+  #onIdle: (() => void) | null = null;
+  #stopped = false;
+
+  /** "MEMBER/BOOT": who the leases belong to. */
+  readonly workerId: string;
+
+  constructor(options: ExecutorPoolOptions) {
+    if (!Number.isInteger(options.concurrency) || options.concurrency < 0)
+      throw new RangeError(`concurrency must be a whole number from 0, not ${options.concurrency}`);
+    this.#options = options;
+    this.#queue = options.queue;
+    this.#clock = options.clock;
+    this.#log = options.log;
+    this.#random = options.random ?? Math.random;
+    this.#graceMs = options.graceMs ?? GRACE_MS;
+    this.workerId = `${options.member}/${options.boot}`;
+    this.#ender = new LeaseEnder(
+      this.#queue,
+      this.workerId,
+      this.#clock,
+      this.#random,
+      this.#log,
+      () => this.#turn(),
+    );
+  }
+
+  /** Names that this pool handles, "*" included; known once `load` resolved. */
+  get names(): readonly string[] {
+    return this.#names;
+  }
+
+  /** Handlers that are entered, or about to be. */
+  get running(): number {
+    return this.#runs.size;
+  }
+
+  info(): WorkerInfo {
+    return {
+      member: this.#options.member,
+      slots: this.#options.concurrency,
+      names: this.#names,
+      stuck: this.#stuck.size,
+      kills: this.#kills,
+      restarts: this.#restarts,
+    };
+  }
+
+  /**
+   * Loads the handlers in one Worker, which shows that they load and what they are called.
+   * @throws HandlersError when they do not.
+   */
+  async load(): Promise<readonly string[]> {
+    if (this.#options.concurrency === 0 || this.#names.length > 0) return this.#names;
+    const { promise, resolve, reject } = Promise.withResolvers<readonly string[]>();
+    const thread = new ExecutorThread(this.#setup(), this.#clock, this.#log, {
+      ready: resolve,
+      report: () => {},
+      end: () => {},
+      closed: (error) => reject(new HandlersError(`the handlers do not load: ${error.message}`)),
+    });
+    try {
+      this.#names = await promise;
+    } finally {
+      // The slots load their own: what a module's load leaves behind ends here.
+      thread.terminate();
+    }
+    return this.#names;
+  }
+
+  /** Begins to claim. @throws HandlersError when the handlers do not load. */
+  async start(): Promise<void> {
+    await this.load();
+    const { concurrency, member, boot } = this.#options;
+    if (concurrency === 0 || this.#stopped || this.#claimer !== null) return;
+    const setup = this.#setup();
+    this.#slots = Array.from({ length: concurrency }, () => this.#slot(setup));
+    this.#claimer = new Claimer(
+      this.#queue,
+      {
+        worker_id: this.workerId,
+        principal: EXECUTOR_PRINCIPAL,
+        queues: null,
+        names: this.#names.filter((name) => name !== "*"),
+        star: this.#names.includes("*"),
+        local: { member, boot },
+      },
+      this.#clock,
+      this.#random,
+      this.#log,
+      {
+        free: () => this.#claimable(),
+        claimed: (tasks) => this.#claimed(tasks),
+        directive: (directive) => this.#directed(directive),
+      },
+    );
+    this.#unsubscribe = this.#queue.onLease((event) => this.#onLease(event));
+    this.#scheduleHeartbeat(this.#heartbeatEveryMs());
+    this.#turn();
+  }
+
+  /**
+   * Takes no new work, lets what runs finish for at most `timeoutMs`, then aborts the rest, kills it
+   * after the grace and hands it back at no cost. Resolves when nothing runs any more.
+   */
+  drain(timeoutMs: number): Promise<void> {
+    this.#draining ??= this.#drain(timeoutMs);
+    return this.#draining;
+  }
+
+  /** Ends at once: nothing is reported, every Worker is terminated. Drain first for an orderly end. */
+  async stop(): Promise<void> {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    this.#claimer?.stop();
+    this.#ender.stop();
+    this.#heartbeat?.cancel();
+    this.#unsubscribe?.();
+    for (const run of this.#runs.values()) run.grace?.cancel();
+    this.#runs.clear();
+    this.#onIdle?.();
+    await Promise.all(this.#slots.map((slot) => slot.stop()));
+  }
+
+  #setup(): ThreadSetup {
+    const { handlers, ioRoots, allowNet } = this.#options;
+    return { type: "setup", handlers, ioRoots, allowNet };
+  }
+
+  #slot(setup: ThreadSetup): ExecutorSlot {
+    const resultMaxBytes = this.#options.resultMaxBytes ?? (() => DEFAULT_SETTINGS.max_payload);
+    return new ExecutorSlot(setup, this.#clock, this.#log, resultMaxBytes, {
+      report: (task, part) => this.#reported(task, part),
+      ended: (task, ending) => this.#ended(task, ending),
+      changed: () => this.#turn(),
+      killed: () => {
+        this.#kills += 1;
+      },
+      restarted: () => {
+        this.#restarts += 1;
+      },
+      stuck: (thread) => this.#stuckThread(thread),
+      unstuck: (thread) => this.#unstuckThread(thread),
+    });
+  }
+
+  // --- taking work
+
+  #claimable(): number {
+    if (this.#draining !== null || this.#stopped) return 0;
+    if (this.#ender.unanswered >= this.#options.concurrency * UNANSWERED_PER_SLOT) return 0;
+    return this.#slots.filter((slot) => slot.free).length;
+  }
+
+  /**
+   * Gathers what one turn of the event loop brings: ends and reports leave in one call each, and one
+   * claim covers all the slots that they freed, so that all of it can travel in one round.
+   */
+  #turn(): void {
+    if (this.#turnAsked || this.#stopped) return;
+    this.#turnAsked = true;
+    this.#clock.soon(() => {
+      this.#turnAsked = false;
+      if (this.#stopped) return;
+      this.#ender.flush();
+      this.#claimer?.cover();
+      if (this.#runs.size === 0 && this.#ender.unanswered === 0) this.#onIdle?.();
+    });
+  }
+
+  #claimed(tasks: readonly ClaimedTask[]): void {
+    const now = this.#clock.monotonic();
+    for (const task of tasks) {
+      const { attempt, fence } = task.lease;
+      const lease: LeaseRef = { task_id: task.id, attempt, fence };
+      // The repeat of a claim may bring what already runs.
+      if (this.#runs.has(fence) || this.#stopped) continue;
+      const early = this.#early.get(fence);
+      this.#early.delete(fence);
+      if (early?.type === "lost") continue;
+      const slot =
+        this.#draining === null ? this.#slots.find((candidate) => candidate.free) : undefined;
+      if (slot === undefined || early?.type === "cancel") {
+        this.#end(lease, { kind: "release" }, null);
+        continue;
+      }
+      this.#runs.set(fence, { task, lease, slot, confirmedAt: now, stop: null, grace: null });
+      slot.run(task);
+    }
+  }
+
+  #directed(directive: Directive): void {
+    switch (directive) {
+      case "ok":
+        this.#claimer?.resume();
+        return;
+      // "terminate" means the process; this pool is only a part of one, and takes no more work.
+      case "quiet":
+      case "terminate":
+        this.#claimer?.pause();
+        return;
+    }
+  }
+
+  // --- what handlers say
+
+  #reported(task: ClaimedTask, part: ReportPart): void {
+    const run = this.#runs.get(task.lease.fence);
+    if (run === undefined || run.stop === "lost") return;
+    this.#ender.report(run.lease, part);
+    this.#turn();
+  }
+
+  #ended(task: ClaimedTask, ending: RunEnding): void {
+    const run = this.#runs.get(task.lease.fence);
+    if (run === undefined) return;
+    this.#runs.delete(task.lease.fence);
+    run.grace?.cancel();
+    // A lease that ran out while the event loop stood still: its timer just has not fired yet.
+    if (run.stop !== "lost" && this.#leaseLeftMs(run) <= 0) run.stop = "lost";
+    const end = endOf(run.stop, ending);
+    const rest = ending.kind === "outcome" ? ending.rest : null;
+    if (end !== null) this.#end(run.lease, end, rest);
+  }
+
+  #end(lease: LeaseRef, end: LeaseEnd, rest: ReportPart | null): void {
+    this.#ender.add(lease, end, rest, this.#options.leaseMs() * END_WORTH_PERIODS);
+    this.#turn();
+  }
+
+  // --- stopping
+
+  #onLease(event: LeaseEvent): void {
+    const run = this.#runs.get(event.fence);
+    if (run === undefined) {
+      this.#early.set(event.fence, event);
+      if (this.#early.size > EARLY_EVENTS_MAX) {
+        const [oldest] = this.#early.keys();
+        if (oldest !== undefined) this.#early.delete(oldest);
+      }
+      return;
+    }
+    if (run.task.id !== event.task_id) return;
+    this.#stopRun(run, event.type, event.reason);
+  }
+
+  #stopRun(run: Run, cause: StopCause, reason: string): void {
+    if (run.stop !== null) {
+      // The signal was given; only what is reported afterwards can change.
+      if (cause !== "drain" && run.stop !== "lost") run.stop = cause;
+      return;
+    }
+    run.stop = cause;
+    run.grace = this.#clock.after(this.#graceMs, () => {
+      this.#log.warn("a handler ignored its signal and is killed with its Worker", {
+        task_id: run.task.id,
+        name: run.task.name,
+        reason,
+      });
+      run.slot.kill(run.task);
+    });
+    run.slot.abort(run.task, reason);
+  }
+
+  #stuckThread(thread: ExecutorThread): boolean {
+    this.#stuck.add(thread);
+    const replace = this.#stuck.size <= this.#options.concurrency;
+    this.#log.warn(
+      replace
+        ? "a Worker did not die and is stuck; it was replaced"
+        : "a Worker did not die and is stuck; too many are, so this member claims less",
+      { stuck: this.#stuck.size, slots: this.#options.concurrency, after_ms: STUCK_AFTER_MS },
+    );
+    return replace;
+  }
+
+  #unstuckThread(thread: ExecutorThread): void {
+    if (!this.#stuck.delete(thread) || this.#stopped) return;
+    this.#slots.find((slot) => slot.blocked)?.unblock();
+  }
+
+  async #drain(timeoutMs: number): Promise<void> {
+    this.#claimer?.stop();
+    if (this.#stopped || this.#claimer === null) return;
+    await this.#idle(timeoutMs);
+    for (const run of this.#runs.values())
+      this.#stopRun(run, "drain", "the member is shutting down");
+    await this.#idle(this.#graceMs + STUCK_AFTER_MS + DRAIN_FLUSH_MS);
+  }
+
+  /** Resolves when nothing runs and every end is answered, or when the time is up. */
+  #idle(timeoutMs: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = this.#clock.after(timeoutMs, resolve);
+    this.#onIdle = () => {
+      timer.cancel();
+      resolve();
+    };
+    this.#turn();
+    return promise;
+  }
+
+  // --- leases
+
+  #heartbeatEveryMs(): number {
+    return Math.max(1, this.#options.leaseMs() / 3);
+  }
+
+  /** How long the run may go on without another answered heartbeat. */
+  #leaseLeftMs(run: Run): number {
+    return run.confirmedAt + this.#options.leaseMs() - this.#clock.monotonic();
+  }
+
+  #scheduleHeartbeat(delayMs: number): void {
+    if (this.#stopped) return;
+    this.#heartbeat?.cancel();
+    this.#heartbeat = this.#clock.after(delayMs, () => {
+      this.#selfStop();
+      this.#scheduleHeartbeat(this.#nextHeartbeatMs());
+      if (this.#heartbeatsInFlight < HEARTBEATS_IN_FLIGHT) void this.#sendHeartbeat();
+    });
+  }
+
+  /** Sooner than usual when a lease runs out before: `#selfStop` must see it. */
+  #nextHeartbeatMs(): number {
+    let delayMs = this.#heartbeatEveryMs();
+    for (const run of this.#runs.values()) {
+      const leftMs = this.#leaseLeftMs(run);
+      if (run.stop !== "lost") delayMs = Math.min(delayMs, Math.max(leftMs, 1));
+    }
+    return delayMs;
+  }
+
+  /** A worker stops by itself once a lease period has passed since it SENT its last answered heartbeat. */
+  #selfStop(): void {
+    for (const run of this.#runs.values()) {
+      if (run.stop === "lost" || this.#leaseLeftMs(run) > 0) continue;
+      this.#log.warn("no heartbeat was answered for a lease period; the task is stopped", {
+        task_id: run.task.id,
+      });
+      this.#stopRun(run, "lost", "the lease could not be renewed");
+    }
+  }
+
+  async #sendHeartbeat(): Promise<void> {
+    const sentAt = this.#clock.monotonic();
+    const runs = [...this.#runs.values()].filter((run) => run.stop !== "lost");
+    const leases = [...runs.map((run) => run.lease), ...this.#ender.unansweredLeases()];
+    this.#heartbeatsInFlight += 1;
+    try {
+      const answer = await this.#queue.heartbeat(
+        this.workerId,
+        EXECUTOR_PRINCIPAL,
+        leases,
+        this.info(),
+      );
+      this.#heartbeatFailures = 0;
+      if (this.#stopped) return;
+      for (const [index, run] of runs.entries())
+        this.#judged(run, answer.verdicts[index] ?? "lost", sentAt);
+      this.#directed(answer.directive);
+    } catch (error) {
+      this.#log.debug("a heartbeat failed", { error: messageOf(error) });
+      const retryMs = retryDelayMs(this.#heartbeatFailures, this.#random);
+      this.#heartbeatFailures += 1;
+      if (!this.#stopped) this.#scheduleHeartbeat(Math.min(retryMs, this.#nextHeartbeatMs()));
+    } finally {
+      this.#heartbeatsInFlight -= 1;
+    }
+  }
+
+  #judged(run: Run, verdict: LeaseVerdict, sentAt: number): void {
+    // It may have ended, or been stopped, since.
+    if (this.#runs.get(run.lease.fence) !== run) return;
+    switch (verdict) {
+      case "ok":
+        run.confirmedAt = Math.max(run.confirmedAt, sentAt);
+        return;
+      case "cancel":
+        run.confirmedAt = Math.max(run.confirmedAt, sentAt);
+        this.#stopRun(run, "cancel", "cancelled");
+        return;
+      case "lost":
+        this.#stopRun(run, "lost", "the lease was lost");
+        return;
+    }
+  }
+}
+
+/** What the queue is told; null: nothing. */
+function endOf(stop: StopCause | null, ending: RunEnding): LeaseEnd | null {
+  if (stop === "lost") return null;
+  if (stop === "cancel") return { kind: "release" };
+  switch (ending.kind) {
+    case "not-started":
+    case "killed":
+      return { kind: "release" };
+    case "crashed":
+      return { kind: "fail", error: ending.error, retry_after_ms: null, crashed: true };
+    case "outcome":
+      break;
+  }
+  const { outcome } = ending;
+  switch (outcome.kind) {
+    case "result":
+      return { kind: "complete", result: outcome.result };
+    case "snooze":
+      return { kind: "snooze", delay_ms: outcome.delayMs };
+    case "error":
+      // Aborted by the drain: what the handler makes of it is no failure of the task.
+      if (stop === "drain") return { kind: "release" };
+      return {
+        kind: "fail",
+        error: outcome.error,
+        retry_after_ms: outcome.retryAfterMs,
+        crashed: false,
+      };
+  }
+}

@@ -1,0 +1,317 @@
+import { describe, expect, test } from "bun:test";
+import { ConsensusError } from "../../src/replica/consensus.ts";
+import { Cluster, type Node } from "./cluster.ts";
+
+function submit(
+  node: Node,
+  command: unknown,
+  timeoutMs = 5_000,
+): { settled: boolean; answer: unknown; error: string | null } {
+  const state: { settled: boolean; answer: unknown; error: string | null } = {
+    settled: false,
+    answer: null,
+    error: null,
+  };
+  const { replica } = node;
+  if (replica === null) throw new Error(`${node.id} is down`);
+  replica.submit(JSON.stringify(command), { timeoutMs }).then(
+    (answer) => Object.assign(state, { settled: true, answer }),
+    (error: unknown) =>
+      Object.assign(state, {
+        settled: true,
+        error: error instanceof ConsensusError ? error.reason : String(error),
+      }),
+  );
+  return state;
+}
+
+describe("a cluster of one", () => {
+  test("founds itself, leads, and answers", async () => {
+    const cluster = new Cluster(1, 1);
+    await cluster.startAll();
+    const one = submit(cluster.node(0), { n: 1 });
+    await cluster.run(1_000, () => one.settled);
+    expect(one.answer).toBe(1);
+    expect(cluster.node(0).disk.clusterId).not.toBeNull();
+    cluster.check();
+  });
+
+  test("goes on where it was after a kill", async () => {
+    const cluster = new Cluster(2, 1);
+    await cluster.startAll();
+    const one = submit(cluster.node(0), { n: 1 });
+    await cluster.run(1_000, () => one.settled);
+    cluster.kill(cluster.node(0));
+    await cluster.start(cluster.node(0));
+    const two = submit(cluster.node(0), { n: 2 });
+    await cluster.run(2_000, () => two.settled);
+    expect(cluster.node(0).machine.trace).toEqual(['{"n":1}', '{"n":2}']);
+  });
+});
+
+describe("founding", () => {
+  test("waits until every listed member has answered", async () => {
+    const cluster = new Cluster(3, 3);
+    await cluster.start(cluster.node(0));
+    await cluster.start(cluster.node(1));
+    await cluster.run(3_000);
+    expect(cluster.leader()).toBeNull();
+    expect(cluster.node(0).replica?.status().waiting).toContain("n3");
+    await cluster.start(cluster.node(2));
+    expect(await cluster.run(5_000, () => cluster.leader() !== null)).toBe(true);
+    expect(new Set(cluster.nodes.map(({ disk }) => disk.clusterId)).size).toBe(1);
+  });
+
+  test("a founder that dies half-way is completed when it returns", async () => {
+    for (let seed = 1; seed <= 20; seed++) {
+      const cluster = new Cluster(seed, 3);
+      for (const node of cluster.nodes) await cluster.start(node);
+      await cluster.run(20, () => cluster.node(0).disk.entries.length > 0);
+      cluster.kill(cluster.node(0));
+      await cluster.run(2_000);
+      await cluster.start(cluster.node(0));
+      expect(await cluster.run(8_000, () => cluster.leader() !== null)).toBe(true);
+      await cluster.run(2_000, () => cluster.nodes.every(({ disk }) => disk.clusterId !== null));
+      expect(new Set(cluster.nodes.map(({ disk }) => disk.clusterId)).size).toBe(1);
+      cluster.check();
+    }
+  });
+
+  test("a wiped folder does not slip back in: it waits to be re-added", async () => {
+    const cluster = new Cluster(5, 3);
+    await cluster.startAll();
+    const victim = cluster.nodes.find((node) => node !== cluster.leader());
+    if (victim === undefined) throw new Error("no follower");
+    cluster.kill(victim);
+    Object.assign(victim.disk, {
+      entries: [],
+      clusterId: null,
+      boot: 0,
+      incarnation: "another",
+      hardState: { term: 0, vote: null },
+    });
+    await cluster.start(victim);
+    await cluster.run(3_000);
+    expect(victim.disk.entries.length).toBe(0);
+    const one = submit(cluster.leader() ?? victim, { n: 1 });
+    await cluster.run(3_000, () => one.settled);
+    expect(one.answer).toBe(1);
+  });
+});
+
+describe("three members", () => {
+  test("any member takes writes, and each happens once, in one order", async () => {
+    const cluster = new Cluster(7, 3);
+    await cluster.startAll();
+    const all = Array.from({ length: 300 }, (_, i) => submit(cluster.node(i % 3), { i }));
+    await cluster.run(5_000, () => all.every(({ settled }) => settled));
+    expect(all.every(({ error }) => error === null)).toBe(true);
+    await cluster.run(500);
+    for (const { machine } of cluster.nodes) expect(new Set(machine.trace).size).toBe(300);
+    for (const { machine } of cluster.nodes) expect(machine.trace.length).toBe(300);
+    cluster.check();
+  });
+
+  test("a read-by-index on any member sees every write acknowledged before it", async () => {
+    const cluster = new Cluster(8, 3);
+    await cluster.startAll();
+    for (let round = 0; round < 30; round++) {
+      const one = submit(cluster.node(round % 3), { round });
+      await cluster.run(3_000, () => one.settled);
+      for (const node of cluster.nodes) {
+        let seen = -1;
+        void node.replica?.linearize(3_000).then(() => (seen = node.machine.trace.length));
+        await cluster.run(3_000, () => seen >= 0);
+        expect(seen).toBeGreaterThanOrEqual(round + 1);
+      }
+    }
+  });
+
+  test("writes go on within two seconds of the leader's death, and nothing acknowledged is lost", async () => {
+    for (let seed = 1; seed <= 15; seed++) {
+      const cluster = new Cluster(100 + seed, 3);
+      await cluster.startAll();
+      const before = Array.from({ length: 50 }, (_, i) =>
+        submit(cluster.node(i % 3), { before: i }),
+      );
+      await cluster.run(cluster.world.prng.between(1, 8));
+      const leader = cluster.leader();
+      if (leader === null) throw new Error("no leader");
+      cluster.kill(leader);
+      const survivors = cluster.nodes.filter((node) => node !== leader);
+      const after = submit(survivors[0] ?? leader, { after: 1 });
+      expect(await cluster.run(2_000, () => after.settled)).toBe(true);
+      expect(after.error).toBeNull();
+      await cluster.start(leader);
+      await cluster.run(3_000);
+      cluster.check();
+      const trace = cluster.node(0).machine.trace;
+      expect(new Set(trace).size).toBe(trace.length);
+      for (const [i, { answer }] of before.entries()) {
+        if (typeof answer === "number")
+          expect(trace[answer - 1]).toBe(JSON.stringify({ before: i }));
+      }
+      expect(cluster.nodes.every(({ machine }) => machine.trace.length === trace.length)).toBe(
+        true,
+      );
+    }
+  });
+
+  test("with two dead, writes and reads are refused within two seconds; when one returns, everything goes on", async () => {
+    const cluster = new Cluster(9, 3);
+    await cluster.startAll();
+    cluster.kill(cluster.node(0));
+    cluster.kill(cluster.node(1));
+    const write = submit(cluster.node(2), { n: 1 });
+    let read = "";
+    cluster
+      .node(2)
+      .replica?.linearize(5_000)
+      .catch((error: ConsensusError) => (read = error.reason));
+    expect(await cluster.run(2_000, () => write.settled && read !== "")).toBe(true);
+    expect(["no-quorum", "outcome-unknown"]).toContain(write.error ?? "");
+    expect(read).toBe("no-quorum");
+    await cluster.run(2_000);
+    const late = submit(cluster.node(2), { n: 2 });
+    await cluster.run(1);
+    expect(late.error).toBe("no-quorum");
+    await cluster.start(cluster.node(0));
+    await cluster.run(3_000, () => cluster.leader() !== null);
+    await cluster.run(500);
+    const again = submit(cluster.node(2), { n: 3 });
+    await cluster.run(3_000, () => again.settled);
+    expect(again.error).toBeNull();
+    cluster.check();
+  });
+
+  test("leadership is handed over without losing a write", async () => {
+    const cluster = new Cluster(10, 3);
+    await cluster.startAll();
+    const old = cluster.leader();
+    let done: boolean | null = null;
+    const writes = Array.from({ length: 20 }, (_, i) => submit(cluster.node(i % 3), { i }));
+    void old?.replica?.transfer(null, 2_000).then((ok) => (done = ok));
+    await cluster.run(3_000, () => done !== null && writes.every(({ settled }) => settled));
+    expect(done).toBe(true);
+    expect(cluster.leader()).not.toBe(old);
+    expect(writes.map(({ error }) => error)).toEqual(writes.map(() => null));
+    expect(cluster.node(0).machine.trace.length).toBe(20);
+  });
+
+  test("log time never goes back, though the next leader's wall clock is behind by an hour", async () => {
+    const cluster = new Cluster(11, 3);
+    await cluster.startAll();
+    const leader = cluster.leader();
+    if (leader === null) throw new Error("no leader");
+    for (const node of cluster.nodes) if (node !== leader) node.clock.wallOffset = -3_600_000;
+    const one = submit(leader, { n: 1 });
+    await cluster.run(1_000, () => one.settled);
+    cluster.kill(leader);
+    const other = cluster.nodes.find((node) => node !== leader);
+    if (other === undefined) throw new Error("nobody left");
+    const two = submit(other, { n: 2 });
+    await cluster.run(4_000, () => two.settled);
+    expect(two.error).toBeNull();
+    const [first, second] = other.machine.nows;
+    expect(second).toBeGreaterThanOrEqual(first ?? Number.POSITIVE_INFINITY);
+  });
+
+  test("a member whose wall clock is the odd one out does not campaign", async () => {
+    const cluster = new Cluster(12, 3);
+    cluster.node(2).clock.wallOffset = 3_600_000;
+    await cluster.startAll();
+    await cluster.run(3_000);
+    for (let round = 0; round < 6; round++) {
+      const leader = cluster.leader();
+      if (leader === null) throw new Error("no leader");
+      expect(leader).not.toBe(cluster.node(2));
+      for (const node of cluster.nodes)
+        if (node !== leader) cluster.network.setCut(leader.id, node.id, true);
+      await cluster.run(1_500);
+      cluster.network.heal();
+      await cluster.run(2_000, () => cluster.leader() !== null);
+    }
+    expect(cluster.node(2).replica?.clockAlarm()).toContain("wall clock");
+  });
+});
+
+describe("under faults drawn from a seed", () => {
+  const seeds = Number(process.env.REPLICA_SEEDS ?? 40);
+  test(`acknowledged writes happen exactly once and in one order (${seeds} seeds)`, async () => {
+    for (let seed = 1; seed <= seeds; seed++) await chaos(seed);
+  }, 120_000);
+});
+
+async function chaos(seed: number): Promise<void> {
+  const cluster = new Cluster(seed * 7919, seed % 4 === 0 ? 5 : 3);
+  const { prng } = cluster.world;
+  cluster.network.options.loss = prng.pick([0, 0, 0.05, 0.2]);
+  cluster.network.options.duplicate = prng.pick([0, 0, 0.3]);
+  cluster.network.options.delayMax = prng.pick([2, 2, 20]);
+  cluster.diskMax = prng.pick([1, 1, 30]);
+  for (const node of cluster.nodes) await cluster.start(node);
+  const writes: { i: number; state: ReturnType<typeof submit> }[] = [];
+  const reads: Promise<void>[] = [];
+  const majority = Math.floor(cluster.nodes.length / 2) + 1;
+  for (let step = 0; step < 60; step++) {
+    await cluster.run(prng.between(1, 120));
+    const up = cluster.nodes.filter(({ replica }) => replica !== null);
+    for (let i = 0; i < prng.between(0, 6); i++) {
+      const write = { i: writes.length, state: submit(prng.pick(up), { i: writes.length }) };
+      writes.push(write);
+    }
+    const reader = prng.pick(up);
+    const acknowledged = writes.filter(({ state }) => typeof state.answer === "number").length;
+    reads.push(
+      reader.replica?.linearize(2_000).then(
+        () => {
+          if (reader.replica !== null && reader.machine.trace.length < acknowledged)
+            throw new Error(`seed ${seed}: stale read`);
+        },
+        (error: unknown) => {
+          if (!(error instanceof ConsensusError)) throw error;
+        },
+      ) ?? Promise.resolve(),
+    );
+    const fault = prng.between(0, 9);
+    if (fault === 0 && up.length > majority - 1) cluster.kill(prng.pick(up));
+    if (fault <= 2)
+      for (const node of cluster.nodes)
+        if (node.replica === null && prng.chance(0.6)) await cluster.start(node);
+    if (fault === 3)
+      cluster.network.setCut(prng.pick(cluster.nodes).id, prng.pick(cluster.nodes).id, true);
+    if (fault === 4) {
+      const lonely = prng.pick(cluster.nodes);
+      for (const node of cluster.nodes)
+        if (node !== lonely) cluster.network.setCut(lonely.id, node.id, true);
+    }
+    if (fault >= 8) cluster.network.heal();
+    cluster.check();
+  }
+  cluster.network.heal();
+  cluster.network.options.loss = 0;
+  for (const node of cluster.nodes) if (node.replica === null) await cluster.start(node);
+  const last = await converged(cluster);
+  if (!last) throw new Error(`seed ${seed}: the cluster did not recover`);
+  cluster.check();
+  const { trace } = cluster.node(0).machine;
+  expect(new Set(trace).size).toBe(trace.length);
+  for (const { i, state } of writes) {
+    if (typeof state.answer !== "number") continue;
+    if (trace[state.answer - 1] !== JSON.stringify({ i }))
+      throw new Error(`seed ${seed}: write ${i} was acknowledged and lost`);
+  }
+  void Promise.all(reads);
+}
+
+async function converged(cluster: Cluster): Promise<boolean> {
+  for (let round = 0; round < 20; round++) {
+    const probe = submit(cluster.node(0), { probe: round });
+    await cluster.run(3_000, () => probe.settled);
+    if (probe.error === null) break;
+  }
+  return cluster.run(5_000, () => {
+    const lengths = new Set(cluster.nodes.map(({ machine }) => machine.trace.length));
+    return lengths.size === 1 && cluster.leader() !== null;
+  });
+}

@@ -1,0 +1,224 @@
+/**
+ * Frames between members as bytes, and back.
+ *
+ *     | version u8 | kind u8 | header length u32 BE | header: UTF-8 JSON | entry data, back to back |
+ *
+ * Entry data of an `append` travels raw behind the header, which holds its lengths only. Everything that
+ * comes in is foreign: whatever is wrong with it is a `CodecError`, nothing else, and nothing half-read.
+ */
+import type { PeerFrame } from "../replica/ports.ts";
+import { asIndex, asTerm, type Entry, type Message } from "../raft/types.ts";
+import { readMessage } from "./message-shape.ts";
+import { CodecError, readArray, readCount, readIdOrNull, readRecord, readText } from "./shape.ts";
+
+export { CodecError } from "./shape.ts";
+
+export const FRAME_VERSION = 1;
+/** Also the sockets' `maxPayloadLength`. An append is cut far below it by the core, a request body too. */
+export const MAX_FRAME_BYTES = 16 * 1024 * 1024;
+const PREFIX_BYTES = 6;
+/** Entries of one append; the core's own limit on bytes in flight keeps it far below. */
+const MAX_ENTRIES = 100_000;
+/** Requests of one forwarded proposal; the driver's batches are far smaller. */
+const MAX_REQUESTS = 100_000;
+
+/** The numbers on the wire: never reused, only added to. */
+const KIND = {
+  append: 1,
+  raft: 2,
+  propose: 3,
+  refuse: 4,
+  call: 5,
+  reply: 6,
+  error: 7,
+} as const;
+
+const ENTRY_KINDS = ["noop", "command", "config", "bootstrap"] as const;
+const REFUSALS = ["not-leader", "overloaded", "transferring"] as const;
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+const NO_DATA: readonly Uint8Array[] = [];
+
+/** @throws CodecError the frame is larger than `MAX_FRAME_BYTES`, or no JSON can hold it */
+export function encodeFrame(frame: PeerFrame): Uint8Array<ArrayBuffer> {
+  switch (frame.kind) {
+    case "raft":
+      return frame.message.type === "append"
+        ? encodeAppend(frame.message)
+        : assemble(KIND.raft, frame.message, NO_DATA);
+    case "propose":
+      return assemble(KIND.propose, frame.proposal, NO_DATA);
+    case "refuse":
+      return assemble(KIND.refuse, frame.refusal, NO_DATA);
+    case "call":
+      return assemble(KIND.call, { id: frame.id, method: frame.method, body: frame.body }, NO_DATA);
+    case "reply":
+      return assemble(KIND.reply, { id: frame.id, body: frame.body }, NO_DATA);
+    case "error":
+      return assemble(
+        KIND.error,
+        { id: frame.id, code: frame.code, detail: frame.detail },
+        NO_DATA,
+      );
+  }
+}
+
+/**
+ * The bytes are copied where they are kept: a decoded entry never holds a whole frame in memory.
+ * @throws CodecError for anything that `encodeFrame` cannot have made
+ */
+export function decodeFrame(bytes: Uint8Array): PeerFrame {
+  if (bytes.length < PREFIX_BYTES) throw new CodecError("the frame is cut: no prefix");
+  if (bytes.length > MAX_FRAME_BYTES) throw new CodecError(`the frame has ${bytes.length} bytes`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const version = view.getUint8(0);
+  if (version !== FRAME_VERSION) throw new CodecError(`the frame has version ${version}`);
+  const kind = view.getUint8(1);
+  const bodyStart = PREFIX_BYTES + view.getUint32(2);
+  if (bodyStart > bytes.length) throw new CodecError("the frame is cut: in its header");
+  const header = parseHeader(bytes.subarray(PREFIX_BYTES, bodyStart));
+  const body = bytes.subarray(bodyStart);
+  if (kind === KIND.append) return { kind: "raft", message: decodeAppend(header, body) };
+  if (body.length > 0) throw new CodecError("there are bytes behind the frame");
+  switch (kind) {
+    case KIND.raft:
+      return { kind: "raft", message: readMessage(header) };
+    case KIND.propose:
+      return {
+        kind: "propose",
+        proposal: {
+          boot: readCount(header, "boot"),
+          acked: readCount(header, "acked"),
+          requests: readArray(header, "requests", MAX_REQUESTS).map((item) => {
+            const request = readRecord(item, "request");
+            return {
+              seq: readCount(request, "seq"),
+              text: readText(request, "text"),
+              hint: request["hint"],
+            };
+          }),
+        },
+      };
+    case KIND.refuse: {
+      const code = REFUSALS.find((known) => known === header["code"]);
+      if (code === undefined) throw new CodecError("code is none of a refusal");
+      return {
+        kind: "refuse",
+        refusal: {
+          boot: readCount(header, "boot"),
+          seqs: readArray(header, "seqs", MAX_REQUESTS).map((item) =>
+            readCount({ seq: item }, "seq"),
+          ),
+          code,
+          leader: readIdOrNull(header, "leader"),
+        },
+      };
+    }
+    case KIND.call:
+      return {
+        kind: "call",
+        id: readCount(header, "id"),
+        method: readText(header, "method"),
+        body: header["body"],
+      };
+    case KIND.reply:
+      return { kind: "reply", id: readCount(header, "id"), body: header["body"] };
+    case KIND.error:
+      return {
+        kind: "error",
+        id: readCount(header, "id"),
+        code: readText(header, "code"),
+        detail: readText(header, "detail"),
+      };
+    default:
+      throw new CodecError(`the frame has kind ${kind}`);
+  }
+}
+
+type Append = Extract<Message, { type: "append" }>;
+
+function encodeAppend(message: Append): Uint8Array<ArrayBuffer> {
+  const { entries, ...rest } = message;
+  const lengths = entries.map((entry, at) => {
+    if (entry.index !== message.prevIndex + 1 + at) {
+      throw new CodecError(
+        `entry ${entry.index} of an append does not follow ${message.prevIndex + at}`,
+      );
+    }
+    return [entry.term, ENTRY_KINDS.indexOf(entry.kind), entry.data.length] as const;
+  });
+  return assemble(
+    KIND.append,
+    { ...rest, entries: lengths },
+    entries.map((entry) => entry.data),
+  );
+}
+
+function decodeAppend(header: Readonly<Record<string, unknown>>, body: Uint8Array): Append {
+  const message = readMessage({ ...header, entries: [] });
+  if (message.type !== "append")
+    throw new CodecError("the frame holds another message than append");
+  let offset = 0;
+  let lastTerm: number = message.prevTerm;
+  const entries = readArray(header, "entries", MAX_ENTRIES).map((item, at): Entry => {
+    if (!Array.isArray(item) || item.length !== 3) throw new CodecError("entry is no triple");
+    const [rawTerm, rawKind, rawLength]: readonly unknown[] = item;
+    const term = readCount({ term: rawTerm }, "term");
+    const length = readCount({ length: rawLength }, "length");
+    const kind = ENTRY_KINDS[readCount({ kind: rawKind }, "kind")];
+    if (kind === undefined) throw new CodecError("entry has an unknown kind");
+    // Terms of a log never fall, and none is newer than the leader that sends them (Raft 5.3).
+    if (term < lastTerm || term > message.term)
+      throw new CodecError("entry has an impossible term");
+    lastTerm = term;
+    const end = offset + length;
+    if (end > body.length) throw new CodecError("the frame is cut: in an entry");
+    const data = new Uint8Array(body.subarray(offset, end));
+    offset = end;
+    const index = message.prevIndex + 1 + at;
+    if (!Number.isSafeInteger(index)) throw new CodecError("entry has an impossible index");
+    return { term: asTerm(term), index: asIndex(index), kind, data };
+  });
+  if (offset !== body.length) throw new CodecError("there are bytes behind the last entry");
+  return { ...message, entries };
+}
+
+function assemble(
+  kind: number,
+  header: unknown,
+  data: readonly Uint8Array[],
+): Uint8Array<ArrayBuffer> {
+  let text: string;
+  try {
+    text = JSON.stringify(header);
+  } catch (error) {
+    throw new CodecError(`the frame cannot be written as JSON: ${String(error)}`);
+  }
+  const head = encoder.encode(text);
+  const size = data.reduce((sum, part) => sum + part.length, PREFIX_BYTES + head.length);
+  if (size > MAX_FRAME_BYTES) {
+    throw new CodecError(`the frame has ${size} bytes, more than ${MAX_FRAME_BYTES}`);
+  }
+  const bytes = new Uint8Array(size);
+  bytes[0] = FRAME_VERSION;
+  bytes[1] = kind;
+  new DataView(bytes.buffer).setUint32(2, head.length);
+  bytes.set(head, PREFIX_BYTES);
+  let offset = PREFIX_BYTES + head.length;
+  for (const part of data) {
+    bytes.set(part, offset);
+    offset += part.length;
+  }
+  return bytes;
+}
+
+function parseHeader(bytes: Uint8Array): Readonly<Record<string, unknown>> {
+  let value: unknown;
+  try {
+    value = JSON.parse(decoder.decode(bytes));
+  } catch {
+    throw new CodecError("the frame's header is not JSON");
+  }
+  return readRecord(value, "header");
+}

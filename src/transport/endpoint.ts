@@ -1,0 +1,18 @@
+/** What every connection of one member needs of it. */
+import type { Clock, PeerHello, Random, TransportEvents } from "../replica/ports.ts";
+import type { NodeId } from "../raft/types.ts";
+import type { Notices } from "./notices.ts";
+
+export interface Endpoint {
+  readonly selfId: NodeId;
+  readonly secret: string | null;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly notices: Notices;
+  /** This member's hello as of now. */
+  readonly self: () => PeerHello;
+  readonly events: TransportEvents;
+}
+
+/** From the start of a dial, or of an accepted connection, to the end of the handshake. */
+export const HANDSHAKE_TIMEOUT_MS = 2_000;

@@ -1,0 +1,418 @@
+/**
+ * The connection that this member dials to one peer, and sends on: dial, handshake, keepalive, redial.
+ *
+ * It ends in one place (`#end`), with the reason for the driver; what a socket says after that is ignored.
+ * Bun's client has no time limits of its own and `close()` may hang for ever on a stopped peer, so every
+ * wait here has a timer and every end is a `terminate()`.
+ */
+import { randomBytes } from "node:crypto";
+import type { DisconnectReason, Millis, Timer } from "../replica/ports.ts";
+import type { NodeId } from "../raft/types.ts";
+import { CLOSE, reasonOf } from "./close-codes.ts";
+import { type Endpoint, HANDSHAKE_TIMEOUT_MS } from "./endpoint.ts";
+import {
+  HANDSHAKE_VERSION,
+  type HandshakeMessage,
+  NONCE_BYTES,
+  parseHandshake,
+  parseHello,
+  prove,
+  proves,
+  secretMismatch,
+  type Transcript,
+  wrongSecret,
+} from "./handshake.ts";
+import { CodecError } from "./shape.ts";
+
+const BACKOFF_MIN_MS = 20;
+const BACKOFF_MAX_MS = 2_000;
+/** A connection that held this long was a good one: the backoff starts anew. */
+const STABLE_MS = 1_000;
+const PING_EVERY_MS = 500;
+/**
+ * Pings in a row without an answer. They are counted, not timed: after a stall of this process the answers
+ * are read late, but only one ping was missed.
+ */
+const PINGS_MISSED_MAX = 6;
+/** What may wait in one connection; beyond it frames are dropped, and Raft sends again. */
+export const MAX_BUFFERED_BYTES = 32 * 1024 * 1024;
+/** How long a close frame may take to leave before the connection is cut. */
+const CLOSE_GRACE_MS = 200;
+
+/** Bun's client socket: the DOM's type of the same name hides what Bun adds. */
+interface ClientSocket extends WebSocket {
+  ping(data: string): void;
+  /** Cuts the connection without a closing handshake. */
+  terminate(): void;
+}
+
+/** One dialled socket and how far it has come. */
+interface Attempt {
+  readonly socket: ClientSocket;
+  readonly nonce: string;
+  phase: "dialling" | "proven" | "open";
+  openedAt: Millis;
+  transcript: Transcript | null;
+  /** The error that came before the close, for its reason. */
+  errorCode: string | null;
+  errorMessage: string;
+  pingSeq: number;
+  pingSentAt: Millis;
+  pingsMissed: number;
+}
+
+export class Outbound {
+  readonly peer: NodeId;
+  readonly url: string;
+  readonly #endpoint: Endpoint;
+  #attempt: Attempt | null = null;
+  /** The timer of the attempt: its handshake limit, then its next ping. */
+  #timer: Timer | null = null;
+  #redial: Timer | null = null;
+  #failures = 0;
+  /** When a closed connection was last redialled without a pause. */
+  #redialledAt = Number.NEGATIVE_INFINITY;
+  #stopped = false;
+  #roundTripMs: Millis | null = null;
+
+  constructor(peer: NodeId, url: string, endpoint: Endpoint) {
+    this.peer = peer;
+    this.url = url;
+    this.#endpoint = endpoint;
+  }
+
+  get isOpen(): boolean {
+    return this.#attempt?.phase === "open";
+  }
+
+  get roundTripMs(): Millis | null {
+    return this.isOpen ? this.#roundTripMs : null;
+  }
+
+  /** Dials now, unless a connection is up or on its way. Also called when the peer shows that it is alive. */
+  dial(): void {
+    if (this.#stopped || this.#attempt !== null) return;
+    this.#redial?.cancel();
+    this.#redial = null;
+    const { clock } = this.#endpoint;
+    let socket: ClientSocket;
+    try {
+      socket = new WebSocket(peerSocketUrl(this.url)) as ClientSocket;
+    } catch (error) {
+      this.#endpoint.notices.warn(`the address of ${this.peer} cannot be dialled`, {
+        url: this.url,
+        error: String(error),
+      });
+      this.#scheduleRedial();
+      return;
+    }
+    socket.binaryType = "arraybuffer";
+    const attempt: Attempt = {
+      socket,
+      nonce: randomBytes(NONCE_BYTES).toString("hex"),
+      phase: "dialling",
+      openedAt: 0,
+      transcript: null,
+      errorCode: null,
+      errorMessage: "",
+      pingSeq: 0,
+      pingSentAt: 0,
+      pingsMissed: 0,
+    };
+    this.#attempt = attempt;
+    this.#timer = clock.after(HANDSHAKE_TIMEOUT_MS, () => {
+      this.#endpoint.notices.debug(`${this.peer} did not finish the handshake in time`, {
+        url: this.url,
+        phase: attempt.phase,
+      });
+      this.#end(attempt, "timeout");
+    });
+    socket.addEventListener("open", () => {
+      if (this.#attempt !== attempt) return;
+      this.#say(attempt, {
+        type: "open",
+        version: HANDSHAKE_VERSION,
+        from: this.#endpoint.selfId,
+        to: this.peer,
+        nonce: attempt.nonce,
+        secret: this.#endpoint.secret !== null,
+      });
+    });
+    socket.addEventListener("message", (event: MessageEvent<unknown>) =>
+      this.#received(attempt, event.data),
+    );
+    socket.addEventListener("pong", (event: Event) => this.#ponged(attempt, event));
+    socket.addEventListener("error", (event: Event) => {
+      if (!(event instanceof ErrorEvent)) return;
+      attempt.errorCode = codeOf(event.error);
+      attempt.errorMessage = event.message;
+    });
+    socket.addEventListener("close", (event: CloseEvent) => this.#closed(attempt, event.code));
+  }
+
+  /** False: dropped. */
+  send(bytes: Uint8Array<ArrayBuffer>): boolean {
+    const attempt = this.#attempt;
+    if (attempt === null || attempt.phase !== "open") return false;
+    if (attempt.socket.readyState !== WebSocket.OPEN) return false;
+    if (attempt.socket.bufferedAmount + bytes.length > MAX_BUFFERED_BYTES) return false;
+    attempt.socket.send(bytes);
+    return true;
+  }
+
+  /** Ends for good; the driver hears "ours" if it had heard of the connection. Resolves once it is cut. */
+  stop(sentence: string): Promise<void> {
+    this.#stopped = true;
+    this.#redial?.cancel();
+    this.#redial = null;
+    const attempt = this.#attempt;
+    if (attempt === null) return Promise.resolve();
+    const { clock, events } = this.#endpoint;
+    this.#forget();
+    if (attempt.phase === "open") clock.soon(() => events.disconnected(this.peer, "ours"));
+    return closeThenCut(attempt.socket, CLOSE.drain, sentence, this.#endpoint);
+  }
+
+  #received(attempt: Attempt, message: unknown): void {
+    if (this.#attempt !== attempt) return;
+    if (typeof message !== "string") {
+      this.#refuse(
+        attempt,
+        CLOSE.protocol,
+        `${this.peer} sent a frame on a connection it accepted`,
+      );
+      return;
+    }
+    try {
+      this.#step(attempt, parseHandshake(message));
+    } catch (error) {
+      if (!(error instanceof CodecError)) throw error;
+      this.#refuse(attempt, CLOSE.protocol, `${this.peer} answered nonsense: ${error.message}`);
+    }
+  }
+
+  #step(attempt: Attempt, message: HandshakeMessage): void {
+    switch (message.type) {
+      case "challenge":
+        this.#challenged(attempt, message);
+        return;
+      case "welcome":
+        this.#welcomed(attempt, message);
+        return;
+      case "reject":
+        this.#endpoint.notices.warn(`refused by ${this.peer}: ${message.sentence}`, {
+          peer: this.peer,
+          url: this.url,
+        });
+        return;
+      case "open":
+      case "proof":
+        throw new CodecError("a message of the dialler");
+    }
+  }
+
+  #challenged(attempt: Attempt, challenge: Extract<HandshakeMessage, { type: "challenge" }>): void {
+    if (attempt.phase !== "dialling") throw new CodecError("a second challenge");
+    const { selfId, secret } = this.#endpoint;
+    if (challenge.from !== this.peer) {
+      const sentence = `${this.url} was dialled for ${this.peer} and belongs to ${challenge.from}: correct --peers`;
+      this.#refuse(attempt, CLOSE.rejected, sentence);
+      return;
+    }
+    const mismatch = secretMismatch(selfId, secret !== null, this.peer, challenge.secret);
+    if (mismatch !== null) {
+      this.#refuse(attempt, CLOSE.secret, mismatch);
+      return;
+    }
+    const hello = this.#endpoint.self();
+    attempt.phase = "proven";
+    attempt.transcript = {
+      dialler: selfId,
+      accepter: this.peer,
+      diallerNonce: attempt.nonce,
+      accepterNonce: challenge.nonce,
+      diallerHello: JSON.stringify(hello),
+      accepterHello: "",
+    };
+    this.#say(attempt, {
+      type: "proof",
+      hello: attempt.transcript.diallerHello,
+      proof: prove(secret, "dialler", attempt.transcript, hello.clusterId),
+    });
+  }
+
+  #welcomed(attempt: Attempt, welcome: Extract<HandshakeMessage, { type: "welcome" }>): void {
+    if (attempt.phase !== "proven" || attempt.transcript === null) {
+      throw new CodecError("a welcome out of turn");
+    }
+    const { selfId, secret, clock, events } = this.#endpoint;
+    const transcript = { ...attempt.transcript, accepterHello: welcome.hello };
+    const hello = parseHello(welcome.hello);
+    if (!proves(welcome.proof, prove(secret, "accepter", transcript, hello.clusterId))) {
+      this.#refuse(attempt, CLOSE.secret, wrongSecret(this.peer, selfId));
+      return;
+    }
+    if (hello.id !== this.peer) throw new CodecError("the hello of another member");
+    const refusal = events.admit(hello);
+    if (refusal !== null) {
+      this.#refuse(attempt, CLOSE.rejected, refusal);
+      return;
+    }
+    attempt.phase = "open";
+    attempt.openedAt = clock.monotonic();
+    this.#roundTripMs = null;
+    this.#timer?.cancel();
+    this.#ping(attempt);
+    events.connected(this.peer, hello);
+  }
+
+  #ping(attempt: Attempt): void {
+    const { clock, notices } = this.#endpoint;
+    if (attempt.pingsMissed >= PINGS_MISSED_MAX) {
+      notices.warn(`${this.peer} no longer answers pings`, { peer: this.peer, url: this.url });
+      this.#end(attempt, "timeout");
+      return;
+    }
+    attempt.pingsMissed += 1;
+    attempt.pingSeq += 1;
+    attempt.pingSentAt = clock.monotonic();
+    attempt.socket.ping(String(attempt.pingSeq));
+    this.#timer = clock.after(PING_EVERY_MS, () => this.#ping(attempt));
+  }
+
+  #ponged(attempt: Attempt, event: Event): void {
+    if (this.#attempt !== attempt) return;
+    attempt.pingsMissed = 0;
+    if (!(event instanceof MessageEvent)) return;
+    if (textOf(event.data) !== String(attempt.pingSeq)) return;
+    this.#roundTripMs = this.#endpoint.clock.monotonic() - attempt.pingSentAt;
+  }
+
+  #closed(attempt: Attempt, code: number): void {
+    if (this.#attempt !== attempt) return;
+    if (attempt.phase !== "dialling" || attempt.errorCode === null) {
+      const upgradeRefused = attempt.errorMessage.includes("101");
+      if (upgradeRefused) {
+        this.#endpoint.notices.warn(`${this.peer} does not take connections of members`, {
+          url: this.url,
+          error: attempt.errorMessage,
+        });
+      }
+      this.#end(attempt, upgradeRefused ? "rejected" : reasonOf(code));
+      return;
+    }
+    this.#end(attempt, reasonOfError(attempt.errorCode));
+  }
+
+  /** This side does not want the connection: says why to the other, logs it, and is done. */
+  #refuse(attempt: Attempt, code: number, sentence: string): void {
+    if (this.#attempt !== attempt) return;
+    this.#endpoint.notices.warn(`refused ${this.peer}: ${sentence}`, {
+      peer: this.peer,
+      url: this.url,
+    });
+    this.#say(attempt, { type: "reject", sentence });
+    void closeThenCut(attempt.socket, code, sentence, this.#endpoint);
+    this.#end(attempt, reasonOf(code), "closing");
+  }
+
+  #end(attempt: Attempt, reason: DisconnectReason, socketState: "cut" | "closing" = "cut"): void {
+    if (this.#attempt !== attempt) return;
+    const { clock, events } = this.#endpoint;
+    this.#forget();
+    if (socketState === "cut") attempt.socket.terminate();
+    const wasOpen = attempt.phase === "open";
+    const now = clock.monotonic();
+    if (wasOpen && now - attempt.openedAt >= STABLE_MS) this.#failures = 0;
+    if (wasOpen && reason === "closed-by-peer" && now - this.#redialledAt >= STABLE_MS) {
+      // At once, but not inside the close: tells a dead process (refused) from a cut connection. Not again
+      // soon, or a peer that accepts and closes would be dialled without a pause.
+      this.#redialledAt = now;
+      this.#redial = clock.after(0, () => this.dial());
+    } else {
+      this.#scheduleRedial();
+    }
+    events.disconnected(this.peer, reason);
+  }
+
+  #forget(): void {
+    this.#attempt = null;
+    this.#timer?.cancel();
+    this.#timer = null;
+    this.#roundTripMs = null;
+  }
+
+  #scheduleRedial(): void {
+    if (this.#stopped) return;
+    const { clock, random } = this.#endpoint;
+    const ceiling = Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** Math.min(this.#failures, 16));
+    this.#failures += 1;
+    // Half fixed, half random: members that lost each other do not redial in step.
+    const delay = ceiling / 2 + (random.float() * ceiling) / 2;
+    this.#redial = clock.after(delay, () => this.dial());
+  }
+
+  #say(attempt: Attempt, message: HandshakeMessage): void {
+    if (attempt.socket.readyState !== WebSocket.OPEN) return;
+    attempt.socket.send(JSON.stringify(message));
+  }
+}
+
+/** `http://host:port` → `ws://host:port/raft`. */
+function peerSocketUrl(url: string): string {
+  const target = new URL("/raft", url);
+  target.protocol = target.protocol === "https:" ? "wss:" : "ws:";
+  return target.href;
+}
+
+/** Bytes of a close reason, as RFC 6455 limits it. */
+const MAX_CLOSE_REASON_BYTES = 123;
+
+/** Sends a close frame; a peer that does not take it in time is cut off. */
+async function closeThenCut(
+  socket: ClientSocket,
+  code: number,
+  sentence: string,
+  endpoint: Endpoint,
+): Promise<void> {
+  if (socket.readyState !== WebSocket.OPEN) {
+    socket.terminate();
+    return;
+  }
+  await new Promise<void>((resolve) => {
+    const timer = endpoint.clock.after(CLOSE_GRACE_MS, () => {
+      socket.terminate();
+      resolve();
+    });
+    socket.addEventListener("close", () => {
+      timer.cancel();
+      resolve();
+    });
+    socket.close(code, sentence.replace(/[^\x20-\x7e]/g, "?").slice(0, MAX_CLOSE_REASON_BYTES));
+  });
+}
+
+/** What a dial that failed before the WebSocket was open says about the other process. */
+function reasonOfError(code: string): DisconnectReason {
+  switch (code) {
+    case "ECONNREFUSED":
+      return "refused";
+    case "ECONNRESET":
+    case "EPIPE":
+      return "closed-by-peer";
+    // No such name, no route: says nothing about the process.
+    default:
+      return "timeout";
+  }
+}
+
+function codeOf(error: unknown): string | null {
+  if (!(error instanceof Error) || !("code" in error)) return null;
+  return typeof error.code === "string" ? error.code : null;
+}
+
+function textOf(payload: unknown): string {
+  if (typeof payload === "string") return payload;
+  if (payload instanceof ArrayBuffer) return new TextDecoder().decode(payload);
+  return payload instanceof Uint8Array ? new TextDecoder().decode(payload) : "";
+}

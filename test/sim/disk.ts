@@ -2,9 +2,23 @@
  * A model of the log's disk. What was acknowledged survives everything; of what was handed over and not
  * acknowledged, a crash keeps a prefix drawn from the seed.
  */
-import type { Entry, HardState, LogIndex, NodeId, PersistAck, PersistOp, Term } from "../../src/raft/types.ts";
+import type {
+  Entry,
+  HardState,
+  LogIndex,
+  NodeId,
+  PersistAck,
+  PersistOp,
+  Term,
+} from "../../src/raft/types.ts";
 import { asIndex, asTerm } from "../../src/raft/types.ts";
-import type { Identity, LogStats, LogStore, Millis, RecoveredLog } from "../../src/replica/ports.ts";
+import type {
+  Identity,
+  LogStats,
+  LogStore,
+  Millis,
+  RecoveredLog,
+} from "../../src/replica/ports.ts";
 import type { NodeClock, World } from "./world.ts";
 
 /** What outlives the process. */
@@ -51,7 +65,8 @@ export class SimLogStore implements LogStore {
     const { id, incarnation, clusterId, boot, hardState, entries } = this.#disk;
     const identity: Identity = { id, incarnation, clusterId, boot };
     const terms: { index: LogIndex; term: Term }[] = [];
-    for (const { index, term } of entries) if (terms.at(-1)?.term !== term) terms.push({ index, term });
+    for (const { index, term } of entries)
+      if (terms.at(-1)?.term !== term) terms.push({ index, term });
     return {
       identity,
       hardState,
@@ -79,7 +94,10 @@ export class SimLogStore implements LogStore {
       this.#inFlight = [];
       for (const { op, done } of batch) {
         const last = op.entries.at(-1);
-        done({ hardState: op.hardState, last: last === undefined ? null : { index: last.index, term: last.term } });
+        done({
+          hardState: op.hardState,
+          last: last === undefined ? null : { index: last.index, term: last.term },
+        });
       }
       this.#next();
     });
@@ -115,7 +133,13 @@ export class SimLogStore implements LogStore {
   }
 
   stats(): LogStats {
-    return { writes: this.#writes, transactions: this.#writes, entries: this.#disk.entries.length, bytes: 0, recentMs: [] };
+    return {
+      writes: this.#writes,
+      transactions: this.#writes,
+      entries: this.#disk.entries.length,
+      bytes: 0,
+      recentMs: [],
+    };
   }
 
   onFailure(): void {}

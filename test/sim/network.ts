@@ -3,7 +3,13 @@
  * connection arrive in order, or are lost; a partition cuts the path; a killed process closes its side.
  */
 import type { NodeId } from "../../src/raft/types.ts";
-import type { Millis, PeerFrame, PeerHello, Transport, TransportEvents } from "../../src/replica/ports.ts";
+import type {
+  Millis,
+  PeerFrame,
+  PeerHello,
+  Transport,
+  TransportEvents,
+} from "../../src/replica/ports.ts";
 import type { World } from "./world.ts";
 
 export interface NetworkOptions {
@@ -64,7 +70,10 @@ export class Network {
   }
 
   delay(): Millis {
-    return this.options.delayMin + this.world.prng.float() * (this.options.delayMax - this.options.delayMin);
+    return (
+      this.options.delayMin +
+      this.world.prng.float() * (this.options.delayMax - this.options.delayMin)
+    );
   }
 }
 
@@ -93,7 +102,8 @@ export class SimTransport implements Transport {
   setPeers(peers: ReadonlyMap<NodeId, string>): void {
     this.#peers.clear();
     for (const id of peers.keys()) if (id !== this.#self) this.#peers.add(id);
-    for (const id of this.#connections.keys()) if (!this.#peers.has(id)) this.#connections.delete(id);
+    for (const id of this.#connections.keys())
+      if (!this.#peers.has(id)) this.#connections.delete(id);
     for (const id of this.#peers) this.#dial(id);
   }
 
@@ -101,7 +111,11 @@ export class SimTransport implements Transport {
     const connection = this.#connections.get(to);
     if (connection === undefined || this.#closed) return false;
     const { world, options } = this.#network;
-    const copies = world.prng.chance(options.loss) ? 0 : world.prng.chance(options.duplicate) ? 2 : 1;
+    const copies = world.prng.chance(options.loss)
+      ? 0
+      : world.prng.chance(options.duplicate)
+        ? 2
+        : 1;
     for (let i = 0; i < copies; i++) {
       connection.lastAt = Math.max(connection.lastAt, world.now + this.#network.delay());
       world.at(connection.lastAt, () => {
@@ -138,14 +152,21 @@ export class SimTransport implements Transport {
   }
 
   #dial(peer: NodeId): void {
-    if (this.#closed || this.#dialling.has(peer) || this.#connections.has(peer) || !this.#peers.has(peer)) return;
+    if (
+      this.#closed ||
+      this.#dialling.has(peer) ||
+      this.#connections.has(peer) ||
+      !this.#peers.has(peer)
+    )
+      return;
     this.#dialling.add(peer);
     const { world } = this.#network;
     world.at(world.now + 2 * this.#network.delay(), () => {
       this.#dialling.delete(peer);
       if (this.#closed || this.#hello === null || this.#events === null) return;
       const other = this.#network.endpoint(peer);
-      const reachable = !this.#network.isCut(this.#self, peer) && !this.#network.isCut(peer, this.#self);
+      const reachable =
+        !this.#network.isCut(this.#self, peer) && !this.#network.isCut(peer, this.#self);
       if (!reachable || other === undefined) {
         if (reachable) this.#events.disconnected(peer, "refused");
         world.at(world.now + REDIAL_MS, () => this.#dial(peer));

@@ -54,7 +54,9 @@ export class Prng implements Random {
 
   uuid(now: Millis): string {
     this.#uuidLast = Math.max(this.#uuidLast + 1, Math.floor(now) * 4096);
-    const time = Math.floor(this.#uuidLast / 4096).toString(16).padStart(12, "0");
+    const time = Math.floor(this.#uuidLast / 4096)
+      .toString(16)
+      .padStart(12, "0");
     const count = (this.#uuidLast % 4096).toString(16).padStart(3, "0");
     return `${time.slice(0, 8)}-${time.slice(8)}-7${count}-8${this.hex(2).slice(1)}-${this.hex(6)}`;
   }

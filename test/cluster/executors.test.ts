@@ -1,0 +1,153 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { type ClusterView, eventually, RealCluster, type TaskJson } from "./harness.ts";
+
+let cluster: RealCluster;
+beforeAll(async () => {
+  cluster = await RealCluster.start({
+    args: [
+      "--concurrency",
+      "4",
+      "--handlers",
+      join(import.meta.dir, "handlers.ts"),
+      "--builtin",
+      "sleep,compute,echo",
+    ],
+  });
+}, 60_000);
+afterAll(() => cluster.stop());
+
+const final = (id: string): Promise<TaskJson> =>
+  eventually(
+    `task ${id} to be final`,
+    async () => {
+      const task = await cluster.member(0).json<TaskJson>(`/api/tasks/${id}?wait=10`);
+      return ["Completed", "Failed", "Cancelled"].includes(task.status) ? task : null;
+    },
+    60_000,
+  );
+
+describe("the concurrency cap", () => {
+  test("40 tasks on three members of four slots: never more than 12 handlers at once, and 12 nearly all the time", async () => {
+    const trace = join(cluster.folder, "trace.txt");
+    const tasks = Array.from({ length: 40 }, () => ({
+      name: "traced",
+      payload: { trace, ms: 400 },
+    }));
+    const { items } = await cluster
+      .member(0)
+      .post<{ items: { id: string }[] }>("/api/tasks/bulk", { tasks });
+    for (const { id } of items) expect((await final(id)).status).toBe("Completed");
+    const events = (await readFile(trace, "utf8"))
+      .trim()
+      .split("\n")
+      .map((line) => line.split(" "));
+    const steps = events
+      .map(([sign, at]) => ({ step: sign === "+" ? 1 : -1, at: Number(at) }))
+      .sort((a, b) => a.at - b.at || a.step - b.step);
+    let running = 0;
+    let most = 0;
+    const entered: { at: number; running: number }[] = [];
+    for (const { step, at } of steps) {
+      running += step;
+      most = Math.max(most, running);
+      entered.push({ at, running });
+    }
+    expect(events.filter(([sign]) => sign === "+").length).toBe(40);
+    expect(most).toBe(12);
+    // Samples every 10 ms from the first time that 12 run until fewer than 12 are left to start.
+    const starts = steps.filter(({ step }) => step === 1);
+    const from = entered.find(({ running: r }) => r === 12)?.at ?? 0;
+    const until = starts.at(-12)?.at ?? 0;
+    let samples = 0;
+    let full = 0;
+    for (let at = from; at < until; at += 10) {
+      samples += 1;
+      if ((entered.findLast((entry) => entry.at <= at)?.running ?? 0) === 12) full += 1;
+    }
+    console.log(`all 12 slots were busy in ${full} of ${samples} samples`);
+    expect(full / Math.max(1, samples)).toBeGreaterThan(0.8);
+  }, 90_000);
+});
+
+describe("handlers that misbehave", () => {
+  test("an endless loop is killed by its time-out, its slot works again, and nobody noticed", async () => {
+    const { term } = await cluster.member(0).json<ClusterView>("/api/cluster");
+    const loops = await cluster.member(1).post<{ items: { id: string }[] }>("/api/tasks/bulk", {
+      tasks: Array.from({ length: 2 }, () => ({ name: "loop", timeout_ms: 500, max_retries: 0 })),
+    });
+    for (const { id } of loops.items) {
+      const task = await final(id);
+      expect([task.status, task.detail]).toEqual(["Failed", "timeout"]);
+    }
+    const after = await cluster.member(2).post<{ items: { id: string }[] }>("/api/tasks/bulk", {
+      tasks: Array.from({ length: 24 }, (_, i) => ({ name: "quick", payload: i })),
+    });
+    for (const { id } of after.items) expect((await final(id)).status).toBe("Completed");
+    expect((await cluster.member(0).json<ClusterView>("/api/cluster")).term).toBe(term);
+  }, 90_000);
+
+  test("a handler that takes its Worker down is charged to crashes, not to retries", async () => {
+    const { id } = await cluster
+      .member(0)
+      .post<TaskJson>("/api/tasks", { name: "dies", max_retries: 5 });
+    const task = await final(id);
+    expect([task.status, task.detail, task.retries]).toEqual(["Failed", "crashed", 0]);
+    expect(task.crashes).toBeGreaterThanOrEqual(3);
+  }, 90_000);
+
+  test("an error keeps its type, message and stack, and is retried by the policy", async () => {
+    const { id } = await cluster.member(0).post<TaskJson>("/api/tasks", {
+      name: "fails",
+      max_retries: 1,
+      retry: { kind: "fixed", initial_ms: 10, jitter: false },
+    });
+    const task = await final(id);
+    expect([task.status, task.detail, task.attempt]).toEqual(["Failed", "exhausted", 2]);
+    expect(task.last_error).toMatchObject({ type: "TypeError", message: "on purpose" });
+    const { items } = await cluster
+      .member(1)
+      .json<{ items: { outcome: string }[] }>(`/api/tasks/${id}/attempts`);
+    expect(items.map(({ outcome }) => outcome)).toEqual(["failed", "failed"]);
+  }, 60_000);
+
+  test("a running task is cancelled: signal, then Cancelled, and the slot is free again", async () => {
+    const { id } = await cluster
+      .member(0)
+      .post<TaskJson>("/api/tasks", { name: "sleep", payload: { ms: 60_000 } });
+    await eventually(
+      "it to run",
+      async () => (await cluster.member(0).json<TaskJson>(`/api/tasks/${id}`)).status === "Running",
+    );
+    expect((await cluster.member(1).fetch(`/api/tasks/${id}`, { method: "DELETE" })).status).toBe(
+      204,
+    );
+    const task = await final(id);
+    expect([task.status, task.detail]).toEqual(["Cancelled", "user"]);
+  }, 60_000);
+});
+
+describe("consensus beside busy executors", () => {
+  const seconds = Number(process.env.FLOTILLA_BUSY_SECONDS ?? 15);
+  test(
+    `30 endless compute tasks for ${seconds} s cause no election`,
+    async () => {
+      const { term } = await cluster.member(0).json<ClusterView>("/api/cluster");
+      const tasks = Array.from({ length: 30 }, () => ({
+        name: "compute",
+        payload: { iterations: 1_000_000_000, data: "x" },
+        timeout_ms: null,
+      }));
+      const { items } = await cluster
+        .member(0)
+        .post<{ items: { id: string }[] }>("/api/tasks/bulk", { tasks });
+      await Bun.sleep(seconds * 1_000);
+      expect((await cluster.member(0).json<ClusterView>("/api/cluster")).term).toBe(term);
+      await Promise.all(
+        items.map(({ id }) => cluster.member(0).fetch(`/api/tasks/${id}`, { method: "DELETE" })),
+      );
+    },
+    (seconds + 60) * 1_000,
+  );
+});

@@ -1,0 +1,223 @@
+/** Real members as real processes on this machine, for tests and the demo. Everything lies in one temporary folder. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Subprocess } from "bun";
+
+const ROOT = join(import.meta.dir, "..", "..");
+
+export interface MemberView {
+  id: string;
+  url: string;
+  role: string;
+  voter: boolean;
+  match_index: number | null;
+  lag: number | null;
+  reachable: boolean;
+}
+
+export interface ClusterView {
+  cluster_id: string | null;
+  node_id: string;
+  role: string;
+  term: number;
+  leader_id: string | null;
+  commit_index: number;
+  applied_index: number;
+  members: MemberView[];
+}
+
+export interface TaskJson {
+  id: string;
+  name: string;
+  status: string;
+  detail: string | null;
+  attempt: number;
+  retries: number;
+  crashes: number;
+  payload: unknown;
+  result: unknown;
+  last_error: { type: string; message: string } | null;
+  lease: { worker: string; attempt: number; fence: number } | null;
+  version: number;
+}
+
+export class Member {
+  process: Subprocess<"ignore", "pipe", "pipe"> | null = null;
+  output = "";
+
+  constructor(
+    readonly id: string,
+    readonly port: number,
+    readonly args: readonly string[],
+  ) {}
+
+  get url(): string {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  /** Starts the process and waits for its first line, "flotilla ID listening on URL". */
+  async start(): Promise<void> {
+    const child = Bun.spawn(["bun", "run", "src/node.ts", ...this.args], {
+      cwd: ROOT,
+      env: { ...process.env, NO_COLOR: "1" },
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    this.process = child;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const follow = async (stream: ReadableStream<Uint8Array>): Promise<void> => {
+      const decoder = new TextDecoder();
+      for await (const chunk of stream) {
+        this.output = (this.output + decoder.decode(chunk, { stream: true })).slice(-200_000);
+        if (
+          this.output.includes(`flotilla ${this.id} listening on `) ||
+          this.output.includes('"msg":"listening"')
+        )
+          resolve();
+      }
+    };
+    void follow(child.stdout);
+    void follow(child.stderr);
+    void child.exited.then((code) =>
+      reject(new Error(`${this.id} ended with ${code}: ${this.output.slice(-2_000)}`)),
+    );
+    promise.catch(() => undefined);
+    await promise;
+  }
+
+  async kill(signal: "SIGKILL" | "SIGTERM" = "SIGKILL"): Promise<number> {
+    const child = this.process;
+    if (child === null) return 0;
+    this.process = null;
+    child.kill(signal);
+    return child.exited;
+  }
+
+  pause(): void {
+    this.process?.kill("SIGSTOP");
+  }
+
+  resume(): void {
+    this.process?.kill("SIGCONT");
+  }
+
+  fetch(path: string, init?: RequestInit): Promise<Response> {
+    return fetch(`${this.url}${path}`, init);
+  }
+
+  async json<T>(path: string, init?: RequestInit): Promise<T> {
+    const response = await this.fetch(path, init);
+    if (!response.ok)
+      throw new Error(
+        `${init?.method ?? "GET"} ${path}: ${response.status} ${await response.text()}`,
+      );
+    return (await response.json()) as T;
+  }
+
+  post<T>(path: string, body: unknown): Promise<T> {
+    return this.json<T>(path, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(body),
+    });
+  }
+}
+
+export interface ClusterOptions {
+  readonly size?: number;
+  readonly args?: readonly string[];
+}
+
+export class RealCluster {
+  readonly members: Member[];
+
+  private constructor(
+    readonly folder: string,
+    members: Member[],
+  ) {
+    this.members = members;
+  }
+
+  static async create({ size = 3, args = [] }: ClusterOptions = {}): Promise<RealCluster> {
+    const folder = await mkdtemp(join(tmpdir(), "flotilla-"));
+    const ports = freePorts(size);
+    const peers = ports.map((port, i) => `n${i + 1}=http://127.0.0.1:${port}`).join(",");
+    const members = ports.map((port, i) => {
+      const id = `n${i + 1}`;
+      const own = ["--id", id, "--port", String(port), "--data", join(folder, id)];
+      return new Member(id, port, [...own, ...(size > 1 ? ["--peers", peers] : []), ...args]);
+    });
+    return new RealCluster(folder, members);
+  }
+
+  static async start(options: ClusterOptions = {}): Promise<RealCluster> {
+    const cluster = await RealCluster.create(options);
+    try {
+      await Promise.all(cluster.members.map((member) => member.start()));
+      await cluster.leader();
+    } catch (error) {
+      await cluster.stop();
+      throw error;
+    }
+    return cluster;
+  }
+
+  member(i: number): Member {
+    const member = this.members[i];
+    if (member === undefined) throw new Error(`no member ${i}`);
+    return member;
+  }
+
+  /** The member that leads, once one does and the living members agree. */
+  async leader(timeoutMs = 15_000): Promise<Member> {
+    return eventually(
+      "a leader",
+      async () => {
+        for (const member of this.members) {
+          if (member.process === null) continue;
+          const view = await member.json<ClusterView>("/api/cluster").catch(() => null);
+          if (view?.role === "leader") return member;
+        }
+        return null;
+      },
+      timeoutMs,
+    );
+  }
+
+  async followers(): Promise<Member[]> {
+    const leader = await this.leader();
+    return this.members.filter((member) => member !== leader && member.process !== null);
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(this.members.map((member) => member.kill("SIGKILL")));
+    await rm(this.folder, { recursive: true, force: true });
+  }
+}
+
+/** Ports that were free a moment ago, all different. */
+export function freePorts(count: number): number[] {
+  const servers = Array.from({ length: count }, () =>
+    Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() }),
+  );
+  const ports = servers.map(({ port }) => port ?? 0);
+  for (const server of servers) void server.stop(true);
+  return ports;
+}
+
+/** Asks again every 20 ms until there is an answer. @throws when there is none in time. */
+export async function eventually<T>(
+  what: string,
+  look: () => Promise<T | null | false>,
+  timeoutMs = 20_000,
+): Promise<T> {
+  const deadline = Date.now() + timeoutMs;
+  for (;;) {
+    const found = await look();
+    if (found !== null && found !== false) return found;
+    if (Date.now() > deadline) throw new Error(`waited ${timeoutMs} ms in vain for ${what}`);
+    await Bun.sleep(20);
+  }
+}

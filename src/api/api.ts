@@ -1,0 +1,38 @@
+/**
+ * The REST API as one Elysia app: a plugin per resource, the lifecycle around them. It is the root app:
+ * pages are `.use`d on it, so that request ids, Host and Origin checks and errors are the same for them.
+ *
+ * Serve it with `Bun.serve({ fetch: app.fetch })` and set `app.server`, or long polls are cut by the idle
+ * time-out.
+ */
+import { Elysia } from "elysia";
+import { Tokens } from "./auth.ts";
+import { clusterRoutes } from "./cluster.ts";
+import type { ApiDeps } from "./deps.ts";
+import { docsRoutes } from "./docs.ts";
+import { healthRoutes } from "./health.ts";
+import { leaseRoutes } from "./leases.ts";
+import { lifecycle } from "./lifecycle.ts";
+import { Metrics, queueGauges, type GaugeSource } from "./metrics.ts";
+import { taskRoutes } from "./tasks.ts";
+import { workerRoutes } from "./workers.ts";
+
+/** `gauges`: families of other parts, read at every scrape of `/metrics`. */
+export function createApi(deps: ApiDeps, gauges: readonly GaugeSource[] = []) {
+  const metrics = new Metrics(deps.clock);
+  for (const source of [...queueGauges(deps.queue, deps.nodeId), ...gauges]) metrics.gauge(source);
+  const resources = [
+    taskRoutes(deps),
+    leaseRoutes(deps),
+    workerRoutes(deps),
+    clusterRoutes(deps),
+    healthRoutes(deps, metrics),
+  ] as const;
+
+  // A Host shorter than four characters without a port (n1) would be 404 on every route otherwise.
+  const app = new Elysia({ name: "flotilla/api", handler: { standardHostname: false } }).use(
+    lifecycle(deps, new Tokens(deps.tokens), metrics),
+  );
+  for (const resource of resources) app.use(resource);
+  return app.use(docsRoutes(resources, deps.version));
+}

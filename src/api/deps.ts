@@ -1,0 +1,21 @@
+/** What the API is built from. The composition root fills it in. */
+import type { Clock, Log, Random } from "../replica/ports.ts";
+import type { TaskQueue } from "../queue/service.ts";
+import type { TokenRecord } from "./auth.ts";
+
+export interface ApiDeps {
+  readonly queue: TaskQueue;
+  /** `--id`. */
+  readonly nodeId: string;
+  /** `--advertise`, an http(s) URL. */
+  readonly advertise: string;
+  /** Empty: open, and browsers are let in under loopback and `advertise` only. */
+  readonly tokens: readonly TokenRecord[];
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  /** Of this build, for `/health` and the documentation. */
+  readonly version: string;
+  /** True from the first shutdown signal on: `/health/ready` says no. */
+  draining(): boolean;
+}

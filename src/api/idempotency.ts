@@ -1,0 +1,33 @@
+/** `Idempotency-Key`: what makes a repeated POST the same POST (CONTRACT section 3). */
+import type { IdempotencyScope } from "../queue/types.ts";
+import { badFields } from "./problem.ts";
+
+const KEY = /^[\x21-\x7e]{1,255}$/;
+
+/** Null without the header. `route` is method and path, so that the same key on two tasks is two keys. @throws Problem 400 */
+export function idempotencyScope(
+  request: Request,
+  principal: string,
+  body: Uint8Array,
+): IdempotencyScope | null {
+  const key = request.headers.get("idempotency-key");
+  if (key === null) return null;
+  if (!KEY.test(key)) {
+    throw badFields([
+      {
+        pointer: "/header/Idempotency-Key",
+        detail: "must be 1 to 255 visible ASCII characters",
+      },
+    ]);
+  }
+  return {
+    principal,
+    route: `${request.method} ${new URL(request.url).pathname}`,
+    key,
+    hash: new Bun.CryptoHasher("sha256").update(body).digest("hex"),
+  };
+}
+
+export function replayedHeader(replayed: boolean): Readonly<Record<string, string>> {
+  return replayed ? { "idempotency-replayed": "true" } : {};
+}

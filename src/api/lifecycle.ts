@@ -1,0 +1,138 @@
+/**
+ * What happens around every request, whatever its route: an id, the Host and Origin checks, security headers,
+ * authentication by the access table, errors as problems, metrics. One Elysia plugin; the resources know
+ * nothing of it but `caller`.
+ */
+import { Elysia } from "elysia";
+import { QueueError } from "../queue/service.ts";
+import { ACCESS, allows, Tokens, type Principal } from "./auth.ts";
+import type { ApiDeps } from "./deps.ts";
+import type { Metrics } from "./metrics.ts";
+import { advertisedHost, refuseForeign, refuseForgery } from "./origin.ts";
+import { fromQueueError, Problem, problemResponse } from "./problem.ts";
+
+interface RequestState {
+  readonly id: string;
+  /** Monotonic milliseconds. */
+  readonly startedAt: number;
+  principal: Principal | null;
+  /** Set when a problem was answered; a handler's own answer says it itself. */
+  status: number | null;
+}
+
+const states = new WeakMap<Request, RequestState>();
+const REQUEST_ID = /^[\w.:/+=@-]{1,128}$/;
+
+/** Nothing here is a page; pages bring policies of their own. */
+const SECURITY_HEADERS = {
+  "x-content-type-options": "nosniff",
+  "x-frame-options": "DENY",
+  "referrer-policy": "no-referrer",
+  "cross-origin-resource-policy": "same-origin",
+  "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+} as const;
+
+/** Who sent `request`, for handlers behind the guard. @throws Error on a route that the guard did not pass */
+export function caller(request: Request): Principal {
+  const principal = states.get(request)?.principal;
+  if (principal === null || principal === undefined) {
+    throw new Error("caller() was asked on a route that needs no role");
+  }
+  return principal;
+}
+
+export function requestId(request: Request): string {
+  return states.get(request)?.id ?? "";
+}
+
+/** `WWW-Authenticate` and all. */
+export function unauthorized(): Problem {
+  return new Problem(401, "unauthorized", "A valid token is needed: Authorization: Bearer TOKEN.", {
+    headers: { "www-authenticate": 'Bearer realm="flotilla"' },
+  });
+}
+
+export function lifecycle(deps: ApiDeps, tokens: Tokens, metrics: Metrics) {
+  const policy = { open: tokens.open, advertised: advertisedHost(deps.advertise) };
+
+  const state = (request: Request): RequestState => {
+    let known = states.get(request);
+    if (known === undefined) {
+      const given = request.headers.get("x-request-id");
+      known = {
+        id: given !== null && REQUEST_ID.test(given) ? given : deps.random.hex(16),
+        startedAt: deps.clock.monotonic(),
+        principal: null,
+        status: null,
+      };
+      states.set(request, known);
+    }
+    return known;
+  };
+
+  const observe = (request: Request, route: string, status: number): void => {
+    const elapsedMs = deps.clock.monotonic() - state(request).startedAt;
+    metrics.observeRequest(request.method, route, status, elapsedMs);
+  };
+
+  const problemOf = (error: unknown, code: string | number, request: Request): Problem => {
+    if (error instanceof Problem) return error;
+    if (error instanceof QueueError) return fromQueueError(error);
+    if (code === "NOT_FOUND") {
+      return new Problem(404, "no-such-route", "There is nothing at this path and method.");
+    }
+    if (request.signal.aborted) {
+      return new Problem(503, "client-gone", "The client closed the connection.");
+    }
+    deps.log.error("request failed", {
+      request_id: state(request).id,
+      method: request.method,
+      path: new URL(request.url).pathname,
+      error: error instanceof Error ? (error.stack ?? error.message) : String(error),
+    });
+    return new Problem(500, "internal", "Something went wrong here; the log has it by request_id.");
+  };
+
+  return new Elysia({ name: "flotilla/lifecycle" })
+    .onRequest(({ request, set }) => {
+      const { id } = state(request);
+      Object.assign(set.headers, SECURITY_HEADERS, { "x-request-id": id });
+      const refused = refuseForeign(request, policy);
+      if (refused === null) return;
+      observe(request, "refused", refused.httpStatus);
+      return problemResponse(refused, id);
+    })
+    .onBeforeHandle({ as: "scoped" }, ({ request, route }) => {
+      const method = request.method === "HEAD" ? "GET" : request.method;
+      const needed = ACCESS[`${method} ${route}`];
+      if (needed === undefined) {
+        // Pages guard themselves; an API route that nobody gave a role must not be open by accident.
+        if (!/^\/(api|metrics|health|swagger)(\/|$)/.test(route)) return;
+        throw new Error(`no role is set for ${method} ${route}`);
+      }
+      if (needed === "open") return;
+      const principal = tokens.authenticate(request);
+      if (principal === null) throw unauthorized();
+      const forged = refuseForgery(request, principal);
+      if (forged !== null) throw forged;
+      if (!allows(principal, needed)) {
+        throw new Problem(
+          403,
+          "forbidden",
+          `This needs the role ${needed}; the token's is ${principal.role}.`,
+        );
+      }
+      state(request).principal = principal;
+    })
+    .onError({ as: "scoped" }, ({ error, code, request }) => {
+      const problem = problemOf(error, code, request);
+      const known = state(request);
+      known.status = problem.httpStatus;
+      return problemResponse(problem, known.id);
+    })
+    .onAfterResponse({ as: "scoped" }, ({ request, route, responseValue, set }) => {
+      const own =
+        responseValue instanceof Response ? responseValue.status : Number(set.status ?? 200);
+      observe(request, route ?? "unmatched", state(request).status ?? own);
+    });
+}

@@ -1,0 +1,117 @@
+/**
+ * Errors as RFC 9457 problems: one class that every refusal of the API is, one table from the queue's
+ * codes to HTTP, one renderer. Nothing here decides whether something is an error.
+ */
+import { STATUS_CODES } from "node:http";
+import { QueueError, type QueueErrorCode } from "../queue/service.ts";
+
+/** One bad field. `pointer` is a JSON Pointer into the body, or `/query/NAME`, `/header/NAME`, `/path/NAME`. */
+export interface FieldError {
+  readonly pointer: string;
+  readonly detail: string;
+}
+
+/** Bad fields named in one answer; what exceeds it is counted in `detail`. */
+export const FIELD_ERRORS_MAX = 100;
+
+export interface ProblemOptions {
+  readonly errors?: readonly FieldError[];
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+/** A refusal on its way to the client. `reason` becomes the problem's `code`. */
+export class Problem extends Error {
+  override name = "Problem";
+  readonly errors: readonly FieldError[];
+  readonly headers: Readonly<Record<string, string>>;
+
+  // Not named `code` or `status`: Elysia reads those off any error and would act on them.
+  constructor(
+    readonly httpStatus: number,
+    readonly reason: string,
+    message: string,
+    options: ProblemOptions = {},
+  ) {
+    super(message);
+    this.errors = options.errors ?? [];
+    this.headers = options.headers ?? {};
+  }
+}
+
+/** 400 that names every bad field. */
+export function badFields(errors: readonly FieldError[]): Problem {
+  const first = errors[0];
+  const summary =
+    errors.length === 1 && first !== undefined
+      ? `${first.pointer}: ${first.detail}`
+      : `${errors.length} fields are not acceptable.`;
+  return new Problem(400, "invalid-request", summary, { errors });
+}
+
+interface CodeRule {
+  readonly status: number;
+  /** Seconds, when the refusal itself names no time; null: retrying does not help. */
+  readonly retryAfterS: number | null;
+  /** The field that is to blame, if it is always the same. */
+  readonly pointer?: string;
+}
+
+/** The queue's refusals in HTTP. */
+const QUEUE_CODES: Readonly<Record<QueueErrorCode, CodeRule>> = {
+  "not-found": { status: 404, retryAfterS: null },
+  "already-final": { status: 409, retryAfterS: null },
+  "not-final": { status: 409, retryAfterS: null },
+  "id-conflict": { status: 409, retryAfterS: null, pointer: "/id" },
+  "id-expired": { status: 400, retryAfterS: null, pointer: "/id" },
+  "idempotency-mismatch": {
+    status: 422,
+    retryAfterS: null,
+    pointer: "/header/Idempotency-Key",
+  },
+  "idempotency-full": { status: 429, retryAfterS: 10 },
+  "names-full": { status: 429, retryAfterS: null },
+  "queue-full": { status: 429, retryAfterS: 5 },
+  "version-mismatch": { status: 412, retryAfterS: null, pointer: "/header/If-Match" },
+  void: { status: 503, retryAfterS: 1 },
+  "stale-session": { status: 503, retryAfterS: 1 },
+  "no-leader": { status: 503, retryAfterS: 1 },
+  "no-quorum": { status: 503, retryAfterS: 1 },
+  "outcome-unknown": { status: 503, retryAfterS: 1 },
+  overloaded: { status: 429, retryAfterS: 1 },
+  "low-disk": { status: 503, retryAfterS: 30 },
+  stopping: { status: 503, retryAfterS: 1 },
+};
+
+/** Any `QueueError` as the problem that the client gets. */
+export function fromQueueError(error: QueueError): Problem {
+  const rule = QUEUE_CODES[error.reason];
+  const seconds =
+    error.retryAfterMs === null
+      ? rule.retryAfterS
+      : Math.max(1, Math.ceil(error.retryAfterMs / 1_000));
+  return new Problem(rule.status, error.reason, error.message, {
+    ...(rule.pointer === undefined
+      ? {}
+      : { errors: [{ pointer: rule.pointer, detail: error.message }] }),
+    ...(seconds === null ? {} : { headers: { "retry-after": String(seconds) } }),
+  });
+}
+
+/** The answer to a problem. `requestId` is repeated in the body, so that a pasted error can be found in the log. */
+export function problemResponse(problem: Problem, requestId: string): Response {
+  const { errors } = problem;
+  const hidden = errors.length - FIELD_ERRORS_MAX;
+  const body = JSON.stringify({
+    type: `urn:flotilla:problem:${problem.reason}`,
+    title: STATUS_CODES[problem.httpStatus] ?? "Error",
+    status: problem.httpStatus,
+    detail: hidden > 0 ? `${problem.message} ${hidden} more are not listed.` : problem.message,
+    code: problem.reason,
+    ...(errors.length === 0 ? {} : { errors: errors.slice(0, FIELD_ERRORS_MAX) }),
+    request_id: requestId,
+  });
+  return new Response(body, {
+    status: problem.httpStatus,
+    headers: { ...problem.headers, "content-type": "application/problem+json" },
+  });
+}

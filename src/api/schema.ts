@@ -1,0 +1,436 @@
+/**
+ * The shapes of requests and answers, written once: TypeScript types, validation (validation.ts) and the
+ * OpenAPI document (openapi.ts) all come from here.
+ *
+ * They are Elysia's `t` schemas, but not validated by Elysia: it drops unknown fields in silence, takes "5"
+ * for an integer and stops at the first error. Hence plain JSON Schema keywords, and three of our own:
+ * `x-max-bytes` (bytes of UTF-8), `x-raw-json` (kept as sent) and `x-plain` (no control characters).
+ */
+import { t, type Static, type TSchema } from "elysia";
+import { DETAILS, LIMITS, STATUSES, type Settings } from "../queue/types.ts";
+import { RawJson } from "./raw-json.ts";
+
+/** 7 days: longer work belongs into several tasks. */
+export const TIMEOUT_MAX_MS = 7 * 86_400_000;
+export const DELAY_MAX_MS = 7 * 86_400_000;
+export const RETRIES_MAX = 100;
+/** A heartbeat or a completion names at most as many leases as a claim may take. */
+export const LEASES_MAX = LIMITS.claimMax;
+export const LINES_MAX = 1_000;
+
+/** What `t.Object` makes: the kind of schema that parameters have. */
+export type ObjectSchema = TSchema & {
+  readonly properties: Readonly<Record<string, TSchema>>;
+  readonly required?: readonly string[] | undefined;
+};
+
+interface Described {
+  readonly description?: string;
+  readonly default?: unknown;
+  readonly example?: unknown;
+}
+
+const integer = (minimum: number, maximum: number, rest: Described = {}) =>
+  t.Unsafe<number>({ type: "integer", minimum, maximum, ...rest });
+const number = (minimum: number, maximum: number, rest: Described = {}) =>
+  t.Unsafe<number>({ type: "number", minimum, maximum, ...rest });
+const boolean = (rest: Described = {}) => t.Unsafe<boolean>({ type: "boolean", ...rest });
+const text = (maxBytes: number, rest: Described = {}) =>
+  t.Unsafe<string>({ type: "string", "x-max-bytes": maxBytes, ...rest });
+/** A name or key: not empty, bounded, no control characters. */
+const name = (rest: Described = {}) =>
+  t.Unsafe<string>({
+    type: "string",
+    minLength: 1,
+    "x-max-bytes": LIMITS.name,
+    "x-plain": true,
+    ...rest,
+  });
+const oneOf = <const T extends string>(values: readonly T[], rest: Described = {}) =>
+  t.Unsafe<T>({ type: "string", enum: [...values], ...rest });
+const nullable = <T extends TSchema>(schema: T, rest: Described = {}) =>
+  t.Unsafe<Static<T> | null>({ anyOf: [schema, { type: "null" }], ...rest });
+const optional = t.Optional;
+const object = t.Object;
+const time = (rest: Described = {}) =>
+  t.Unsafe<string>({ type: "string", format: "date-time", ...rest });
+const raw = (description: string) =>
+  t.Unsafe<RawJson>({ description, "x-raw-json": true, example: { any: ["JSON", 1] } });
+const list = <T extends TSchema>(
+  items: T,
+  minItems: number,
+  maxItems: number,
+  rest: Described = {},
+) => t.Unsafe<Static<T>[]>({ type: "array", items, minItems, maxItems, ...rest });
+/** A whole number that only grows: an index, a fence, a version. */
+const counter = (rest: Described = {}) => integer(0, Number.MAX_SAFE_INTEGER, rest);
+/** In answers: no limits worth telling. */
+const any = (description: string) => t.Unsafe<unknown>({ description });
+
+/** 8-4-4-4-12 in lower case; version and variant are checked with the time in it (new-task.ts). */
+export const TASK_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
+const id = (rest: Described = {}) =>
+  t.Unsafe<string>({
+    type: "string",
+    format: "uuid",
+    pattern: TASK_ID.source,
+    example: "0192f6f1-7c3a-7d1e-9b52-3f6c1a2b4c5d",
+    ...rest,
+  });
+
+// --- what clients send
+
+const RetryIn = object({
+  kind: optional(oneOf(["exponential", "fixed", "linear", "none"])),
+  initial_ms: optional(integer(0, DELAY_MAX_MS)),
+  factor: optional(number(1, 100)),
+  max_ms: optional(integer(0, DELAY_MAX_MS)),
+  jitter: optional(boolean()),
+});
+
+export const Submit = object({
+  id: optional(
+    id({
+      description:
+        "UUIDv7 chosen by the client, at most an hour old: a repeat with an equal body answers the same task.",
+    }),
+  ),
+  name: name({ description: "Which handler runs it.", example: "echo" }),
+  payload: optional(raw("Any JSON value; kept as the bytes that were sent.")),
+  queue: optional(name({ default: "default" })),
+  priority: optional(integer(0, 9, { default: 5, description: "Higher first." })),
+  max_retries: optional(
+    integer(0, RETRIES_MAX, { default: 3, description: "Runs after the first one." }),
+  ),
+  run_at: optional(nullable(time(), { description: "Not before; absent or null: at once." })),
+  timeout_ms: optional(
+    nullable(integer(1, TIMEOUT_MAX_MS), { description: "Of one attempt; null: none." }),
+  ),
+  retry: optional(RetryIn),
+});
+export type Submit = Static<typeof Submit>;
+
+export const SubmitBulk = object({ tasks: list(Submit, 1, LIMITS.bulkTasks) });
+export const Empty = object({});
+
+const leaseRef = {
+  attempt: integer(1, Number.MAX_SAFE_INTEGER),
+  fence: integer(1, Number.MAX_SAFE_INTEGER),
+};
+const worker_id = name({ example: "worker-7" });
+const ProgressIn = object({
+  percent: number(0, 100),
+  message: optional(nullable(text(LIMITS.errorMessage))),
+});
+
+export const ClaimIn = object({
+  worker_id,
+  request_id: optional(
+    name({ description: "Repeating it returns the same tasks: a lost answer loses nothing." }),
+  ),
+  queues: optional(
+    nullable(list(name(), 1, 1_000), { description: "Absent or null: every queue." }),
+  ),
+  names: optional(nullable(list(name(), 1, 1_000), { description: "Absent or null: every name." })),
+  max: optional(integer(1, LIMITS.claimMax, { default: 1 })),
+  wait_ms: optional(integer(0, LIMITS.waitMs, { default: 0 })),
+});
+
+export const HeartbeatIn = object({
+  worker_id,
+  leases: list(
+    object({ task_id: id(), ...leaseRef, progress: optional(ProgressIn) }),
+    0,
+    LEASES_MAX,
+  ),
+});
+
+export const CompleteBulkIn = object({
+  worker_id,
+  items: list(
+    object({ task_id: id(), ...leaseRef, result: optional(raw("Any JSON value.")) }),
+    1,
+    LEASES_MAX,
+  ),
+});
+export const CompleteIn = object({
+  worker_id,
+  ...leaseRef,
+  result: optional(raw("Any JSON value.")),
+});
+/** Messages and stacks are cut, not refused: a worker must be able to report whatever it caught. */
+const ErrorIn = object({
+  type: optional(name({ default: "Error" })),
+  message: t.Unsafe<string>({ type: "string" }),
+  stack: optional(nullable(t.Unsafe<string>({ type: "string" }))),
+});
+export const FailIn = object({
+  worker_id,
+  ...leaseRef,
+  error: t.Unsafe<Static<typeof ErrorIn> | string>({
+    anyOf: [{ type: "string" }, ErrorIn],
+    description: "What went wrong. Message and stack are cut to 4 and 16 KiB.",
+  }),
+  retryable: optional(boolean({ default: true, description: "false: Failed at once." })),
+  retry_after_ms: optional(
+    nullable(integer(0, DELAY_MAX_MS), { description: "Instead of the policy's delay." }),
+  ),
+});
+export const SnoozeIn = object({ worker_id, ...leaseRef, delay_ms: integer(0, DELAY_MAX_MS) });
+export const ReleaseIn = object({ worker_id, ...leaseRef });
+export const LogsIn = object({
+  worker_id,
+  ...leaseRef,
+  lines: list(t.Unsafe<string>({ type: "string" }), 1, LINES_MAX),
+});
+
+export const SettingsIn = object({
+  lease: optional(integer(1_000, 3_600_000, { description: "Milliseconds." })),
+  retention: optional(
+    object({
+      completed: optional(integer(0, 3_650 * 86_400_000)),
+      cancelled: optional(integer(0, 3_650 * 86_400_000)),
+      failed: optional(integer(0, 3_650 * 86_400_000)),
+    }),
+  ),
+  max_payload: optional(integer(1, 4 * 1024 * 1024, { description: "Bytes." })),
+  max_waiting: optional(integer(1, 1_000_000_000)),
+  max_crashes: optional(integer(0, 1_000)),
+  retry: optional(RetryIn),
+  timeout_ms: optional(nullable(integer(1, TIMEOUT_MAX_MS))),
+});
+
+// --- parameters
+
+const consistency = optional(
+  oneOf(["linearizable", "stale"], {
+    default: "linearizable",
+    description: "stale: this member's own state, whose age the answer's headers tell.",
+  }),
+);
+export const IdPath = object({ id: id() });
+export const LeasePath = object({ task_id: id() });
+export const WorkerPath = object({ id: name() });
+export const ReadQuery = object({ consistency });
+export const TaskQuery = object({
+  consistency,
+  wait: optional(
+    number(0, LIMITS.waitMs / 1_000, { description: "Seconds to wait for a final status." }),
+  ),
+});
+export const ListQuery = object({
+  status: optional(list(oneOf(STATUSES), 1, 5, { description: "Repeated, or comma-separated." })),
+  detail: optional(
+    list(oneOf(DETAILS), 1, DETAILS.length, { description: "Repeated, or comma-separated." }),
+  ),
+  queue: optional(name()),
+  name: optional(name()),
+  q: optional(name({ description: "Prefix of the id or of the name." })),
+  created_after: optional(time()),
+  created_before: optional(time()),
+  limit: optional(integer(1, LIMITS.listLimit, { default: 100 })),
+  cursor: optional(text(2_048, { description: "From the Link header of the page before." })),
+  consistency,
+});
+export const PageQuery = object({
+  consistency,
+  limit: optional(integer(1, LIMITS.listLimit, { default: 100 })),
+  cursor: optional(text(2_048)),
+});
+export const ClearQuery = object({ status: optional(oneOf(STATUSES)) });
+export const NoQuery = object({});
+
+// --- what the API answers
+
+const RetryOut = object({
+  kind: oneOf(["exponential", "fixed", "linear", "none"]),
+  initial_ms: counter(),
+  factor: number(0, 100),
+  max_ms: counter(),
+  jitter: boolean(),
+});
+const ErrorOut = object({
+  type: t.Unsafe<string>({ type: "string" }),
+  message: t.Unsafe<string>({ type: "string" }),
+  stack: nullable(t.Unsafe<string>({ type: "string" })),
+  retryable: boolean(),
+});
+const string = t.Unsafe<string>({ type: "string" });
+const TaskOut = object({
+  id: id(),
+  name: string,
+  status: oneOf(STATUSES),
+  created_at: time(),
+  retries: counter(),
+  max_retries: counter(),
+  payload: any("As it was sent."),
+  queue: string,
+  priority: integer(0, 9),
+  detail: nullable(oneOf(DETAILS)),
+  attempt: counter(),
+  crashes: counter(),
+  run_at: time(),
+  started_at: nullable(time()),
+  completed_at: nullable(time()),
+  timeout_ms: nullable(counter()),
+  retry: RetryOut,
+  result: any("As the worker sent it."),
+  last_error: nullable(ErrorOut),
+  progress: nullable(object({ percent: number(0, 100), message: nullable(string) })),
+  lease: nullable(
+    object({ worker: string, attempt: counter(), fence: counter(), expires_at: time() }),
+  ),
+  version: counter({ description: "Log index of the last change; also the ETag." }),
+});
+const taskRef = t.Unsafe<unknown>({ $ref: "#/components/schemas/Task" });
+const directive = oneOf(["ok", "quiet", "terminate"]);
+const settingsOut: Record<keyof Settings, TSchema> = {
+  lease: counter(),
+  retention: object({ completed: counter(), cancelled: counter(), failed: counter() }),
+  max_payload: counter(),
+  max_waiting: counter(),
+  max_crashes: counter(),
+  retry: RetryOut,
+  timeout_ms: nullable(counter()),
+};
+
+/** Everything under `components.schemas`, by name. */
+export const MODELS = {
+  Submit,
+  SubmitBulk,
+  Empty,
+  Claim: ClaimIn,
+  Heartbeat: HeartbeatIn,
+  CompleteBulk: CompleteBulkIn,
+  Complete: CompleteIn,
+  Fail: FailIn,
+  Snooze: SnoozeIn,
+  Release: ReleaseIn,
+  LogLines: LogsIn,
+  SettingsChange: SettingsIn,
+  Task: TaskOut,
+  TaskList: list(taskRef, 0, LIMITS.listLimit),
+  Submitted: object({ items: list(taskRef, 1, LIMITS.bulkTasks) }),
+  Cleared: object({ message: string, cleared: counter() }),
+  Attempts: object({
+    items: list(
+      object({
+        attempt: counter(),
+        fence: counter(),
+        worker: string,
+        started_at: time(),
+        finished_at: nullable(time()),
+        outcome: oneOf([
+          "running",
+          "completed",
+          "failed",
+          "timeout",
+          "crashed",
+          "cancelled",
+          "snoozed",
+          "released",
+        ]),
+        error: nullable(ErrorOut),
+      }),
+      0,
+      LIMITS.attemptsKept,
+    ),
+    next_cursor: nullable(string),
+  }),
+  Logs: object({
+    items: list(object({ attempt: counter(), at: time(), line: string }), 0, LIMITS.listLimit),
+    next_cursor: nullable(string),
+  }),
+  Stats: object({
+    stats: object({
+      Pending: counter(),
+      Running: counter(),
+      Completed: counter(),
+      Failed: counter(),
+      Cancelled: counter(),
+    }),
+    total_tasks: counter(),
+  }),
+  Claimed: object({ tasks: list(taskRef, 0, LIMITS.claimMax), directive }),
+  HeartbeatAnswer: object({
+    leases: list(object({ task_id: id(), status: oneOf(["ok", "cancel", "lost"]) }), 0, LEASES_MAX),
+    directive,
+  }),
+  Completed: object({
+    items: list(
+      object({
+        task_id: id(),
+        status: oneOf(["ok", "stale-lease", "cancelled", "forbidden", "not-found"]),
+      }),
+      1,
+      LEASES_MAX,
+    ),
+  }),
+  Ok: object({ status: oneOf(["ok"]) }),
+  Workers: object({
+    items: list(
+      object({
+        id: string,
+        member: nullable(string),
+        principal: string,
+        queues: nullable(list(string, 0, 1_000)),
+        names: nullable(list(string, 0, 1_000)),
+        slots: nullable(counter()),
+        running: list(
+          object({ task_id: id(), name: string, attempt: counter(), started_at: time() }),
+          0,
+          10_000,
+        ),
+        stuck: counter(),
+        kills: counter(),
+        restarts: counter(),
+        directive,
+        last_seen_ms: number(0, Number.MAX_SAFE_INTEGER),
+      }),
+      0,
+      10_000,
+    ),
+    next_cursor: nullable(string),
+  }),
+  Cluster: object({
+    cluster_id: nullable(string),
+    node_id: string,
+    role: string,
+    term: counter(),
+    leader_id: nullable(string),
+    commit_index: counter(),
+    applied_index: counter(),
+    members: list(
+      object({
+        id: string,
+        url: string,
+        role: string,
+        voter: boolean(),
+        match_index: nullable(counter()),
+        lag: nullable(counter()),
+        reachable: boolean(),
+        last_contact_ms: nullable(number(0, Number.MAX_SAFE_INTEGER)),
+      }),
+      0,
+      100,
+    ),
+  }),
+  Settings: object(settingsOut),
+  Health: object({
+    status: string,
+    node_id: string,
+    version: string,
+    reason: optional(string),
+  }),
+  Problem: object({
+    type: string,
+    title: string,
+    status: integer(400, 599),
+    detail: string,
+    code: string,
+    errors: optional(list(object({ pointer: string, detail: string }), 0, 100)),
+    request_id: string,
+  }),
+} satisfies Record<string, TSchema>;
+
+export type ModelName = keyof typeof MODELS;

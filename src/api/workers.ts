@@ -1,0 +1,57 @@
+/** `/api/workers`: who executes what. */
+import { Elysia } from "elysia";
+import { readJson } from "./body.ts";
+import type { ApiDeps } from "./deps.ts";
+import { idempotencyScope } from "./idempotency.ts";
+import { caller } from "./lifecycle.ts";
+import { operation } from "./openapi.ts";
+import { Problem } from "./problem.ts";
+import { json, workerView } from "./render.ts";
+import { Empty, NoQuery, WorkerPath } from "./schema.ts";
+import { readPath, readQuery } from "./validation.ts";
+
+export function workerRoutes({ queue }: ApiDeps) {
+  return new Elysia({ name: "flotilla/workers" })
+    .get(
+      "/api/workers",
+      async ({ request }) => {
+        readQuery(request.url, NoQuery);
+        const workers = await queue.workers();
+        return json(200, { items: workers.map(workerView), next_cursor: null });
+      },
+      operation({
+        id: "listWorkers",
+        tag: "workers",
+        role: "viewer",
+        summary: "Workers, what they run, and how they fare",
+        answers: { 200: { description: "Workers.", model: "Workers" } },
+        problems: [503],
+      }),
+    )
+    .post(
+      "/api/workers/:id/quiet",
+      async ({ request, params }) => {
+        const { id } = readPath(params, WorkerPath);
+        readQuery(request.url, NoQuery);
+        const { bytes } = await readJson(request, Empty, [], "{}");
+        // Quieting twice is quieting once: the key is checked and has nothing to do.
+        idempotencyScope(request, caller(request).name, bytes);
+        if (!(await queue.quiet(id))) {
+          throw new Problem(404, "not-found", `There is no worker ${id}.`);
+        }
+        return json(200, { status: "ok" });
+      },
+      operation({
+        id: "quietWorker",
+        tag: "workers",
+        role: "operator",
+        summary: "Let a worker finish what it runs and claim no more",
+        path: WorkerPath,
+        requestHeaders: ["Idempotency-Key"],
+        body: "Empty",
+        bodyOptional: true,
+        answers: { 200: { description: "It is told with its next answer.", model: "Ok" } },
+        problems: [404, 413, 415, 503],
+      }),
+    );
+}

@@ -14,6 +14,8 @@ export interface ClaimerHooks {
   free(): number;
   claimed(tasks: readonly ClaimedTask[]): void;
   directive(directive: Directive): void;
+  /** Asks for `cover` at the end of the turn, after the ends of what ran: a claim must not overtake them. */
+  uncovered(): void;
 }
 
 interface OutstandingClaim {
@@ -89,7 +91,7 @@ export class Claimer {
   resume(): void {
     if (!this.#paused) return;
     this.#paused = false;
-    this.cover();
+    this.#hooks.uncovered();
   }
 
   /** Withdraws every claim; none will be made any more. */
@@ -132,19 +134,19 @@ export class Claimer {
     const heldMs = this.#clock.monotonic() - askedAt;
     if (answer.tasks.length > 0 || heldMs >= EMPTY_ANSWER_MIN_MS) {
       this.#empties = 0;
-      this.cover();
+      this.#hooks.uncovered();
       return;
     }
     // A queue that cannot hold claims must not be asked in a tight loop.
     this.#empties += 1;
-    this.#clock.after(retryDelayMs(this.#empties, this.#random), () => this.cover());
+    this.#clock.after(retryDelayMs(this.#empties, this.#random), () => this.#hooks.uncovered());
   }
 
   /** The same request again: when the lost answer held tasks, the repeat brings those very tasks. */
   #failed(claim: OutstandingClaim, error: unknown): void {
     if (claim.controller.signal.aborted) {
       this.#settle(claim);
-      this.cover();
+      this.#hooks.uncovered();
       return;
     }
     const delayMs = retryDelayMs(claim.failures, this.#random);

@@ -195,6 +195,7 @@ export class ExecutorPool {
         free: () => this.#claimable(),
         claimed: (tasks) => this.#claimed(tasks),
         directive: (directive) => this.#directed(directive),
+        uncovered: () => this.#turn(),
       },
     );
     this.#unsubscribe = this.#queue.onLease((event) => this.#onLease(event));

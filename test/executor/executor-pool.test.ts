@@ -1,12 +1,14 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, describe, expect, test } from "bun:test";
 import {
   ExecutorPool,
   HandlersError,
   type ExecutorPoolOptions,
 } from "../../src/executor/executor-pool.ts";
-import type { TaskError } from "../../src/queue/types.ts";
-import type { LeaseEnd } from "../../src/queue/types.ts";
-import { nodeId } from "../../src/raft/types.ts";
+import type { LeaseEnd, TaskError } from "../../src/queue/types.ts";
+import { asNodeId } from "../../src/raft/types.ts";
 import { FakeQueue, memoryLog, realClock } from "./fake-queue.ts";
 
 const FIXTURE = new URL("./fixtures/handlers.ts", import.meta.url).pathname;
@@ -15,7 +17,7 @@ const pools: ExecutorPool[] = [];
 function poolOf(queue: FakeQueue, options: Partial<ExecutorPoolOptions> = {}): ExecutorPool {
   const pool = new ExecutorPool({
     queue,
-    member: nodeId("n1"),
+    member: asNodeId("n1"),
     boot: 7,
     concurrency: 2,
     handlers: { kind: "module", path: FIXTURE, builtin: [] },
@@ -45,6 +47,17 @@ function errorOf(end: LeaseEnd): TaskError {
   return end.error;
 }
 
+/** A pool whose Workers are all loaded, so that a handler is entered as soon as its task is claimed. */
+async function warmed(
+  options: Partial<ExecutorPoolOptions> & { readonly concurrency: number },
+): Promise<{ queue: FakeQueue; pool: ExecutorPool }> {
+  const { queue, pool } = await started(options);
+  const ids = Array.from({ length: options.concurrency }, () => queue.add("wait", { ms: 50 }));
+  await Promise.all(ids.map((id) => queue.ended(id)));
+  queue.endCalls.length = 0;
+  return { queue, pool };
+}
+
 afterEach(async () => {
   await Promise.all(pools.splice(0).map((pool) => pool.stop()));
 });
@@ -55,6 +68,461 @@ describe("running tasks", () => {
     const id = queue.add("double", { n: 21 });
     expect(await queue.ended(id)).toEqual({ kind: "complete", result: '{"doubled":42}' });
   });
+
+  test("a handler sees attempt, fence, id and name; no payload is null", async () => {
+    const { queue } = await started();
+    const id = queue.add("context");
+    const end = await queue.ended(id);
+    expect(end.kind === "complete" && JSON.parse(end.result ?? "")).toEqual({
+      payload: null,
+      attempt: 1,
+      fence: 1,
+      taskId: id,
+      name: "context",
+    });
+  });
+
+  test("claims name the handlers, the member and its boot, and take no other names", async () => {
+    const { queue } = await started();
+    await queue.until(() => queue.claims.length > 0, "a claim");
+    const [claim] = queue.claims;
+    expect(claim?.worker_id).toBe("n1/7");
+    expect(claim?.local).toEqual({ member: asNodeId("n1"), boot: 7 });
+    expect(claim?.names).toContain("double");
+    expect(claim?.star).toBe(false);
+  });
+
+  test("the built-in pool claims with star, and its star is an echo", async () => {
+    const { queue } = await started({ handlers: { kind: "builtin", names: null } });
+    const id = queue.add("whatever", [1, "two"]);
+    expect(await queue.ended(id)).toEqual({ kind: "complete", result: '[1,"two"]' });
+    expect(queue.claims[0]?.star).toBe(true);
+    expect(queue.claims[0]?.names).toEqual(["echo", "compute", "io", "http", "sleep", "fail"]);
+  });
+
+  test("built-in handlers can be kept beside a module", async () => {
+    const { queue } = await started({
+      handlers: { kind: "module", path: FIXTURE, builtin: ["echo"] },
+    });
+    expect(await queue.ended(queue.add("echo", 5))).toEqual({ kind: "complete", result: "5" });
+    expect(queue.claims[0]?.names).toContain("double");
+    expect(queue.claims[0]?.names).not.toContain("http");
+  });
+
+  test("the slots are all used and never exceeded, whatever the load", async () => {
+    const { queue, pool } = await started({ concurrency: 3 });
+    const ids = Array.from({ length: 40 }, () => queue.add("wait", { ms: 5 }));
+    let most = 0;
+    await queue.until(() => {
+      most = Math.max(most, pool.running);
+      return ids.every((id) => queue.ends.has(id));
+    }, "all to end");
+    expect(most).toBe(3);
+    expect(queue.peak).toBe(3);
+  });
+
+  test("idle slots stay covered by claims whose sum is the number of free slots", async () => {
+    const { queue } = await started({ concurrency: 4 });
+    await queue.until(() => queue.asked === 4, "four slots to be asked for");
+    const id = queue.add("abortable");
+    await queue.until(() => queue.leased.has(id) && queue.asked === 3, "three to be left");
+    expect(queue.peak).toBe(4);
+  });
+
+  test("every claim has a request id of its own", async () => {
+    const { queue } = await started();
+    for (let round = 0; round < 5; round += 1) await queue.ended(queue.add("double", { n: 1 }));
+    const ids = queue.claims.map((claim) => claim.request_id);
+    expect(new Set(ids).size).toBe(ids.length);
+  });
+
+  test("with no slots nothing is claimed and no Worker is started", async () => {
+    const { queue, pool } = await started({ concurrency: 0 });
+    expect(queue.claims).toEqual([]);
+    expect(pool.names).toEqual([]);
+    await pool.drain(1_000);
+  });
 });
-void HandlersError;
-void errorOf;
+
+describe("results and errors", () => {
+  test("no result is null; a result that JSON cannot hold fails for good and says so", async () => {
+    const { queue } = await started();
+    expect(await queue.ended(queue.add("nothing"))).toEqual({ kind: "complete", result: null });
+    for (const name of ["bigint", "functionResult"]) {
+      const error = errorOf(await queue.ended(queue.add(name)));
+      expect(error.type).toBe("UnserialisableResult");
+      expect(error.message).toContain("not JSON");
+      expect(error.retryable).toBe(false);
+    }
+  });
+
+  test("a result above the limit fails and names the limit; one at the limit passes", async () => {
+    const { queue } = await started({ resultMaxBytes: () => 1_000 });
+    expect((await queue.ended(queue.add("large", { length: 998 }))).kind).toBe("complete");
+    const error = errorOf(await queue.ended(queue.add("large", { length: 999 })));
+    expect(error.type).toBe("ResultTooLarge");
+    expect(error.message).toContain("1001 bytes");
+    expect(error.message).toContain("1000");
+  });
+
+  test("what a handler throws becomes type, message and stack", async () => {
+    const { queue } = await started();
+    const end = await queue.ended(queue.add("throws"));
+    expect(end).toMatchObject({ kind: "fail", crashed: false, retry_after_ms: null });
+    const error = errorOf(end);
+    expect(error).toMatchObject({ type: "TypeError", message: "no good", retryable: true });
+    expect(error.stack).toContain("fixtures/handlers.ts");
+  });
+
+  test("a thrown non-error and a hostile one are failures like any other", async () => {
+    const { queue } = await started();
+    expect(errorOf(await queue.ended(queue.add("throwsText"))).message).toContain("just text");
+    expect(errorOf(await queue.ended(queue.add("throwsHostile"))).retryable).toBe(true);
+  });
+
+  test("a long message is cut inside its limit, between characters, and marked", async () => {
+    const { queue } = await started();
+    const { message } = errorOf(await queue.ended(queue.add("throwsLong")));
+    expect(Buffer.byteLength(message)).toBeLessThanOrEqual(4_096);
+    expect(message).toEndWith("é… [cut]");
+  });
+
+  test("NonRetryableError, RetryAfter and Snooze say what they mean, from any copy of their module", async () => {
+    const { queue } = await started();
+    expect(errorOf(await queue.ended(queue.add("nonRetryable"))).retryable).toBe(false);
+    expect(await queue.ended(queue.add("retryAfter"))).toMatchObject({ retry_after_ms: 1_234 });
+    expect(await queue.ended(queue.add("foreignRetryAfter"))).toMatchObject({ retry_after_ms: 99 });
+    expect(await queue.ended(queue.add("snooze"))).toEqual({ kind: "snooze", delay_ms: 5_000 });
+  });
+
+  test("a handler's console goes to the log, and the members' secret does not go to it", async () => {
+    process.env.FLOTILLA_SECRET = "hush";
+    try {
+      const log = memoryLog();
+      const { queue } = await started({ log });
+      await queue.ended(queue.add("usesConsole"));
+      expect(log.lines.map(({ level, message }) => [level, message])).toContainEqual([
+        "info",
+        "hello world { a: 1 }",
+      ]);
+      expect(log.lines.some(({ level, message }) => level === "error" && message === "bad")).toBe(
+        true,
+      );
+      expect(await queue.ended(queue.add("secret"))).toMatchObject({ result: "null" });
+    } finally {
+      delete process.env.FLOTILLA_SECRET;
+    }
+  });
+});
+
+describe("progress and log lines", () => {
+  test("they are gathered into few reports, in order, and nothing is missing at the end", async () => {
+    const { queue } = await started();
+    const id = queue.add("chatty");
+    await queue.ended(id);
+    const lines = queue.reports.flatMap((report) => report.lines);
+    expect(lines).toEqual([...Array.from({ length: 1_000 }, (_, line) => `line ${line}`), "last"]);
+    expect(queue.reports.length).toBeLessThanOrEqual(3);
+    expect(queue.reports.findLast((report) => report.progress !== null)?.progress?.percent).toBe(
+      100,
+    );
+  });
+
+  test("an attempt's log is cut at 64 KiB and marked", async () => {
+    const { queue } = await started();
+    await queue.ended(queue.add("floods"));
+    const lines = queue.reports.flatMap((report) => report.lines);
+    const bytes = lines.reduce((sum, line) => sum + Buffer.byteLength(line) + 1, 0);
+    expect(bytes).toBeLessThanOrEqual(64 * 1_024);
+    expect(bytes).toBeGreaterThan(60 * 1_024);
+    expect(lines.at(-1)).toContain("cut");
+  });
+});
+
+describe("stopping tasks", () => {
+  test("a cancel aborts the signal with its reason and is confirmed with a release", async () => {
+    const { queue, pool } = await started();
+    const id = queue.add("tellsReason");
+    await queue.until(() => queue.reports.length > 0, "the handler to begin");
+    queue.cancel(id, "cancel", "cancelled by ann");
+    expect(await queue.ended(id)).toEqual({ kind: "release" });
+    expect(queue.reports.flatMap((report) => report.lines)).toContain("aborted: cancelled by ann");
+    expect(pool.info().kills).toBe(0);
+  });
+
+  test("a cancel that only a heartbeat's answer tells is obeyed too", async () => {
+    const { queue } = await started({ leaseMs: () => 300 });
+    const id = queue.add("abortable");
+    await queue.until(() => queue.leased.has(id), "the claim");
+    queue.cancelling.add(id);
+    expect(await queue.ended(id)).toEqual({ kind: "release" });
+  });
+
+  test("an endless loop is killed after the grace and its slot works again", async () => {
+    const { queue, pool } = await warmed({ concurrency: 1 });
+    const id = queue.add("spin");
+    await queue.until(() => pool.running === 1, "the claim");
+    queue.cancel(id);
+    expect(await queue.ended(id)).toEqual({ kind: "release" });
+    expect(pool.info()).toMatchObject({ kills: 1, stuck: 0 });
+    expect((await queue.ended(queue.add("double", { n: 1 }))).kind).toBe("complete");
+    expect(pool.info().restarts).toBe(1);
+  });
+
+  test("a handler deaf to its signal is killed, and no slot is asked for before", async () => {
+    const { queue, pool } = await warmed({ concurrency: 1, graceMs: 300 });
+    const id = queue.add("deaf");
+    await queue.until(() => pool.running === 1, "the claim");
+    queue.cancel(id);
+    await Bun.sleep(100);
+    expect(pool.running).toBe(1);
+    expect(queue.asked).toBe(0);
+    await queue.ended(id);
+    expect(pool.info().kills).toBe(1);
+  });
+
+  test("a lost lease stops the task and is not reported", async () => {
+    const { queue } = await warmed({ concurrency: 1 });
+    const id = queue.add("spin");
+    await queue.until(() => queue.leased.has(id), "the claim");
+    queue.cancel(id, "lost", "timeout");
+    const next = queue.add("double", { n: 2 });
+    await queue.ended(next);
+    expect(queue.endCalls.flatMap(({ items }) => items).map((item) => item.task_id)).toEqual([
+      next,
+    ]);
+  });
+
+  test("a cancel after which the lease is lost is not confirmed any more", async () => {
+    const { queue, pool } = await warmed({ concurrency: 1 });
+    const id = queue.add("deaf");
+    await queue.until(() => pool.running === 1, "the claim");
+    queue.cancel(id);
+    queue.cancel(id, "lost", "expired");
+    await queue.until(() => pool.running === 0, "the kill");
+    await Bun.sleep(20);
+    expect(queue.endCalls).toEqual([]);
+  });
+
+  test("a Worker held by native code is counted as stuck, replaced, and forgotten once it ends", async () => {
+    const log = memoryLog();
+    const { queue, pool } = await warmed({ concurrency: 1, graceMs: 20, log });
+    const id = queue.add("nativeSleep", { ms: 4_000 });
+    await queue.until(() => pool.running === 1, "the claim");
+    await Bun.sleep(50);
+    queue.cancel(id);
+    await queue.ended(id);
+    expect(pool.info().stuck).toBe(1);
+    expect((await queue.ended(queue.add("double", { n: 1 }))).kind).toBe("complete");
+    await queue.until(() => pool.info().stuck === 0, "the stuck Worker to end");
+    expect(log.lines.some(({ message }) => message.includes("stuck; it was replaced"))).toBe(true);
+  }, 20_000);
+
+  test("with more stuck Workers than slots the pool claims less, and recovers when one ends", async () => {
+    const log = memoryLog();
+    const { queue, pool } = await warmed({ concurrency: 1, graceMs: 10, log });
+    for (const ms of [6_000, 6_000]) {
+      const id = queue.add("nativeSleep", { ms });
+      await queue.until(() => pool.running === 1, "the claim");
+      await Bun.sleep(50);
+      queue.cancel(id);
+      await queue.ended(id);
+    }
+    expect(pool.info().stuck).toBe(2);
+    await Bun.sleep(50);
+    expect(queue.asked).toBe(0);
+    expect(log.lines.some(({ message }) => message.includes("claims less"))).toBe(true);
+    expect((await queue.ended(queue.add("double", { n: 3 }))).kind).toBe("complete");
+  }, 30_000);
+});
+
+describe("Workers that die", () => {
+  for (const name of ["exits", "exitsClean", "rejects", "throwsLater"]) {
+    test(`a handler that takes its Worker down counts as a crash: ${name}`, async () => {
+      const { queue, pool } = await started({ concurrency: 1 });
+      const end = await queue.ended(queue.add(name));
+      expect(end).toMatchObject({ kind: "fail", crashed: true });
+      expect(errorOf(end).type).toBe("WorkerCrashed");
+      expect((await queue.ended(queue.add("double", { n: 1 }))).kind).toBe("complete");
+      expect(pool.info()).toMatchObject({ kills: 0, restarts: 1 });
+    });
+  }
+
+  test("the crash says what was thrown", async () => {
+    const { queue } = await started({ concurrency: 1 });
+    expect(errorOf(await queue.ended(queue.add("rejects"))).message).toContain(
+      "TypeError: nobody awaited me",
+    );
+    expect(errorOf(await queue.ended(queue.add("exits"))).message).toContain("code 7");
+  });
+
+  test("a module that does not load fails the start with a sentence", async () => {
+    const cases = [
+      ["./fixtures/absent.ts", "absent.ts"],
+      ["./fixtures/throws-on-load.ts", "broken at load"],
+      ["./fixtures/no-default.ts", "no default export"],
+      ["./fixtures/not-a-function.ts", '"oops" is not a function'],
+      ["./fixtures/exits-on-load.ts", "code 3"],
+    ] as const;
+    for (const [file, words] of cases) {
+      const queue = new FakeQueue();
+      const path = new URL(file, import.meta.url).pathname;
+      const pool = poolOf(queue, { handlers: { kind: "module", path, builtin: [] } });
+      const error: unknown = await pool.start().catch((reason: unknown) => reason);
+      expect(error).toBeInstanceOf(HandlersError);
+      expect((error as Error).message).toContain(words);
+      expect(queue.claims).toEqual([]);
+    }
+  });
+
+  test("an unknown built-in name fails the start and names the known ones", async () => {
+    const pool = poolOf(new FakeQueue(), { handlers: { kind: "builtin", names: ["ehco"] } });
+    expect(pool.start()).rejects.toThrow(/ehco; there are echo, compute/);
+  });
+
+  test("when a Worker cannot be loaded any more its task is handed back, not failed", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "flotilla-executor-"));
+    try {
+      const path = join(folder, "handlers.ts");
+      await Bun.write(path, "export default { exits: () => process.exit(1), ok: () => 1 };");
+      const { queue } = await started({
+        concurrency: 1,
+        handlers: { kind: "module", path, builtin: [] },
+      });
+      await Bun.write(path, "throw new Error('edited badly');");
+      const id = queue.add("ok");
+      expect(await queue.ended(id)).toEqual({ kind: "release" });
+      await Bun.write(path, "export default { ok: () => 2 };");
+      expect(await queue.ended(queue.add("ok"))).toEqual({ kind: "complete", result: "2" });
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+});
+
+describe("leases and failures of the queue", () => {
+  test("running tasks are named in heartbeats, with what the pool is", async () => {
+    const { queue } = await started({ leaseMs: () => 150 });
+    const id = queue.add("abortable");
+    await queue.until(
+      () => queue.heartbeats.some(({ leases }) => leases.some((lease) => lease.task_id === id)),
+      "a heartbeat",
+    );
+    expect(queue.heartbeats.at(-1)?.info).toMatchObject({ member: "n1", slots: 2, stuck: 0 });
+  });
+
+  test("answered heartbeats keep a task alive for many lease periods", async () => {
+    const { queue } = await started({ leaseMs: () => 200 });
+    const id = queue.add("wait", { ms: 900 });
+    expect((await queue.ended(id)).kind).toBe("complete");
+  });
+
+  for (const mode of ["down", "hang"] as const) {
+    test(`a task whose heartbeats are not answered stops by itself and reports nothing: ${mode}`, async () => {
+      const { queue, pool } = await started({ leaseMs: () => 300, concurrency: 1 });
+      const id = queue.add("tellsReason");
+      await queue.until(() => queue.reports.length > 0, "the handler to begin");
+      queue.mode = mode;
+      await queue.until(() => pool.running === 0, "the task to stop");
+      queue.mode = "up";
+      await queue.until(() => queue.asked === 1, "the slot to be offered again");
+      expect(queue.endCalls).toEqual([]);
+      expect(queue.leased.has(id)).toBe(true);
+    });
+  }
+
+  test("a claim that failed is repeated with its request id, and brings the tasks of the lost answer", async () => {
+    const { queue } = await started({ concurrency: 1 });
+    queue.loseClaimAnswers = 1;
+    const id = queue.add("double", { n: 4 });
+    expect((await queue.ended(id)).kind).toBe("complete");
+    const ids = queue.claims.map((claim) => claim.request_id);
+    expect(ids.slice(0, 2)).toEqual(["c1", "c1"]);
+    expect(queue.peak).toBe(1);
+  });
+
+  test("an end that failed is repeated until it is answered", async () => {
+    const { queue } = await started({ concurrency: 1 });
+    const id = queue.add("wait", { ms: 150 });
+    await queue.until(() => queue.leased.has(id), "the claim");
+    queue.mode = "down";
+    await queue.until(() => queue.endCalls.length >= 2, "two tries");
+    queue.mode = "up";
+    expect((await queue.ended(id)).kind).toBe("complete");
+  });
+
+  test("with a leader that is away claims are tried again and again, but not in a tight loop", async () => {
+    const queue = new FakeQueue();
+    queue.mode = "down";
+    const pool = poolOf(queue, { concurrency: 1 });
+    await pool.start();
+    await Bun.sleep(300);
+    expect(queue.claims.length).toBeLessThan(8);
+    expect(new Set(queue.claims.map((claim) => claim.request_id)).size).toBe(1);
+    queue.mode = "up";
+    expect((await queue.ended(queue.add("double", { n: 1 }))).kind).toBe("complete");
+  });
+
+  test("tasks that end in one turn travel in one call", async () => {
+    const { queue } = await warmed({ concurrency: 4 });
+    const ids = Array.from({ length: 4 }, () => queue.add("wait", { ms: 150 }));
+    await queue.until(() => queue.leased.size === 4, "the claims");
+    // The main thread is away while the handlers end: one turn finds all that they said.
+    await Bun.sleep(20);
+    Bun.sleepSync(600);
+    const claimsBefore = queue.claims.length;
+    await Promise.all(ids.map((id) => queue.ended(id)));
+    await queue.until(() => queue.asked === 4, "the slots to be offered again");
+    expect(queue.endCalls.map(({ items }) => items.length)).toEqual([4]);
+    expect(queue.claims.slice(claimsBefore).map((claim) => claim.max)).toEqual([4]);
+  });
+
+  test("a quiet pool finishes what runs and claims nothing until it is told to go on", async () => {
+    const { queue } = await started({ leaseMs: () => 90, concurrency: 1 });
+    queue.directive = "quiet";
+    await queue.until(() => queue.asked === 0, "the claim to be withdrawn");
+    const id = queue.add("double", { n: 1 });
+    await Bun.sleep(150);
+    expect(queue.ends.has(id)).toBe(false);
+    queue.directive = "ok";
+    expect((await queue.ended(id)).kind).toBe("complete");
+  });
+});
+
+describe("drain and stop", () => {
+  test("a drain withdraws the claims and lets what runs finish", async () => {
+    const { queue, pool } = await started();
+    const id = queue.add("wait", { ms: 200 });
+    await queue.until(() => pool.running === 1, "the claim");
+    const drained = pool.drain(10_000);
+    await queue.until(() => queue.asked === 0, "the claims to be withdrawn");
+    const late = queue.add("double", { n: 1 });
+    await drained;
+    expect(queue.ends.get(id)).toEqual({ kind: "complete", result: '"waited"' });
+    expect(queue.ends.has(late)).toBe(false);
+  });
+
+  test("what is still running at the deadline is aborted, killed if need be, and handed back", async () => {
+    const { queue, pool } = await warmed({ concurrency: 3 });
+    const ids = ["abortable", "spin", "deaf"].map((name) => queue.add(name));
+    await queue.until(() => queue.leased.size === 3, "the claims");
+    await pool.drain(50);
+    expect(ids.map((id) => queue.ends.get(id)?.kind)).toEqual(["release", "release", "release"]);
+    expect(pool.running).toBe(0);
+  });
+
+  test("an idle pool drains at once, twice as well", async () => {
+    const { pool } = await started();
+    await Promise.all([pool.drain(60_000), pool.drain(60_000)]);
+  });
+
+  test("stop ends every Worker, an endless loop too, and reports nothing", async () => {
+    const { queue, pool } = await started({ concurrency: 2 });
+    queue.add("spin");
+    queue.add("abortable");
+    await queue.until(() => queue.leased.size === 2, "the claims");
+    await pool.stop();
+    expect(queue.endCalls).toEqual([]);
+    expect(queue.asked).toBe(0);
+  });
+});

@@ -90,7 +90,10 @@ export class FakeQueue implements ExecutorQueue {
 
   /** What the pool asks for right now. */
   get asked(): number {
-    return [...this.#waiters].reduce((sum, { claim }) => sum + claim.max, 0);
+    // The repeat of an answered claim brings what is leased already.
+    return [...this.#waiters]
+      .filter(({ claim }) => !this.#answers.has(claim.request_id))
+      .reduce((sum, { claim }) => sum + claim.max, 0);
   }
 
   /** Tasks that were released. */

@@ -1,0 +1,96 @@
+/**
+ * Which tasks each worker's recent claims got, so that a claim whose answer was lost can be repeated
+ * (same worker, same request id) without taking a second set. Claims that got nothing are not kept: the
+ * repeat may find something. Kept for CLAIM_TTL_MS of log time, and the newest CLAIMS_PER_WORKER of a
+ * worker; the map in memory is rebuilt from the rows at open.
+ */
+import type { Database, Statement } from "bun:sqlite";
+import type { ClaimRecord } from "./answers.ts";
+
+export const CLAIM_TTL_MS = 300_000;
+/** A worker that repeats a claim older than this many newer ones has lost count, not an answer. */
+export const CLAIMS_PER_WORKER = 64;
+/** Of all workers together; the oldest go first. About 4,000 workers with all of theirs. */
+export const CLAIMS_MAX = 262_144;
+
+interface Kept extends ClaimRecord {
+  readonly worker: string;
+  readonly request: string;
+  readonly at: number;
+}
+
+export class ClaimMemory {
+  /** By worker, then by request, oldest first. */
+  readonly #byWorker = new Map<string, Map<string, Kept>>();
+  /** By first fence, oldest first: fences only grow. */
+  readonly #byFence = new Map<number, Kept>();
+  readonly #insert: Statement<unknown, [number, string, string, number, string]>;
+  readonly #delete: Statement<unknown, [number]>;
+
+  constructor(db: Database) {
+    this.#insert = db.prepare(
+      "INSERT INTO claims (fence, worker, request, at, seqs) VALUES (?, ?, ?, ?, ?)",
+    );
+    this.#delete = db.prepare("DELETE FROM claims WHERE fence = ?");
+    const rows = db.query<
+      { fence: number; worker: string; request: string; at: number; seqs: string },
+      []
+    >("SELECT fence, worker, request, at, seqs FROM claims ORDER BY fence");
+    for (const { fence, worker, request, at, seqs } of rows.iterate()) {
+      this.#index({ first: fence, worker, request, at, seqs: JSON.parse(seqs) as number[] });
+    }
+  }
+
+  find(worker: string, request: string): ClaimRecord | null {
+    return this.#byWorker.get(worker)?.get(request) ?? null;
+  }
+
+  keep(worker: string, request: string, at: number, claim: ClaimRecord): void {
+    const earlier = this.#byWorker.get(worker)?.get(request);
+    if (earlier !== undefined) this.#drop(earlier);
+    this.#index({ worker, request, at, ...claim });
+    this.#insert.run(claim.first, worker, request, at, JSON.stringify(claim.seqs));
+    const own = this.#byWorker.get(worker);
+    if (own !== undefined && own.size > CLAIMS_PER_WORKER) this.#dropFirst(own.values());
+    if (this.#byFence.size > CLAIMS_MAX) this.#dropFirst(this.#byFence.values());
+  }
+
+  /** Log time at which the oldest one may go; null: none is kept. */
+  nextExpiry(): number | null {
+    for (const kept of this.#byFence.values()) return kept.at + CLAIM_TTL_MS;
+    return null;
+  }
+
+  /** Drops at most `max` of those whose time is over at log time `now`; returns how many. */
+  purge(now: number, max: number): number {
+    let dropped = 0;
+    for (const kept of this.#byFence.values()) {
+      if (dropped >= max || kept.at + CLAIM_TTL_MS > now) break;
+      this.#drop(kept);
+      dropped++;
+    }
+    return dropped;
+  }
+
+  #index(kept: Kept): void {
+    this.#byFence.set(kept.first, kept);
+    const own = this.#byWorker.get(kept.worker);
+    if (own === undefined) this.#byWorker.set(kept.worker, new Map([[kept.request, kept]]));
+    else own.set(kept.request, kept);
+  }
+
+  #dropFirst(oldestFirst: Iterable<Kept>): void {
+    for (const kept of oldestFirst) {
+      this.#drop(kept);
+      return;
+    }
+  }
+
+  #drop(kept: Kept): void {
+    this.#byFence.delete(kept.first);
+    const own = this.#byWorker.get(kept.worker);
+    own?.delete(kept.request);
+    if (own?.size === 0) this.#byWorker.delete(kept.worker);
+    this.#delete.run(kept.first);
+  }
+}

@@ -1,0 +1,597 @@
+/**
+ * The replicated task machine: committed entries in, rows and answers out. `apply` is a function of the
+ * entries and the tables alone. All entries of one call share one transaction with the applied index, so
+ * that the state database is at any moment exactly some prefix of the log.
+ */
+import type { Database, Statement } from "bun:sqlite";
+import { asIndex, asTerm, type LogIndex, type Term } from "../raft/types.ts";
+import {
+  type CommittedEntry,
+  FatalError,
+  type LoggedRequest,
+  type RequestAnswer,
+  type StateMachine,
+} from "../replica/ports.ts";
+import {
+  type ClaimRecord,
+  type Outcome,
+  plain,
+  restoreAnswer,
+  type StoredAnswer,
+  storedAnswer,
+} from "./answers.ts";
+import { takeReady } from "./claiming.ts";
+import { ClaimMemory } from "./claims.ts";
+import { type Answer, type Command, MACHINE_VERSION, type Signal } from "./commands.ts";
+import { logicalHash } from "./hash.ts";
+import { IdempotencyKeys } from "./idempotency.ts";
+import { isUnconfirmed, rememberTakeover, type Takeover } from "./leaderships.ts";
+import { NamedNames } from "./names.ts";
+import { Reports } from "./reports.ts";
+import {
+  RUNNING,
+  statusCode,
+  type TaskRow,
+  toClaimedTask,
+  toRunningLease,
+  toTask,
+} from "./rows.ts";
+import { openSchema } from "./schema.ts";
+import { Sessions } from "./sessions.ts";
+import { bootstrapSettings, mergeSettings } from "./settings.ts";
+import type { LogPage, RunningLease, SignalListener, TaskState } from "./state.ts";
+import { type AttemptRow, TaskStore } from "./store.ts";
+import { submitTasks } from "./submitting.ts";
+import { Sweeps } from "./sweeps.ts";
+import {
+  cancelTask,
+  endLease,
+  expireLease,
+  leased,
+  releaseByBoot,
+  retryTask,
+  timeOut,
+} from "./transitions.ts";
+import {
+  type Attempt,
+  type AttemptOutcome,
+  type Claim,
+  type ClaimedTask,
+  DEFAULT_SETTINGS,
+  type Settings,
+  type Status,
+  type Task,
+  type TaskError,
+} from "./types.ts";
+
+/** Limits that tests lower; production takes them as they are. */
+export interface MachineLimits {
+  readonly idempotencyKeys?: number;
+  readonly sessionAnswers?: number;
+  readonly names?: number;
+}
+
+interface StateRow {
+  readonly machine_version: number;
+  readonly cluster_id: string | null;
+  readonly settings: string;
+  readonly applied_index: number;
+  readonly applied_term: number;
+  readonly log_time: number;
+  readonly takeovers: string;
+  readonly idempotency_keys: number;
+}
+
+type LeaderCommand = Extract<Command, { readonly term: number }>;
+
+export class TaskMachine implements StateMachine, TaskState {
+  readonly #db: Database;
+  readonly #store: TaskStore;
+  readonly #sessions: Sessions;
+  readonly #keys: IdempotencyKeys;
+  readonly #claims: ClaimMemory;
+  readonly #named: NamedNames;
+  readonly #reports: Reports;
+  readonly #sweeps: Sweeps;
+  readonly #machineVersion: number;
+  #clusterId: string | null;
+  #applied: { index: LogIndex; term: Term };
+  #logTime: number;
+  #takeovers: readonly Takeover[];
+  /** A transaction failed half-way: memory no longer mirrors the tables. */
+  #broken = false;
+
+  readonly #listeners = new Set<SignalListener>();
+  readonly #begin: Statement<unknown, []>;
+  readonly #commit: Statement<unknown, []>;
+  readonly #saveState: Statement<unknown, number[]>;
+  readonly #saveSettings: Statement<unknown, [string | null, string]>;
+  readonly #saveTakeovers: Statement<unknown, [string]>;
+  readonly #confirm: Statement<unknown, [number, number]>;
+  readonly #buried: Statement<{ one: number }, [string, number]>;
+  readonly #attempts: Statement<AttemptRow, [number]>;
+
+  /**
+   * Creates the tables in an empty database, or takes up where it stands. The database is this machine's
+   * alone to write. @throws FatalError when another schema or machine version wrote it
+   */
+  static open(db: Database, limits: MachineLimits = {}): TaskMachine {
+    openSchema(db, JSON.stringify(DEFAULT_SETTINGS), MACHINE_VERSION);
+    return new TaskMachine(db, limits);
+  }
+
+  private constructor(db: Database, limits: MachineLimits) {
+    this.#db = db;
+    const state = db
+      .query<StateRow, []>(
+        "SELECT machine_version, cluster_id, settings, applied_index, applied_term, log_time, takeovers, idempotency_keys FROM state",
+      )
+      .get();
+    if (state === null) throw new FatalError("the state database has no state row");
+    this.#machineVersion = state.machine_version;
+    this.#clusterId = state.cluster_id;
+    this.#applied = { index: asIndex(state.applied_index), term: asTerm(state.applied_term) };
+    this.#logTime = state.log_time;
+    this.#takeovers = JSON.parse(state.takeovers) as Takeover[];
+    this.#store = new TaskStore(db, JSON.parse(state.settings) as Settings);
+    this.#sessions = new Sessions(db, limits.sessionAnswers);
+    this.#keys = new IdempotencyKeys(db, state.idempotency_keys, limits.idempotencyKeys);
+    this.#claims = new ClaimMemory(db);
+    this.#named = new NamedNames(db, limits.names);
+    this.#reports = new Reports(db);
+    this.#sweeps = new Sweeps(this.#store, this.#keys, this.#claims);
+
+    this.#begin = db.prepare("BEGIN IMMEDIATE");
+    this.#commit = db.prepare("COMMIT");
+    this.#saveState = db.prepare(
+      `UPDATE state SET applied_index = ?, applied_term = ?, log_time = ?, changed = ?, fence = ?, seq = ?,
+         ready_seq = ?, leadership = ?, pending = ?, running = ?, completed = ?, failed = ?, cancelled = ?,
+         idempotency_keys = ?`,
+    );
+    this.#saveSettings = db.prepare("UPDATE state SET cluster_id = ?, settings = ?");
+    this.#saveTakeovers = db.prepare("UPDATE state SET takeovers = ?");
+    this.#confirm = db.prepare("UPDATE tasks SET confirmed = ?, seen = 1 WHERE seq = ?");
+    this.#buried = db.prepare("SELECT 1 AS one FROM tombstones WHERE id = ? AND expires_at > ?");
+    this.#attempts = db.prepare(
+      `SELECT attempt, fence, worker, principal, started_at, finished_at, outcome, by_worker, error
+       FROM attempts WHERE seq = ? ORDER BY attempt`,
+    );
+  }
+
+  // --- applying
+
+  applied(): { readonly index: LogIndex; readonly term: Term } {
+    return this.#applied;
+  }
+
+  logTime(): number {
+    return this.#logTime;
+  }
+
+  apply(entries: readonly CommittedEntry[]): readonly RequestAnswer[] {
+    if (this.#broken) throw new FatalError("an earlier apply failed: the state must be reopened");
+    if (entries.length === 0) return [];
+    const answers: RequestAnswer[] = [];
+    this.#begin.run();
+    try {
+      for (const entry of entries) this.#applyEntry(entry, answers);
+      this.#saveCounters();
+      this.#commit.run();
+    } catch (error) {
+      this.#broken = true;
+      if (this.#db.inTransaction) this.#db.run("ROLLBACK");
+      throw error;
+    }
+    const signals = this.#store.takeSignals();
+    if (signals.length > 0) this.#emit(signals);
+    return answers;
+  }
+
+  #applyEntry(entry: CommittedEntry, answers: RequestAnswer[]): void {
+    if (entry.index !== this.#applied.index + 1) {
+      throw new FatalError(
+        `entry ${entry.index} does not follow the applied index ${this.#applied.index}`,
+      );
+    }
+    this.#logTime = Math.max(this.#logTime, entry.now);
+    this.#store.moment = {
+      index: entry.index,
+      term: entry.term,
+      now: this.#logTime,
+      seed: entry.seed,
+    };
+    if (entry.bootstrap !== null) {
+      this.#clusterId = entry.bootstrap.clusterId;
+      this.#changeSettings(bootstrapSettings(entry.bootstrap.settings));
+    }
+    for (const { member, boot, below } of entry.acks) {
+      this.#sessions.acknowledge(member, boot, below);
+    }
+    for (const request of entry.requests) {
+      const { member, boot, seq } = request;
+      answers.push({ member, boot, seq, answer: this.#once(request) });
+    }
+    this.#sessions.flush(entry.index);
+    this.#applied = { index: entry.index, term: entry.term };
+  }
+
+  /** T2: carries a request out the first time, and answers a repeat as then. */
+  #once(request: LoggedRequest): Answer {
+    const admission = this.#sessions.admit(request);
+    switch (admission.kind) {
+      case "stale":
+        return { ok: false, code: "stale-session" };
+      case "repeat":
+        return this.#restore(admission.answer);
+      case "new": {
+        this.#store.changed++;
+        const outcome = this.#idempotent(asCommand(request.command));
+        this.#sessions.keep(request, storedAnswer(outcome));
+        return outcome.answer;
+      }
+    }
+  }
+
+  /** An idempotency key gives the first outcome again, whichever command it came with. */
+  #idempotent(command: Command): Outcome {
+    const { idem } = command;
+    if (idem === undefined) return this.#execute(command);
+    const { now } = this.#store.moment;
+    const found = this.#keys.find(idem, now);
+    switch (found.kind) {
+      case "mismatch":
+        return plain({ ok: false, code: "idempotency-mismatch" });
+      case "replay": {
+        const answer = this.#restore(found.answer);
+        const claim = found.answer.ok && "claim" in found.answer ? found.answer.claim : null;
+        return { answer: answer.ok ? { ...answer, replayed: true } : answer, claim };
+      }
+      case "none": {
+        if (!this.#keys.reserve(idem, now)) {
+          return plain({ ok: false, code: "idempotency-full" });
+        }
+        const outcome = this.#execute(command);
+        if (outcome.answer.ok) this.#keys.keep(idem, now, storedAnswer(outcome));
+        return outcome;
+      }
+    }
+  }
+
+  #restore(stored: StoredAnswer): Answer {
+    return restoreAnswer(stored, (claim) => this.#stillLeased(claim));
+  }
+
+  #execute(command: Command): Outcome {
+    if ("term" in command) {
+      const { term } = this.#store.moment;
+      return plain(
+        command.term === term ? this.#executeLeader(command) : { ok: false, code: "void" },
+      );
+    }
+    switch (command.type) {
+      case "submit":
+        return plain(submitTasks(this.#store, command.tasks, (id) => this.#isBuried(id)));
+      case "cancel":
+        return plain(this.#byTask(cancelTask(this.#store, command.id), "cancelled", command.id));
+      case "retry": {
+        const said = retryTask(this.#store, command.id, command.if_version);
+        return plain(this.#byTask(said, "retried", command.id));
+      }
+      case "clear":
+        return plain(this.#clear(command.status));
+      case "settings":
+        this.#changeSettings(mergeSettings(this.#store.settings, command.settings));
+        return plain({
+          ok: true,
+          value: { type: "settings", settings: this.#store.settings },
+        });
+      case "claim":
+        return this.#claim(command);
+      case "end": {
+        const { worker_id, principal } = command;
+        const items = command.items.map((item) =>
+          endLease(this.#store, worker_id, principal, item, item.end),
+        );
+        return plain({ ok: true, value: { type: "ended", items } });
+      }
+      case "report": {
+        const { worker_id, principal } = command;
+        const items = command.items.map((item) => {
+          const row = this.#store.slimById(item.task_id);
+          return this.#reports.report(row, worker_id, principal, item, this.#store.moment);
+        });
+        return plain({ ok: true, value: { type: "ended", items } });
+      }
+      case "boot":
+        return plain(this.#boot(command));
+      default:
+        throw unknownCommand(command);
+    }
+  }
+
+  #executeLeader(command: LeaderCommand): Answer {
+    switch (command.type) {
+      case "takeover": {
+        const leadership = ++this.#store.leadership;
+        this.#takeovers = rememberTakeover(this.#takeovers, [leadership, this.#store.moment.now]);
+        this.#saveTakeovers.run(JSON.stringify(this.#takeovers));
+        return done(leadership, false);
+      }
+      case "confirm": {
+        let count = 0;
+        for (const ref of command.items) {
+          const row = leased(this.#store, ref);
+          if (row === null) continue;
+          this.#confirm.run(this.#store.leadership, row.seq);
+          count++;
+        }
+        return done(count, false);
+      }
+      case "expire": {
+        let count = 0;
+        for (const ref of command.items) if (expireLease(this.#store, ref, ref.seen)) count++;
+        return done(count, false);
+      }
+      case "timeout": {
+        let count = 0;
+        for (const ref of command.items) if (timeOut(this.#store, ref)) count++;
+        return done(count, false);
+      }
+      case "due": {
+        const step = this.#sweeps.due(command.max);
+        return done(step.count, step.more);
+      }
+      case "clear-step": {
+        const step = this.#sweeps.clearStep(command.max);
+        return done(step.count, step.more);
+      }
+      case "purge": {
+        const step = this.#sweeps.purge(command.max);
+        return done(step.count, step.more);
+      }
+      default:
+        throw unknownCommand(command);
+    }
+  }
+
+  #byTask(
+    said: "ok" | "not-found" | "already-final" | "not-final" | "version-mismatch",
+    type: "cancelled" | "retried",
+    id: string,
+  ): Answer {
+    return said === "ok" ? { ok: true, value: { type, id } } : { ok: false, code: said, id };
+  }
+
+  #clear(status: Status | null): Answer {
+    const cleared = this.#sweeps.clear(status === null ? null : statusCode(status));
+    if (cleared > 0) this.#store.signals.push({ type: "cleared", status });
+    return { ok: true, value: { type: "cleared", cleared } };
+  }
+
+  #claim(claim: Claim): Outcome {
+    const earlier = this.#claims.find(claim.worker_id, claim.request_id);
+    if (earlier !== null) {
+      const tasks = this.#stillLeased(earlier);
+      return { answer: { ok: true, value: { type: "claimed", tasks } }, claim: earlier };
+    }
+    if (claim.names !== null && !this.#named.add(claim.names)) {
+      return plain({
+        ok: false,
+        code: "names-full",
+        detail: `the cluster knows ${this.#named.all().size} handler names already`,
+      });
+    }
+    const rows = takeReady(this.#store, claim, this.#named.all());
+    const tasks: ClaimedTask[] = [];
+    for (const row of rows) {
+      const task = toClaimedTask(row, this.#store.settings.lease);
+      if (task === null) continue;
+      tasks.push(task);
+      this.#store.signals.push({ type: "claimed", task, claim });
+    }
+    const first = rows[0]?.fence ?? null;
+    if (first === null) return plain({ ok: true, value: { type: "claimed", tasks } });
+    const record: ClaimRecord = { first, seqs: rows.map((row) => row.seq) };
+    this.#claims.keep(claim.worker_id, claim.request_id, this.#store.moment.now, record);
+    return { answer: { ok: true, value: { type: "claimed", tasks } }, claim: record };
+  }
+
+  #boot(command: Extract<Command, { readonly type: "boot" }>): Answer {
+    let count = 0;
+    for (const row of this.#sweeps.leases()) {
+      if (row.member !== command.member || row.boot === null || row.boot >= command.boot) continue;
+      releaseByBoot(this.#store, row);
+      count++;
+    }
+    if (this.#named.add(command.names)) return done(count, false);
+    return {
+      ok: false,
+      code: "names-full",
+      detail: `${this.#named.all().size} handler names are known, ${command.names.length} more do not fit`,
+    };
+  }
+
+  #changeSettings(settings: Settings): void {
+    this.#store.settings = settings;
+    this.#saveSettings.run(this.#clusterId, JSON.stringify(settings));
+    this.#store.signals.push({ type: "settings", settings });
+  }
+
+  #stillLeased({ first, seqs }: ClaimRecord): ClaimedTask[] {
+    const tasks: ClaimedTask[] = [];
+    for (const [i, seq] of seqs.entries()) {
+      const row = this.#store.bySeq(seq);
+      if (row === null || row.status !== RUNNING || row.fence !== first + i) continue;
+      const task = toClaimedTask(row, this.#store.settings.lease);
+      if (task !== null) tasks.push(task);
+    }
+    return tasks;
+  }
+
+  #isBuried(id: string): boolean {
+    return this.#buried.get(id, this.#store.moment.now) !== null;
+  }
+
+  #saveCounters(): void {
+    const store = this.#store;
+    this.#saveState.run(
+      this.#applied.index,
+      this.#applied.term,
+      this.#logTime,
+      store.changed,
+      store.fence,
+      store.seq,
+      store.readySeq,
+      store.leadership,
+      ...store.counts,
+      this.#keys.count,
+    );
+  }
+
+  #emit(signals: readonly Signal[]): void {
+    const at = { index: this.#applied.index, now: this.#logTime };
+    for (const listener of this.#listeners) listener(signals, at);
+  }
+
+  // --- reading
+
+  onSignals(listener: SignalListener): () => void {
+    this.#listeners.add(listener);
+    return () => {
+      this.#listeners.delete(listener);
+    };
+  }
+
+  settings(): Settings {
+    return this.#store.settings;
+  }
+
+  machineVersion(): number {
+    return this.#machineVersion;
+  }
+
+  clusterId(): string | null {
+    return this.#clusterId;
+  }
+
+  task(id: string): Task | null {
+    const row = this.#store.byId(id);
+    return row === null ? null : toTask(row, this.#store.settings.lease);
+  }
+
+  tasksByIds(ids: readonly string[]): (Task | null)[] {
+    return ids.map((id) => this.task(id));
+  }
+
+  attempts(id: string): readonly Attempt[] | null {
+    const row = this.#store.slimById(id);
+    if (row === null) return null;
+    const attempts = this.#attempts.all(row.seq).map(toAttempt);
+    if (row.status === RUNNING) attempts.push(runningAttempt(row));
+    return attempts;
+  }
+
+  logs(id: string, cursor: string | null, limit: number): LogPage | null {
+    const row = this.#store.slimById(id);
+    return row === null ? null : this.#reports.page(row, cursor, limit);
+  }
+
+  counts(): Readonly<Record<Status, number>> {
+    const [Pending, Running, Completed, Failed, Cancelled] = this.#store.counts;
+    return { Pending, Running, Completed, Failed, Cancelled };
+  }
+
+  ready(): ReadonlyMap<string, ReadonlyMap<string, number>> {
+    return this.#store.ready.counts();
+  }
+
+  namedNames(): ReadonlySet<string> {
+    return this.#named.all();
+  }
+
+  running(): readonly RunningLease[] {
+    return this.#sweeps.leases().map(toRunningLease);
+  }
+
+  leaseOf(id: string): RunningLease | null {
+    const row = this.#store.slimById(id);
+    return row === null || row.status !== RUNNING ? null : toRunningLease(row);
+  }
+
+  leadership(): number {
+    return this.#store.leadership;
+  }
+
+  unconfirmed(now: number, max: number): readonly RunningLease[] {
+    const { leadership, settings } = this.#store;
+    const found: RunningLease[] = [];
+    for (const row of this.#sweeps.leases()) {
+      if (found.length >= max) break;
+      if (isUnconfirmed(this.#takeovers, leadership, row.confirmed, now, settings.lease)) {
+        found.push(toRunningLease(row));
+      }
+    }
+    return found;
+  }
+
+  nextDueAt(): number | null {
+    return this.#sweeps.nextDueAt();
+  }
+
+  nextPurgeAt(): number | null {
+    return this.#sweeps.nextPurgeAt();
+  }
+
+  clearing(): boolean {
+    return this.#store.clearing;
+  }
+
+  /** T9: SHA-256 over the logical rows, hex; equal on members at an equal applied index. Reads every row. */
+  hash(): string {
+    return logicalHash(this.#db);
+  }
+}
+
+const done = (count: number, more: boolean): Answer => ({
+  ok: true,
+  value: { type: "done", count, more },
+});
+
+/** The proposer checked the command's shape; only what would be skipped in silence is checked here. */
+function asCommand(command: unknown): Command {
+  if (typeof command === "object" && command !== null && "type" in command) {
+    return command as Command;
+  }
+  throw new FatalError("a log entry holds a command without a type");
+}
+
+function unknownCommand(command: never): FatalError {
+  const { type } = command as { type: unknown };
+  return new FatalError(
+    `a log entry holds a command "${String(type)}" that this build does not know: start a newer build`,
+  );
+}
+
+function toAttempt(row: AttemptRow): Attempt {
+  return {
+    attempt: row.attempt,
+    fence: row.fence,
+    worker: row.worker,
+    started_at: row.started_at,
+    finished_at: row.finished_at,
+    outcome: row.outcome as AttemptOutcome,
+    error: row.error === null ? null : (JSON.parse(row.error) as TaskError),
+  };
+}
+
+function runningAttempt(row: TaskRow): Attempt {
+  return {
+    attempt: row.attempt,
+    fence: row.fence ?? 0,
+    worker: row.worker ?? "",
+    started_at: row.started_at ?? 0,
+    finished_at: null,
+    outcome: "running",
+    error: null,
+  };
+}

@@ -1,0 +1,165 @@
+/**
+ * Task rows and what they mean: the integers that stand for statuses and details (part of the file
+ * format: append, never reorder), the columns of a row, and a row as the outside sees it.
+ */
+import { asNodeId } from "../raft/types.ts";
+import type { RunningLease } from "./state.ts";
+import {
+  type Detail,
+  DETAILS,
+  type ClaimedTask,
+  type Progress,
+  type RetryPolicy,
+  type Status,
+  STATUSES,
+  type Task,
+  type TaskError,
+} from "./types.ts";
+
+export const PENDING = 0;
+export const RUNNING = 1;
+export const COMPLETED = 2;
+export const FAILED = 3;
+export const CANCELLED = 4;
+/** Index into STATUSES, as stored. */
+export type StatusCode = 0 | 1 | 2 | 3 | 4;
+export const FINAL_CODES = [COMPLETED, FAILED, CANCELLED] as const;
+
+export const statusName = (code: StatusCode): Status => STATUSES[code];
+export const statusCode = (status: Status): StatusCode => STATUSES.indexOf(status) as StatusCode;
+/** Index into DETAILS, as stored. */
+export const detailCode = (detail: Detail): number => DETAILS.indexOf(detail);
+
+export const READY = detailCode("ready");
+export const SCHEDULED = detailCode("scheduled");
+export const RETRYING = detailCode("retrying");
+export const WORKING = detailCode("running");
+export const CANCELLING = detailCode("cancelling");
+
+export interface TaskRow {
+  readonly seq: number;
+  readonly id: string;
+  readonly name: string;
+  readonly queue: string;
+  readonly status: StatusCode;
+  readonly detail: number | null;
+  readonly priority: number;
+  readonly created_at: number;
+  readonly run_at: number;
+  readonly ready_seq: number | null;
+  readonly started_at: number | null;
+  readonly completed_at: number | null;
+  readonly retries: number;
+  readonly max_retries: number;
+  readonly attempt: number;
+  readonly crashes: number;
+  readonly releases: number;
+  readonly timeout_ms: number | null;
+  readonly retry: string;
+  readonly body_hash: string | null;
+  readonly version: number;
+  readonly changed: number;
+  readonly fence: number | null;
+  readonly worker: string | null;
+  readonly principal: string | null;
+  readonly member: string | null;
+  readonly boot: number | null;
+  readonly confirmed: number;
+  readonly seen: number;
+  readonly log_rows: number;
+  readonly log_bytes: number;
+  readonly progress: string | null;
+  readonly last_error: string | null;
+  readonly large: number;
+  readonly payload: string | null;
+  readonly result: string | null;
+}
+
+const SLIM = `t.seq, t.id, t.name, t.queue, t.status, t.detail, t.priority, t.created_at, t.run_at,
+  t.ready_seq, t.started_at, t.completed_at, t.retries, t.max_retries, t.attempt, t.crashes, t.releases,
+  t.timeout_ms, t.retry, t.body_hash, t.version, t.changed, t.fence, t.worker, t.principal, t.member,
+  t.boot, t.confirmed, t.seen, t.log_rows, t.log_bytes, t.progress, t.last_error, t.large`;
+/** Expression for a task's payload, wherever it lies; the table must be aliased `t`. */
+export const PAYLOAD = `CASE t.large WHEN 0 THEN t.payload ELSE (SELECT p.payload FROM payloads p WHERE p.seq = t.seq) END`;
+/** Every column of {@link TaskRow}; the table must be aliased `t`. */
+export const COLUMNS = `${SLIM}, ${PAYLOAD} AS payload, t.result`;
+/** The same without the bodies, for transitions that do not look at them. */
+export const SLIM_COLUMNS = `${SLIM}, NULL AS payload, NULL AS result`;
+
+/** Parsed retry policies by their text: a queue uses few. Emptied when it holds this many. */
+const POLICIES_MAX = 256;
+const policies = new Map<string, RetryPolicy>();
+
+/** The policy of a row; rows of equal policies share one object. */
+export function retryPolicy(text: string): RetryPolicy {
+  const known = policies.get(text);
+  if (known !== undefined) return known;
+  if (policies.size >= POLICIES_MAX) policies.clear();
+  const policy = JSON.parse(text) as RetryPolicy;
+  policies.set(text, policy);
+  return policy;
+}
+
+/** `leaseMs`: the period in force, for `lease.expires_at` (a heartbeat extends it in the leader's memory). */
+export function toTask(row: TaskRow, leaseMs: number): Task {
+  const running = row.status === RUNNING;
+  return {
+    id: row.id,
+    name: row.name,
+    status: STATUSES[row.status],
+    detail: row.detail === null ? null : (DETAILS[row.detail] ?? null),
+    created_at: row.created_at,
+    retries: row.retries,
+    max_retries: row.max_retries,
+    payload: row.payload,
+    queue: row.queue,
+    priority: row.priority,
+    attempt: row.attempt,
+    crashes: row.crashes,
+    run_at: row.run_at,
+    started_at: row.started_at,
+    completed_at: row.completed_at,
+    timeout_ms: row.timeout_ms,
+    retry: retryPolicy(row.retry),
+    result: row.result,
+    last_error: row.last_error === null ? null : (JSON.parse(row.last_error) as TaskError),
+    progress: row.progress === null ? null : (JSON.parse(row.progress) as Progress),
+    lease: running
+      ? {
+          worker: row.worker ?? "",
+          attempt: row.attempt,
+          fence: row.fence ?? 0,
+          expires_at: (row.started_at ?? 0) + leaseMs,
+        }
+      : null,
+    version: row.version,
+  };
+}
+
+/** A running row as a worker gets it; null for any other row. */
+export function toClaimedTask(row: TaskRow, leaseMs: number): ClaimedTask | null {
+  const task = toTask(row, leaseMs);
+  return task.lease === null ? null : { ...task, lease: task.lease };
+}
+
+export function toRunningLease(row: TaskRow): RunningLease {
+  const started = row.started_at ?? 0;
+  return {
+    task_id: row.id,
+    attempt: row.attempt,
+    fence: row.fence ?? 0,
+    name: row.name,
+    queue: row.queue,
+    worker: row.worker ?? "",
+    principal: row.principal ?? "",
+    local:
+      row.member === null || row.boot === null
+        ? null
+        : { member: asNodeId(row.member), boot: row.boot },
+    started_at: started,
+    timeout_at: row.timeout_ms === null ? null : started + row.timeout_ms,
+    cancelling: row.detail === CANCELLING,
+    seen: row.seen === 1,
+    confirmed: row.confirmed,
+  };
+}

@@ -20,7 +20,7 @@ import type { HandlersSource } from "./handler.ts";
 import { LeaseEnder } from "./lease-ender.ts";
 import type { ReportPart, ThreadSetup } from "./protocol.ts";
 import { EXECUTOR_PRINCIPAL, messageOf, retryDelayMs, type ExecutorQueue } from "./queue-port.ts";
-import { ExecutorSlot, STUCK_AFTER_MS, type RunEnding } from "./slot.ts";
+import { ExecutorSlot, type RunEnding } from "./slot.ts";
 
 export interface ExecutorPoolOptions {
   readonly queue: ExecutorQueue;
@@ -37,6 +37,8 @@ export interface ExecutorPoolOptions {
   readonly log: Log;
   /** What a handler gets between its signal and its kill. */
   readonly graceMs?: number;
+  /** A terminated Worker that has not closed after this long is held by native code: stuck. */
+  readonly stuckAfterMs?: number;
   /** The replicated settings, read anew each time. */
   readonly leaseMs: () => number;
   readonly resultMaxBytes?: () => number;
@@ -68,6 +70,7 @@ interface Run {
 }
 
 const GRACE_MS = 5_000;
+const STUCK_AFTER_MS = 2_000;
 /** Heartbeat calls in flight at once; a leader that does not answer must not gather them. */
 const HEARTBEATS_IN_FLIGHT = 3;
 /** Ends that the queue has not answered, per slot, above which nothing new is claimed. */
@@ -86,6 +89,7 @@ export class ExecutorPool {
   readonly #log: Log;
   readonly #random: () => number;
   readonly #graceMs: number;
+  readonly #stuckAfterMs: number;
   readonly #ender: LeaseEnder;
   /** By fence: it is unique in the cluster. */
   readonly #runs = new Map<number, Run>();
@@ -117,6 +121,7 @@ export class ExecutorPool {
     this.#log = options.log;
     this.#random = options.random ?? Math.random;
     this.#graceMs = options.graceMs ?? GRACE_MS;
+    this.#stuckAfterMs = options.stuckAfterMs ?? STUCK_AFTER_MS;
     this.workerId = `${options.member}/${options.boot}`;
     this.#ender = new LeaseEnder(
       this.#queue,
@@ -233,7 +238,7 @@ export class ExecutorPool {
 
   #slot(setup: ThreadSetup): ExecutorSlot {
     const resultMaxBytes = this.#options.resultMaxBytes ?? (() => DEFAULT_SETTINGS.max_payload);
-    return new ExecutorSlot(setup, this.#clock, this.#log, resultMaxBytes, {
+    return new ExecutorSlot(setup, this.#clock, this.#log, resultMaxBytes, this.#stuckAfterMs, {
       report: (task, part) => this.#reported(task, part),
       ended: (task, ending) => this.#ended(task, ending),
       changed: () => this.#turn(),
@@ -373,7 +378,7 @@ export class ExecutorPool {
       replace
         ? "a Worker did not die and is stuck; it was replaced"
         : "a Worker did not die and is stuck; too many are, so this member claims less",
-      { stuck: this.#stuck.size, slots: this.#options.concurrency, after_ms: STUCK_AFTER_MS },
+      { stuck: this.#stuck.size, slots: this.#options.concurrency, after_ms: this.#stuckAfterMs },
     );
     return replace;
   }
@@ -389,7 +394,7 @@ export class ExecutorPool {
     await this.#idle(timeoutMs);
     for (const run of this.#runs.values())
       this.#stopRun(run, "drain", "the member is shutting down");
-    await this.#idle(this.#graceMs + STUCK_AFTER_MS + DRAIN_FLUSH_MS);
+    await this.#idle(this.#graceMs + this.#stuckAfterMs + DRAIN_FLUSH_MS);
   }
 
   /** Resolves when nothing runs and every end is answered, or when the time is up. */

@@ -7,8 +7,6 @@ import type { ClaimedTask, TaskError } from "../queue/types.ts";
 import { ExecutorThread } from "./executor-thread.ts";
 import type { ReportPart, RunOutcome, ThreadSetup } from "./protocol.ts";
 
-/** A terminated Worker that has not closed after this long is held by native code: stuck. */
-export const STUCK_AFTER_MS = 2_000;
 /** Pause before a Worker that died while loading, or idle, is started again; doubles up to the maximum. */
 const RELOAD_MIN_MS = 100;
 const RELOAD_MAX_MS = 30_000;
@@ -51,6 +49,7 @@ export class ExecutorSlot {
   readonly #log: Log;
   readonly #events: SlotEvents;
   readonly #resultMaxBytes: () => number;
+  readonly #stuckAfterMs: number;
   #phase: Phase = "empty";
   #thread: ExecutorThread | null = null;
   #task: ClaimedTask | null = null;
@@ -64,12 +63,14 @@ export class ExecutorSlot {
     clock: Clock,
     log: Log,
     resultMaxBytes: () => number,
+    stuckAfterMs: number,
     events: SlotEvents,
   ) {
     this.#setup = setup;
     this.#clock = clock;
     this.#log = log;
     this.#resultMaxBytes = resultMaxBytes;
+    this.#stuckAfterMs = stuckAfterMs;
     this.#events = events;
   }
 
@@ -124,7 +125,7 @@ export class ExecutorSlot {
     const thread = this.#thread;
     if (thread === null || phase === "stopped") return Promise.resolve();
     return new Promise((resolve) => {
-      const timer = this.#clock.after(STUCK_AFTER_MS, resolve);
+      const timer = this.#clock.after(this.#stuckAfterMs, resolve);
       this.#onStopped = () => {
         timer.cancel();
         resolve();
@@ -187,7 +188,7 @@ export class ExecutorSlot {
     const thread = this.#thread;
     if (thread === null) return;
     this.#phase = "dying";
-    this.#timer = this.#clock.after(STUCK_AFTER_MS, () => {
+    this.#timer = this.#clock.after(this.#stuckAfterMs, () => {
       this.#timer = null;
       this.#thread = null;
       this.#phase = "waiting";

@@ -306,8 +306,8 @@ describe("stopping tasks", () => {
 
   test("a Worker held by native code is counted as stuck, replaced, and forgotten once it ends", async () => {
     const log = memoryLog();
-    const { queue, pool } = await warmed({ concurrency: 1, graceMs: 20, log });
-    const id = queue.add("nativeSleep", { ms: 4_000 });
+    const { queue, pool } = await warmed({ concurrency: 1, graceMs: 20, stuckAfterMs: 300, log });
+    const id = queue.add("nativeSleep", { ms: 1_500 });
     await queue.until(() => pool.running === 1, "the claim");
     await Bun.sleep(50);
     queue.cancel(id);
@@ -320,8 +320,8 @@ describe("stopping tasks", () => {
 
   test("with more stuck Workers than slots the pool claims less, and recovers when one ends", async () => {
     const log = memoryLog();
-    const { queue, pool } = await warmed({ concurrency: 1, graceMs: 10, log });
-    for (const ms of [6_000, 6_000]) {
+    const { queue, pool } = await warmed({ concurrency: 1, graceMs: 10, stuckAfterMs: 300, log });
+    for (const ms of [2_500, 2_500]) {
       const id = queue.add("nativeSleep", { ms });
       await queue.until(() => pool.running === 1, "the claim");
       await Bun.sleep(50);

@@ -35,7 +35,10 @@ export interface GuardedResponse {
   readonly body: IncomingMessage;
 }
 
-/** @throws NonRetryableError where the guard refuses; network errors and `signal.reason` as they are. */
+/**
+ * `ca`: PEM of an authority to trust instead of the system's.
+ * @throws NonRetryableError where the guard refuses; network errors and `signal.reason` as they are.
+ */
 export async function guardedRequest(
   guard: NetworkGuard,
   first: GuardedRequest,
@@ -52,6 +55,24 @@ export async function guardedRequest(
     if (redirects === REDIRECTS_MAX)
       throw new NonRetryableError(`more than ${REDIRECTS_MAX} redirects, the last to ${location}`);
     request = redirected(request, status, location);
+  }
+}
+
+/**
+ * The chunks of a body; the connection is closed when the reader leaves, however it leaves.
+ * @throws `signal.reason` when it fires in the middle.
+ */
+export async function* readBody(
+  body: IncomingMessage,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  try {
+    for await (const chunk of body as AsyncIterable<Uint8Array>) yield chunk;
+    signal.throwIfAborted();
+  } catch (error) {
+    throw signal.aborted ? signal.reason : error;
+  } finally {
+    body.destroy();
   }
 }
 

@@ -3,8 +3,9 @@
  * any other value as JSON. 5xx and 429 are retried (a Retry-After is honoured), as are network errors;
  * any other answer that is not 2xx fails for good.
  */
+import type { IncomingMessage } from "node:http";
 import { NonRetryableError, RetryAfter } from "../errors.ts";
-import { guardedRequest, type GuardedRequest } from "../guarded-request.ts";
+import { guardedRequest, readBody, type GuardedRequest } from "../guarded-request.ts";
 import { payloadObject, refuseUnknownFields, type Handler } from "../handler.ts";
 import type { NetworkGuard } from "../network-guard.ts";
 
@@ -92,20 +93,15 @@ function retryAfterMs(value: string | undefined): number | null {
 }
 
 async function readText(
-  body: AsyncIterable<Uint8Array> & { destroy(): unknown },
+  body: IncomingMessage,
   signal: AbortSignal,
 ): Promise<{ text: string; truncated: boolean }> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
-  try {
-    for await (const chunk of body) {
-      chunks.push(chunk);
-      bytes += chunk.length;
-      if (bytes > BODY_KEPT_BYTES) break;
-    }
-    signal.throwIfAborted();
-  } finally {
-    body.destroy();
+  for await (const chunk of readBody(body, signal)) {
+    chunks.push(chunk);
+    bytes += chunk.length;
+    if (bytes > BODY_KEPT_BYTES) break;
   }
   const text = Buffer.concat(chunks).subarray(0, BODY_KEPT_BYTES).toString("utf8");
   return { text, truncated: bytes > BODY_KEPT_BYTES };

@@ -6,7 +6,7 @@ import { constants } from "node:fs";
 import { open, readlink, realpath, stat, type FileHandle } from "node:fs/promises";
 import { isAbsolute, resolve, sep } from "node:path";
 import { NonRetryableError } from "../errors.ts";
-import { guardedRequest } from "../guarded-request.ts";
+import { guardedRequest, readBody } from "../guarded-request.ts";
 import { payloadObject, refuseUnknownFields, type Handler } from "../handler.ts";
 import type { NetworkGuard } from "../network-guard.ts";
 import { isTransientStatus, refuseStatus } from "./http.ts";
@@ -47,14 +47,9 @@ async function readUrl(guard: NetworkGuard, url: URL, signal: AbortSignal): Prom
     if (isTransientStatus(status)) throw refuseStatus(status, headers, url, "");
     throw new NonRetryableError(`io: ${url.host} answered ${status}`);
   }
-  try {
-    const hasher = new Hasher();
-    for await (const chunk of body as AsyncIterable<Uint8Array>) hasher.add(chunk);
-    signal.throwIfAborted();
-    return hasher.finish();
-  } finally {
-    body.destroy();
-  }
+  const hasher = new Hasher();
+  for await (const chunk of readBody(body, signal)) hasher.add(chunk);
+  return hasher.finish();
 }
 
 /** A relative path is taken from the first root. */

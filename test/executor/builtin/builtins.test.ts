@@ -251,6 +251,14 @@ describe("io and http on the network", () => {
             return new Response(null, { status: 302, headers: { location: "/loop" } });
           case "/large":
             return new Response("x".repeat(Number(searchParams.get("length"))));
+          case "/drip":
+            return new Response(
+              new ReadableStream({
+                start(controller) {
+                  controller.enqueue("first");
+                },
+              }),
+            );
           case "/hang":
             await Bun.sleep(20_000);
             return new Response("late");
@@ -259,12 +267,10 @@ describe("io and http on the network", () => {
         }
       },
     });
-    // Rebinds: the first look-up of each check answers an allowed address, any further one another.
-    const guard = new NetworkGuard([`good.example:${server.port}`, `other.example`], (host) => {
+    const rules = [`good.example:${server.port}`, "other.example"];
+    const guard = new NetworkGuard(rules, () => {
       lookups += 1;
-      return host === "bad.example"
-        ? Promise.resolve(["127.0.0.1"])
-        : Promise.resolve(["127.0.0.1"]);
+      return Promise.resolve(["127.0.0.1"]);
     });
     http = createHttp(guard);
     io = createIo([], guard);
@@ -375,6 +381,18 @@ describe("io and http on the network", () => {
       expect((await failure(handler, { url: at("/hang") }, controller.signal)).message).toBe(
         "cancelled",
       );
+  });
+
+  test("a body that stops in the middle ends with the time-out, or the abort, too", async () => {
+    const slow = await failure(http, { url: at("/drip"), timeout_ms: 200 });
+    expect(slow.message).toContain("within 200 ms");
+    for (const handler of [http, io]) {
+      const controller = new AbortController();
+      setTimeout(() => controller.abort(new Error("cancelled")), 100);
+      expect((await failure(handler, { url: at("/drip") }, controller.signal)).message).toBe(
+        "cancelled",
+      );
+    }
   });
 
   test("a server that is not there is a failure that may pass", async () => {

@@ -518,6 +518,11 @@ export class TaskMachine implements StateMachine, TaskState {
     return row === null || row.status !== RUNNING ? null : toRunningLease(row);
   }
 
+  claimAnswer(workerId: string, requestId: string): readonly ClaimedTask[] | null {
+    const earlier = this.#claims.find(workerId, requestId);
+    return earlier === null ? null : this.#stillLeased(earlier);
+  }
+
   leadership(): number {
     return this.#store.leadership;
   }

@@ -4,7 +4,7 @@
  */
 import type { NodeId } from "../raft/types.ts";
 import type { Signal } from "./commands.ts";
-import type { Attempt, LeaseRef, LogLine, Settings, Status, Task } from "./types.ts";
+import type { Attempt, ClaimedTask, LeaseRef, LogLine, Settings, Status, Task } from "./types.ts";
 
 /** A lease in force, as a new leader needs it to rebuild its deadlines. Times in epoch ms of log time. */
 export interface RunningLease extends LeaseRef {
@@ -68,6 +68,11 @@ export interface TaskState {
   running(): readonly RunningLease[];
   /** The lease in force on this task; null when it is not running (or unknown). */
   leaseOf(id: string): RunningLease | null;
+  /**
+   * What this request got when it was claimed, less what is not held under the same fence any more (so
+   * possibly nothing). Null: no claim of this request that took anything is remembered.
+   */
+  claimAnswer(workerId: string, requestId: string): readonly ClaimedTask[] | null;
   /** Number of the current leadership (T6): grows with every `takeover`. */
   leadership(): number;
   /**

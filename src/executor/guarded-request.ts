@@ -104,8 +104,8 @@ async function sendOnce(
   request: GuardedRequest,
   ca: string | undefined,
 ): Promise<IncomingMessage> {
-  const addresses = (await guard.check(request.url)).slice(0, ADDRESSES_TRIED);
-  request.signal.throwIfAborted();
+  const checked = await orAborted(guard.check(request.url), request.signal);
+  const addresses = checked.slice(0, ADDRESSES_TRIED);
   for (const [index, address] of addresses.entries()) {
     try {
       return await connect(request, address, ca);
@@ -150,6 +150,19 @@ function connect(
     outgoing.on("error", reject);
     outgoing.end(body ?? undefined);
   });
+}
+
+/** A look-up cannot be aborted; the wait for it can. */
+async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const abort = (): void => reject(signal.reason);
+  signal.addEventListener("abort", abort, { once: true });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
 }
 
 function flat(response: IncomingMessage): Record<string, string> {

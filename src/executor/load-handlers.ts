@@ -11,6 +11,9 @@ export async function loadHandlers(setup: ThreadSetup): Promise<ReadonlyMap<stri
   const { handlers: source } = setup;
   if (source.kind === "builtin") return pick(builtins, source.names ?? [...builtins.keys()]);
 
+  // An echo for every unknown name would swallow what the module does not handle.
+  if (source.builtin.includes("*"))
+    throw new TypeError('the built-in "*" exists only without a handlers module');
   const found = new Map(pick(builtins, source.builtin));
   const exported = await importHandlers(source.path);
   for (const [name, handler] of Object.entries(exported)) {

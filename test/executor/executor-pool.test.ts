@@ -215,6 +215,17 @@ describe("results and errors", () => {
   });
 });
 
+describe("a flood", () => {
+  test("console lines beyond 200 a second are counted and dropped", async () => {
+    const log = memoryLog();
+    const { queue } = await started({ log, concurrency: 1 });
+    await queue.ended(queue.add("floodsConsole"));
+    const lines = log.lines.filter(({ message }) => message.startsWith("line "));
+    expect(lines.length).toBeGreaterThanOrEqual(200);
+    expect(lines.length).toBeLessThan(5_000);
+  });
+});
+
 describe("progress and log lines", () => {
   test("they are gathered into few reports, in order, and nothing is missing at the end", async () => {
     const { queue } = await started();
@@ -373,6 +384,26 @@ describe("Workers that die", () => {
       expect((error as Error).message).toContain(words);
       expect(queue.claims).toEqual([]);
     }
+  });
+
+  test("a Worker that keeps dying idle is started again ever more slowly", async () => {
+    const path = new URL("./fixtures/dies-idle.ts", import.meta.url).pathname;
+    const { queue, pool } = await started({
+      concurrency: 1,
+      handlers: { kind: "module", path, builtin: [] },
+    });
+    await queue.ended(queue.add("ok"));
+    await Bun.sleep(1_200);
+    expect(pool.info().restarts).toBeGreaterThan(0);
+    expect(pool.info().restarts).toBeLessThan(6);
+  });
+
+  test("the built-in star is refused beside a module", async () => {
+    const handlers = { kind: "module", path: FIXTURE, builtin: ["*"] } as const;
+    const error: unknown = await poolOf(new FakeQueue(), { handlers })
+      .start()
+      .catch((reason: unknown) => reason);
+    expect((error as Error).message).toContain('"*" exists only without');
   });
 
   test("an unknown built-in name fails the start and names the known ones", async () => {

@@ -383,6 +383,12 @@ describe("io and http on the network", () => {
       );
   });
 
+  test("a look-up that never ends does not hold the task beyond its time-out", async () => {
+    const stuck = createHttp(new NetworkGuard([], () => new Promise(() => {})));
+    const { kind, message } = await failure(stuck, { url: "http://x.example/", timeout_ms: 50 });
+    expect([kind, message]).toEqual(["retryable", "http: x.example did not answer within 50 ms"]);
+  });
+
   test("a body that stops in the middle ends with the time-out, or the abort, too", async () => {
     const slow = await failure(http, { url: at("/drip"), timeout_ms: 200 });
     expect(slow.message).toContain("within 200 ms");

@@ -1,0 +1,371 @@
+/**
+ * The asked member's side of claims: who waits here, with which leader the wait is registered, and what
+ * becomes of tasks that were claimed for somebody who is gone.
+ *
+ * The leader never answers a claim: this member learns the outcome by applying it. So a wait survives an
+ * election; it is offered to the next leader, and what the last one had proposed counts all the same.
+ */
+import type { NodeId } from "../raft/types.ts";
+import { type Consensus, ConsensusError, type Leadership } from "../replica/consensus.ts";
+import type { Clock, Log, Millis } from "../replica/ports.ts";
+import type { Signal } from "./commands.ts";
+import { Deadlines } from "./deadlines.ts";
+import { claimKey } from "./dispatcher.ts";
+import { OFFERS_PER_CALL, type OfferBody, parseOfferReply } from "./messages.ts";
+import { asQueueError, type Proposer, queueError } from "./proposals.ts";
+import type { TaskState } from "./state.ts";
+import type { Claim, ClaimedTask, Directive } from "./types.ts";
+
+/** Long polls held open by one member. */
+export const CLAIM_WAITERS_MAX = 10_000;
+/** Claims given up whose outcome may still come; those that fall out are left to their leases. */
+const WITHDRAWN_MAX = 10_000;
+const WITHDRAWN_MS: Millis = 60_000;
+/** Directives remembered for a next leader that does not know them. */
+const DIRECTIVES_MAX = 10_000;
+/** Until an offer that the leader did not take is made again. */
+const REOFFER_MS: Millis = 250;
+/** Tries to hand back what nobody waits for any more; after them the leases expire, free of charge too. */
+const RELEASE_TRIES = 5;
+const RELEASE_RETRY_MS: Millis = 500;
+
+export interface ClaimOutcome {
+  readonly tasks: readonly ClaimedTask[];
+  readonly directive: Directive;
+}
+
+interface Waiter {
+  readonly key: string;
+  readonly claim: Claim;
+  readonly since: Millis;
+  readonly deadline: Millis;
+  readonly settle: (outcome: ClaimOutcome) => void;
+  readonly fail: (error: Error) => void;
+  /** Term of the leadership that holds the offer; 0: none. */
+  term: number;
+  offering: boolean;
+}
+
+export interface ClaimWaitersOptions {
+  readonly consensus: Consensus;
+  readonly state: TaskState;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly proposer: Proposer;
+  readonly requestTimeoutMs: Millis;
+}
+
+export class ClaimWaiters {
+  readonly #o: ClaimWaitersOptions;
+  readonly #waiting = new Map<string, Waiter>();
+  readonly #deadlines: Deadlines<Waiter>;
+  /** By key, oldest first. */
+  readonly #withdrawn = new Map<string, Millis>();
+  readonly #directives = new Map<string, Directive>();
+  #term = 0;
+  #leader: NodeId | null = null;
+  #reofferScheduled = false;
+  #refusal: (() => Error) | null = null;
+
+  constructor(options: ClaimWaitersOptions) {
+    this.#o = options;
+    const { clock } = options;
+    this.#deadlines = new Deadlines(
+      clock,
+      () => clock.monotonic(),
+      (late) => this.#late(late),
+    );
+  }
+
+  get size(): number {
+    return this.#waiting.size;
+  }
+
+  /** What a worker was last told to do, so that a leader that does not know can be told. */
+  directive(workerId: string): Directive {
+    return this.#directives.get(workerId) ?? "ok";
+  }
+
+  heardDirective(workerId: string, directive: Directive): void {
+    this.#directives.delete(workerId);
+    if (directive === "ok") return;
+    this.#directives.set(workerId, directive);
+    if (this.#directives.size > DIRECTIVES_MAX) {
+      for (const oldest of this.#directives.keys()) {
+        this.#directives.delete(oldest);
+        break;
+      }
+    }
+  }
+
+  /** @throws QueueError overloaded, no-leader, stopping */
+  wait(claim: Claim, waitMs: Millis, signal: AbortSignal | null): Promise<ClaimOutcome> {
+    const { clock } = this.#o;
+    if (this.#refusal !== null) return Promise.reject(this.#refusal());
+    if (signal?.aborted === true) return Promise.resolve({ tasks: [], directive: "ok" });
+    const key = claimKey(claim.worker_id, claim.request_id);
+    // The same request again: whoever sent it has given the earlier wait up.
+    this.#waiting.get(key)?.settle({ tasks: [], directive: "ok" });
+    if (this.#waiting.size >= CLAIM_WAITERS_MAX) {
+      return Promise.reject(
+        queueError("overloaded", `${CLAIM_WAITERS_MAX} claims wait on this member already`),
+      );
+    }
+    this.#withdrawn.delete(key);
+    const { promise, resolve, reject } = Promise.withResolvers<ClaimOutcome>();
+    const abort = (): void => this.#giveUp(waiter);
+    const remove = (): void => {
+      this.#waiting.delete(key);
+      this.#deadlines.delete(waiter);
+      signal?.removeEventListener("abort", abort);
+    };
+    const since = clock.monotonic();
+    const waiter: Waiter = {
+      key,
+      claim,
+      since,
+      deadline: since + waitMs,
+      settle: (outcome) => {
+        remove();
+        resolve(outcome);
+      },
+      fail: (error) => {
+        remove();
+        reject(error);
+      },
+      term: 0,
+      offering: false,
+    };
+    signal?.addEventListener("abort", abort, { once: true });
+    this.#waiting.set(key, waiter);
+    this.#deadlines.set(waiter, waiter.deadline);
+    this.#offer([waiter]);
+    return promise;
+  }
+
+  applied(signals: readonly Signal[]): void {
+    const claimed = new Map<string, { claim: Claim; tasks: ClaimedTask[] }>();
+    for (const signal of signals) {
+      if (signal.type !== "claimed") continue;
+      const key = claimKey(signal.claim.worker_id, signal.claim.request_id);
+      if (!this.#waiting.has(key) && !this.#withdrawn.has(key)) continue;
+      const known = claimed.get(key);
+      if (known === undefined) claimed.set(key, { claim: signal.claim, tasks: [signal.task] });
+      else known.tasks.push(signal.task);
+    }
+    for (const [key, { claim, tasks }] of claimed) {
+      const waiter = this.#waiting.get(key);
+      if (waiter !== undefined) {
+        waiter.settle({ tasks, directive: this.directive(claim.worker_id) });
+        continue;
+      }
+      this.#withdrawn.delete(key);
+      void this.#release(claim, tasks);
+    }
+  }
+
+  onLeadership({ leader, term }: Leadership): void {
+    this.#leader = leader;
+    this.#term = term;
+    if (leader !== null) this.#offer([...this.#waiting.values()]);
+  }
+
+  /** A snapshot replaced the state without signals: what was claimed meanwhile is asked of the leader. */
+  recheck(): void {
+    for (const waiter of this.#waiting.values()) waiter.term = 0;
+    this.#offer([...this.#waiting.values()]);
+  }
+
+  /** The leader says that this request's outcome is in the state. */
+  known(workerId: string, requestId: string): void {
+    const waiter = this.#waiting.get(claimKey(workerId, requestId));
+    if (waiter !== undefined) void this.#readKnown(waiter);
+  }
+
+  refused(workerId: string, requestId: string, error: Error): void {
+    this.#waiting.get(claimKey(workerId, requestId))?.fail(error);
+  }
+
+  /** The worker shall stop asking: its waits are answered with that. */
+  directed(workerId: string, directive: Directive): void {
+    this.heardDirective(workerId, directive);
+    if (directive === "ok") return;
+    for (const waiter of this.#waiting.values()) {
+      if (waiter.claim.worker_id !== workerId) continue;
+      this.#withdraw(waiter);
+      waiter.settle({ tasks: [], directive });
+    }
+  }
+
+  /** This member takes no more work: local waits end with `terminate`, others may turn to another member. */
+  drain(): void {
+    for (const waiter of this.#waiting.values()) {
+      this.#withdraw(waiter);
+      waiter.settle({ tasks: [], directive: waiter.claim.local === null ? "ok" : "terminate" });
+    }
+  }
+
+  stop(refusal: () => Error): void {
+    this.#refusal = refusal;
+    for (const waiter of this.#waiting.values()) waiter.fail(refusal());
+    this.#deadlines.clear();
+  }
+
+  // ------------------------------------------------------------------ with the leader
+
+  /** Registers waits with the leader, those that are not yet, in pieces. */
+  #offer(waiters: readonly Waiter[]): void {
+    if (this.#leader === null) return;
+    const open = waiters.filter((waiter) => !waiter.offering && waiter.term < this.#term);
+    for (let from = 0; from < open.length; from += OFFERS_PER_CALL)
+      void this.#offerPiece(open.slice(from, from + OFFERS_PER_CALL));
+  }
+
+  async #offerPiece(waiters: readonly Waiter[]): Promise<void> {
+    const { clock, consensus, requestTimeoutMs } = this.#o;
+    const now = clock.monotonic();
+    const body: OfferBody = {
+      offers: waiters.map(({ claim, deadline }) => ({
+        claim,
+        ttl_ms: Math.max(0, Math.ceil(deadline - now)),
+        directive: this.directive(claim.worker_id),
+      })),
+    };
+    for (const waiter of waiters) waiter.offering = true;
+    try {
+      const reply = parseOfferReply(
+        await consensus.call("claim.offer", body, requestTimeoutMs),
+        waiters.length,
+      );
+      for (const [index, waiter] of waiters.entries()) {
+        const answer = reply.answers[index];
+        waiter.offering = false;
+        if (answer === undefined || this.#waiting.get(waiter.key) !== waiter) continue;
+        waiter.term = reply.term;
+        this.heardDirective(waiter.claim.worker_id, answer.directive);
+        if (answer.directive !== "ok" && answer.state !== "known") {
+          this.#withdraw(waiter);
+          waiter.settle({ tasks: [], directive: answer.directive });
+          continue;
+        }
+        switch (answer.state) {
+          case "parked":
+            break;
+          case "known":
+            void this.#readKnown(waiter);
+            break;
+          case "full":
+            waiter.fail(
+              queueError("overloaded", "the leader holds too many waiting claims already"),
+            );
+            break;
+        }
+      }
+      // A leader may have gone between its answer and now.
+      this.#offer(waiters.filter((waiter) => this.#waiting.get(waiter.key) === waiter));
+    } catch (error) {
+      this.#offerFailed(waiters, error);
+    }
+  }
+
+  #offerFailed(waiters: readonly Waiter[], error: unknown): void {
+    const { clock, requestTimeoutMs } = this.#o;
+    const now = clock.monotonic();
+    const stopping = error instanceof ConsensusError && error.reason === "stopping";
+    let left = false;
+    for (const waiter of waiters) {
+      waiter.offering = false;
+      if (this.#waiting.get(waiter.key) !== waiter) continue;
+      const neverTaken = waiter.term === 0 && now - waiter.since >= requestTimeoutMs;
+      if (stopping || neverTaken || !(error instanceof ConsensusError))
+        waiter.fail(asQueueError(error));
+      else left = true;
+    }
+    if (!left || this.#reofferScheduled) return;
+    this.#reofferScheduled = true;
+    clock.after(REOFFER_MS, () => {
+      this.#reofferScheduled = false;
+      this.#offer([...this.#waiting.values()]);
+    });
+  }
+
+  /** The outcome of an earlier claim of this request: read once this member has applied all of it. */
+  async #readKnown(waiter: Waiter): Promise<void> {
+    const { worker_id, request_id } = waiter.claim;
+    try {
+      await this.#o.consensus.linearize(this.#o.requestTimeoutMs);
+      if (this.#waiting.get(waiter.key) !== waiter) return;
+      const tasks = this.#o.state.claimAnswer(worker_id, request_id) ?? [];
+      waiter.settle({ tasks, directive: this.directive(worker_id) });
+    } catch (error) {
+      if (this.#waiting.get(waiter.key) === waiter) waiter.fail(asQueueError(error));
+    }
+  }
+
+  // ------------------------------------------------------------------ giving up
+
+  #late(late: readonly Waiter[]): void {
+    for (const waiter of late) {
+      // Never with a leader: an empty answer would say that there is nothing to do.
+      if (
+        waiter.term === 0 &&
+        this.#o.clock.monotonic() - waiter.since >= this.#o.requestTimeoutMs
+      ) {
+        waiter.fail(queueError("no-leader", "no leader took the claim within the time limit"));
+        continue;
+      }
+      this.#withdraw(waiter);
+      waiter.settle({ tasks: [], directive: this.directive(waiter.claim.worker_id) });
+    }
+  }
+
+  #giveUp(waiter: Waiter): void {
+    this.#withdraw(waiter);
+    waiter.settle({ tasks: [], directive: "ok" });
+  }
+
+  /** Tells the leader, and remembers to hand back what the claim may get all the same. */
+  #withdraw({ key, claim: { worker_id, request_id } }: Waiter): void {
+    const { clock, consensus } = this.#o;
+    if (this.#leader !== null)
+      consensus.notify(this.#leader, "claim.withdraw", { worker_id, request_id });
+    const now = clock.monotonic();
+    for (const [other, until] of this.#withdrawn) {
+      if (until > now && this.#withdrawn.size < WITHDRAWN_MAX) break;
+      this.#withdrawn.delete(other);
+    }
+    this.#withdrawn.delete(key);
+    this.#withdrawn.set(key, now + WITHDRAWN_MS);
+  }
+
+  async #release(claim: Claim, tasks: readonly ClaimedTask[]): Promise<void> {
+    const { clock, log, proposer } = this.#o;
+    const items = tasks.map(({ id, lease: { attempt, fence } }) => ({
+      task_id: id,
+      attempt,
+      fence,
+      end: { kind: "release" } as const,
+    }));
+    const { worker_id, principal } = claim;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        await proposer.propose({ type: "end", worker_id, principal, items }, "ended", {
+          weight: items.length,
+        });
+        return;
+      } catch (error) {
+        if (this.#refusal !== null || attempt >= RELEASE_TRIES) {
+          log.warn("tasks claimed for nobody could not be handed back; their leases will expire", {
+            worker: worker_id,
+            tasks: items.length,
+            error: String(error),
+          });
+          return;
+        }
+        await new Promise<void>((resolve) => {
+          clock.after(RELEASE_RETRY_MS, resolve);
+        });
+      }
+    }
+  }
+}

@@ -1,0 +1,99 @@
+/** The cluster as people see it, out of what consensus says of itself. */
+import type { ConsensusStatus } from "../replica/consensus.ts";
+import type { Millis } from "../replica/ports.ts";
+import type { Health } from "./service.ts";
+import type { ClusterMemberView, ClusterView } from "./types.ts";
+
+/** Entries that a ready member may be behind what it knows to be committed. */
+const LAG_MAX = 1_000;
+
+/** Every member as `status` shows it; only a leader's own status knows how far the others are. */
+export function memberViews(
+  status: ConsensusStatus,
+  contactTimeoutMs: Millis,
+): ClusterMemberView[] {
+  const { configuration, leader } = status;
+  const voters = new Set<string>([...configuration.voters, ...configuration.outgoing]);
+  const leads = status.role === "leader";
+  const peers = new Map<string, ConsensusStatus["peers"][number]>(
+    status.peers.map((peer) => [peer.id, peer]),
+  );
+  return Object.keys(configuration.members)
+    .sort()
+    .map((id) => {
+      const url = configuration.members[id]?.url ?? "";
+      const voter = voters.has(id);
+      const role = id === leader ? "leader" : voter ? "follower" : "learner";
+      if (id === status.id) {
+        return {
+          id: status.id,
+          url,
+          role,
+          voter,
+          match_index: status.lastIndex,
+          lag: leads ? 0 : Math.max(0, status.commit - status.applied),
+          reachable: true,
+          last_contact_ms: 0,
+        };
+      }
+      const peer = peers.get(id);
+      const contactMs = peer?.lastContactMs ?? null;
+      return {
+        id: peer?.id ?? (id as ClusterMemberView["id"]),
+        url,
+        role,
+        voter,
+        match_index: leads && peer !== undefined ? peer.match : null,
+        lag: leads && peer !== undefined ? Math.max(0, status.lastIndex - peer.match) : null,
+        reachable: peer?.connected === true && contactMs !== null && contactMs <= contactTimeoutMs,
+        last_contact_ms: contactMs === null ? null : Math.round(contactMs),
+      };
+    });
+}
+
+export function clusterView(
+  status: ConsensusStatus,
+  members: readonly ClusterMemberView[],
+): ClusterView {
+  return {
+    cluster_id: status.clusterId,
+    node_id: status.id,
+    role: status.role === "follower" && isLearner(status) ? "learner" : status.role,
+    term: status.term,
+    leader_id: status.leader,
+    commit_index: status.commit,
+    applied_index: status.applied,
+    members,
+  };
+}
+
+function isLearner({ id, configuration }: ConsensusStatus): boolean {
+  return configuration.learners.includes(id);
+}
+
+/** `diskFault`: a sentence when this member's disk does not work. */
+export function healthOf(
+  status: ConsensusStatus,
+  contactTimeoutMs: Millis,
+  diskFault: string | null,
+  draining: boolean,
+): Health {
+  const unhealthy = (reason: string): Health => ({ status: "unhealthy", ready: false, reason });
+  if (diskFault !== null) return unhealthy(diskFault);
+  if (status.waiting !== null) return unhealthy(status.waiting);
+  if (status.leader === null) return unhealthy("no leader is known");
+  if (status.contactMs === null || status.contactMs > contactTimeoutMs) {
+    return unhealthy(
+      status.role === "leader"
+        ? "this leader has no contact with a majority"
+        : `no contact with the leader ${status.leader}`,
+    );
+  }
+  const lag = status.commit - status.applied;
+  const notReady = draining
+    ? "this member is draining"
+    : lag >= LAG_MAX
+      ? `this member is ${lag} entries behind`
+      : null;
+  return { status: "healthy", ready: notReady === null, notReady };
+}

@@ -1,0 +1,455 @@
+/**
+ * The leader's side of claims (T4, T5): workers that wait are parked here as offers, and a `claim` command
+ * is proposed for one as soon as there is a task for it: in the very entry that carries a submit, or at
+ * once when an offer or a ready task turns up. Nothing is asked again and again.
+ *
+ * An offer is a wish, not a promise: apply decides what a claim gets. The counting here only keeps the log
+ * free of claims that would get nothing. A claim that was proposed twice takes one set, because the
+ * machine knows (worker, request).
+ */
+import type { NodeId } from "../raft/types.ts";
+import type { SealedRequest } from "../replica/consensus.ts";
+import type { Clock, Log, Millis, Timer } from "../replica/ports.ts";
+import type { Answer, Signal } from "./commands.ts";
+import type { OfferState } from "./messages.ts";
+import type { TaskState } from "./state.ts";
+import type { Claim } from "./types.ts";
+
+/** Offers parked at one leader; 10,000 waits of each of five members. */
+export const OFFERS_MAX = 50_000;
+/** Claims proposed and not answered; a quarter of what a member may have unanswered in all. */
+export const CLAIMS_IN_FLIGHT_MAX = 1_024;
+/** Tasks that the claims added to one entry may take together: half of an entry's budget of rows (T3). */
+const SEAL_TASKS_MAX = 1_000;
+/** After a claim could not be proposed (a busy or faltering leader). */
+const RETRY_MS: Millis = 100;
+
+/** What a submit says of itself, for `onSeal`. */
+export interface ReadyHint {
+  /** Tasks that will be ready once the entry is applied: queue, name, count. */
+  readonly ready: readonly (readonly [queue: string, name: string, count: number])[];
+}
+
+export const claimKey = (workerId: string, requestId: string): string =>
+  `${workerId}\u0000${requestId}`;
+
+type Counts = Map<string, Map<string, number>>;
+type ReadyCounts = ReadonlyMap<string, ReadonlyMap<string, number>>;
+
+interface Offer {
+  readonly key: string;
+  readonly claim: Claim;
+  shape: Shape;
+  /** Grows: who came first is served first. */
+  readonly order: number;
+  owner: NodeId;
+  expiresAt: Millis;
+  /** Ready tasks that were counted as its own when it was proposed; null: not proposed. */
+  reserved: (readonly [string, string, number])[] | null;
+}
+
+/** Offers that ask for the same tasks, first come first. */
+interface Shape {
+  readonly key: string;
+  readonly queues: ReadonlySet<string> | null;
+  readonly names: ReadonlySet<string> | null;
+  readonly star: boolean;
+  /** By order; those under way are elsewhere. */
+  readonly waiting: Map<string, Offer>;
+  /** Came back with nothing: before `waiting`, ascending by order. */
+  returned: Offer[];
+  /** Change count at which a claim of this shape got nothing: not proposed again before something changed. */
+  emptyAt: number;
+}
+
+/** How the dispatcher speaks to the members that own the waits. */
+export interface OwnerPort {
+  /** The claim is settled in the state: read it there. */
+  known(owner: NodeId, claim: Claim): void;
+  refused(owner: NodeId, claim: Claim, code: string, detail: string): void;
+}
+
+export interface DispatcherOptions {
+  readonly state: TaskState;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly propose: (text: string, weight: number) => Promise<unknown>;
+  readonly owners: OwnerPort;
+}
+
+export class Dispatcher {
+  readonly #o: DispatcherOptions;
+  readonly #offers = new Map<string, Offer>();
+  readonly #shapes = new Map<string, Shape>();
+  readonly #reserved: Counts = new Map();
+  #inFlight = 0;
+  #nextOrder = 1;
+  /** Counts what may make a claim succeed that got nothing before. */
+  #changes = 1;
+  /** Grows with every start and stop: answers of an earlier leadership are ignored. */
+  #generation = 0;
+  #active = false;
+  #matchScheduled = false;
+  #retry: Timer | null = null;
+
+  constructor(options: DispatcherOptions) {
+    this.#o = options;
+  }
+
+  get size(): number {
+    return this.#offers.size;
+  }
+
+  start(): void {
+    this.stop();
+    this.#active = true;
+  }
+
+  /** Forgets everything: the owners offer again to the next leader. */
+  stop(): void {
+    this.#generation += 1;
+    this.#active = false;
+    this.#offers.clear();
+    this.#shapes.clear();
+    this.#reserved.clear();
+    this.#inFlight = 0;
+    this.#retry?.cancel();
+    this.#retry = null;
+  }
+
+  /** Parks a claim for `ttlMs`, or says that its outcome is in the state already. A repeat replaces it. */
+  offer(claim: Claim, owner: NodeId, ttlMs: Millis): OfferState {
+    const key = claimKey(claim.worker_id, claim.request_id);
+    const expiresAt = this.#o.clock.monotonic() + ttlMs;
+    const parked = this.#offers.get(key);
+    if (parked !== undefined) {
+      parked.owner = owner;
+      parked.expiresAt = expiresAt;
+      return "parked";
+    }
+    if (this.#o.state.claimAnswer(claim.worker_id, claim.request_id) !== null) return "known";
+    if (this.#offers.size >= OFFERS_MAX && !this.#sweep()) return "full";
+    const shape = this.#shapeOf(claim);
+    const offer: Offer = {
+      key,
+      claim,
+      shape,
+      order: this.#nextOrder++,
+      owner,
+      expiresAt,
+      reserved: null,
+    };
+    this.#offers.set(key, offer);
+    // A name that nobody named before is put on record at once, so that "*" leaves it alone from now on.
+    const named = this.#o.state.namedNames();
+    if (claim.names?.some((name) => !named.has(name)) === true) {
+      this.#launch(offer, [], this.#submit);
+      return "parked";
+    }
+    shape.waiting.set(key, offer);
+    this.#match(null, this.#submit);
+    return "parked";
+  }
+
+  withdraw(workerId: string, requestId: string): void {
+    const offer = this.#offers.get(claimKey(workerId, requestId));
+    if (offer !== undefined) this.#remove(offer);
+  }
+
+  withdrawWorker(workerId: string): void {
+    for (const offer of this.#offers.values())
+      if (offer.claim.worker_id === workerId) this.#remove(offer);
+  }
+
+  /** Adds claims to the entry that is about to be sealed (T5). */
+  seal(batch: readonly SealedRequest[], add: (text: string) => Promise<unknown>): void {
+    if (!this.#active || this.#offers.size === 0) return;
+    const hints: Counts = new Map();
+    for (const { hint } of batch) {
+      for (const [queue, name, count] of readyOf(hint)) bump(hints, queue, name, count);
+    }
+    if (hints.size > 0) this.#changes += 1;
+    this.#match(hints, add);
+  }
+
+  applied(signals: readonly Signal[]): void {
+    if (!this.#active) return;
+    let ready = false;
+    for (const signal of signals) {
+      if (signal.type === "ready") {
+        ready = true;
+      } else if (signal.type === "claimed") {
+        const { worker_id, request_id } = signal.claim;
+        const offer = this.#offers.get(claimKey(worker_id, request_id));
+        if (offer !== undefined) this.#remove(offer);
+      }
+    }
+    if (!ready) return;
+    this.#changes += 1;
+    this.#scheduleMatch();
+  }
+
+  // ------------------------------------------------------------------ matching
+
+  readonly #submit = (text: string, weight: number): Promise<unknown> =>
+    this.#o.propose(text, weight);
+
+  #scheduleMatch(): void {
+    if (this.#matchScheduled || this.#offers.size === 0) return;
+    this.#matchScheduled = true;
+    this.#o.clock.soon(() => {
+      this.#matchScheduled = false;
+      if (this.#active) this.#match(null, this.#submit);
+    });
+  }
+
+  /**
+   * Proposes claims while somebody waits for a task that is not counted as another's. Explicit names go
+   * first; "*" then takes what nobody ever named. `hints`: ready once the entry under way is applied.
+   */
+  #match(hints: Counts | null, propose: (text: string, weight: number) => Promise<unknown>): void {
+    const ready = this.#o.state.ready();
+    if (ready.size === 0 && (hints === null || hints.size === 0)) return;
+    let room = SEAL_TASKS_MAX;
+    for (const pass of ["explicit", "star"] as const) {
+      for (;;) {
+        const candidates = this.#candidates(pass);
+        const found = this.#first(candidates, pass, ready, hints);
+        if (found === null) break;
+        if (room <= 0 || this.#inFlight >= CLAIMS_IN_FLIGHT_MAX) {
+          // Answers of those under way start the next round; what is bounded by room goes on next turn.
+          if (room <= 0) this.#scheduleMatch();
+          return;
+        }
+        room -= found.count;
+        this.#take(found.offer);
+        this.#launch(found.offer, found.reserved, propose);
+      }
+    }
+  }
+
+  /** Shapes with somebody waiting, whoever waits longest first. */
+  #candidates(pass: "explicit" | "star"): Shape[] {
+    const shapes: { shape: Shape; order: number }[] = [];
+    for (const shape of this.#shapes.values()) {
+      if (shape.emptyAt === this.#changes) continue;
+      if (pass === "star" && !(shape.star && shape.names !== null)) continue;
+      const head = this.#head(shape);
+      if (head !== null) shapes.push({ shape, order: head.order });
+    }
+    return shapes.toSorted((a, b) => a.order - b.order).map(({ shape }) => shape);
+  }
+
+  #first(
+    shapes: readonly Shape[],
+    pass: "explicit" | "star",
+    ready: ReadyCounts,
+    hints: Counts | null,
+  ): { offer: Offer; reserved: (readonly [string, string, number])[]; count: number } | null {
+    for (const shape of shapes) {
+      const offer = this.#head(shape);
+      if (offer === null) continue;
+      const reserved: (readonly [string, string, number])[] = [];
+      let left = offer.claim.max;
+      for (const [queue, name, count] of hints === null ? [] : this.#pairs(shape, pass, hints)) {
+        if (left <= 0) break;
+        const taken = Math.min(left, count);
+        if (hints !== null) bump(hints, queue, name, -taken);
+        left -= taken;
+      }
+      for (const [queue, name, count] of this.#pairs(shape, pass, ready)) {
+        if (left <= 0) break;
+        const free = count - (this.#reserved.get(queue)?.get(name) ?? 0);
+        const taken = Math.min(left, Math.max(0, free));
+        if (taken > 0) reserved.push([queue, name, taken]);
+        left -= taken;
+      }
+      const count = offer.claim.max - left;
+      if (count > 0) return { offer, reserved, count };
+    }
+    return null;
+  }
+
+  /** Queue, name and count of what this shape may take in this pass. */
+  *#pairs(
+    shape: Shape,
+    pass: "explicit" | "star",
+    source: ReadyCounts,
+  ): Generator<readonly [string, string, number]> {
+    for (const queue of shape.queues ?? source.keys()) {
+      const counts = source.get(queue);
+      if (counts === undefined) continue;
+      const byName = pass === "explicit" && shape.names !== null;
+      if (byName && shape.names.size <= counts.size) {
+        for (const name of shape.names) {
+          const count = counts.get(name);
+          if (count !== undefined) yield [queue, name, count];
+        }
+        continue;
+      }
+      for (const [name, count] of counts) {
+        if (byName ? shape.names.has(name) : pass === "explicit" || this.#isStray(name))
+          yield [queue, name, count];
+      }
+    }
+  }
+
+  #isStray(name: string): boolean {
+    return !this.#o.state.namedNames().has(name);
+  }
+
+  // ------------------------------------------------------------------ claims under way
+
+  #launch(
+    offer: Offer,
+    reserved: (readonly [string, string, number])[],
+    propose: (text: string, weight: number) => Promise<unknown>,
+  ): void {
+    offer.reserved = reserved;
+    for (const [queue, name, count] of reserved) bump(this.#reserved, queue, name, count);
+    this.#inFlight += 1;
+    const generation = this.#generation;
+    // Expected to take something: if it gets nothing, the like of it need not be proposed again so soon.
+    const expectedAt = reserved.length > 0 ? this.#changes : 0;
+    const text = JSON.stringify({ type: "claim", ...offer.claim });
+    const weight = Math.max(
+      1,
+      reserved.reduce((sum, [, , count]) => sum + count, 0),
+    );
+    propose(text, weight).then(
+      (answer) => {
+        if (generation === this.#generation) this.#answered(offer, answer as Answer, expectedAt);
+      },
+      (error: unknown) => {
+        if (generation === this.#generation) this.#failed(offer, error);
+      },
+    );
+  }
+
+  #answered(offer: Offer, answer: Answer, expectedAt: number): void {
+    this.#inFlight -= 1;
+    this.#unreserve(offer);
+    // Usually gone by now: applying the claim removed it.
+    if (this.#offers.get(offer.key) === offer) {
+      const { claim, owner } = offer;
+      if (!answer.ok) {
+        this.#remove(offer);
+        this.#o.owners.refused(owner, claim, answer.code, answer.detail ?? answer.code);
+      } else if (this.#o.state.claimAnswer(claim.worker_id, claim.request_id) !== null) {
+        this.#remove(offer);
+        this.#o.owners.known(owner, claim);
+      } else {
+        this.#return(offer);
+        offer.shape.emptyAt = Math.max(offer.shape.emptyAt, expectedAt);
+      }
+    }
+    this.#scheduleMatch();
+  }
+
+  #failed(offer: Offer, error: unknown): void {
+    this.#inFlight -= 1;
+    this.#unreserve(offer);
+    // It may still happen: the offer stays, and a second claim of the same request takes nothing more.
+    if (this.#offers.get(offer.key) === offer) this.#return(offer);
+    this.#o.log.debug("a claim could not be proposed", { error: String(error) });
+    this.#retry ??= this.#o.clock.after(RETRY_MS, () => {
+      this.#retry = null;
+      this.#scheduleMatch();
+    });
+  }
+
+  #unreserve(offer: Offer): void {
+    for (const [queue, name, count] of offer.reserved ?? [])
+      bump(this.#reserved, queue, name, -count);
+    offer.reserved = null;
+  }
+
+  // ------------------------------------------------------------------ the parked ones
+
+  #shapeOf(claim: Claim): Shape {
+    const key = JSON.stringify([claim.queues, claim.names, claim.star]);
+    let shape = this.#shapes.get(key);
+    if (shape === undefined) {
+      shape = {
+        key,
+        queues: claim.queues === null ? null : new Set(claim.queues),
+        names: claim.names === null ? null : new Set(claim.names),
+        star: claim.star,
+        waiting: new Map(),
+        returned: [],
+        emptyAt: 0,
+      };
+      this.#shapes.set(key, shape);
+    }
+    return shape;
+  }
+
+  /** Who waits longest in this shape; those whose time is up go. */
+  #head(shape: Shape): Offer | null {
+    const now = this.#o.clock.monotonic();
+    for (;;) {
+      const offer = shape.returned[0] ?? firstOf(shape.waiting);
+      if (offer === null || offer.expiresAt > now) return offer;
+      this.#remove(offer);
+    }
+  }
+
+  #take(offer: Offer): void {
+    const { shape } = offer;
+    if (shape.waiting.delete(offer.key)) return;
+    shape.returned = shape.returned.filter((other) => other !== offer);
+  }
+
+  #return(offer: Offer): void {
+    const shape = this.#shapes.get(offer.shape.key) ?? offer.shape;
+    offer.shape = shape;
+    this.#shapes.set(shape.key, shape);
+    const at = shape.returned.findIndex((other) => other.order > offer.order);
+    shape.returned.splice(at === -1 ? shape.returned.length : at, 0, offer);
+  }
+
+  #remove(offer: Offer): void {
+    this.#offers.delete(offer.key);
+    this.#take(offer);
+    // One under way keeps its shape alive by itself.
+    const { shape } = offer;
+    if (shape.waiting.size === 0 && shape.returned.length === 0) this.#shapes.delete(shape.key);
+    this.#unreserve(offer);
+  }
+
+  /** Drops those whose time is up. True: there is room again. */
+  #sweep(): boolean {
+    const now = this.#o.clock.monotonic();
+    for (const offer of this.#offers.values()) if (offer.expiresAt <= now) this.#remove(offer);
+    return this.#offers.size < OFFERS_MAX;
+  }
+}
+
+function firstOf(offers: ReadonlyMap<string, Offer>): Offer | null {
+  for (const offer of offers.values()) return offer;
+  return null;
+}
+
+/** The hint of another member's submit, checked; anything else is no hint. */
+function readyOf(hint: unknown): (readonly [string, string, number])[] {
+  if (typeof hint !== "object" || hint === null || !("ready" in hint)) return [];
+  const { ready } = hint;
+  if (!Array.isArray(ready)) return [];
+  const found: (readonly [string, string, number])[] = [];
+  for (const item of ready as readonly unknown[]) {
+    if (!Array.isArray(item)) continue;
+    const [queue, name, count] = item as readonly unknown[];
+    if (typeof queue !== "string" || typeof name !== "string") continue;
+    if (typeof count === "number" && count > 0) found.push([queue, name, count]);
+  }
+  return found;
+}
+
+function bump(counts: Counts, queue: string, name: string, by: number): void {
+  let names = counts.get(queue);
+  if (names === undefined) counts.set(queue, (names = new Map<string, number>()));
+  const count = (names.get(name) ?? 0) + by;
+  if (count > 0) names.set(name, count);
+  else names.delete(name);
+  if (names.size === 0) counts.delete(queue);
+}

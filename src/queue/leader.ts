@@ -1,0 +1,181 @@
+/**
+ * The leader's side of the queue: claims, leases, workers, maintenance. Every member has one and serves
+ * the calls; it works only while its member leads and its state is current, and forgets everything
+ * when that ends.
+ */
+import type { NodeId } from "../raft/types.ts";
+import { type Consensus, ConsensusError, type Leadership } from "../replica/consensus.ts";
+import type { Clock, Log, Millis } from "../replica/ports.ts";
+import { memberViews } from "./cluster-view.ts";
+import type { Command, Signal } from "./commands.ts";
+import { Dispatcher } from "./dispatcher.ts";
+import { LeaseTable } from "./leases.ts";
+import { Maintenance } from "./maintenance.ts";
+import {
+  type ClaimRef,
+  type DirectiveBody,
+  type HeartbeatReply,
+  type OfferReply,
+  type RefusedBody,
+  parseClaimRef,
+  parseDirectiveBody,
+  parseHeartbeat,
+  parseOffers,
+} from "./messages.ts";
+import type { Proposer } from "./proposals.ts";
+import type { WorkerView } from "./service.ts";
+import type { TaskState } from "./state.ts";
+import type { ClusterMemberView } from "./types.ts";
+import { WorkerTable } from "./worker-table.ts";
+
+export interface LeaderSideOptions {
+  readonly consensus: Consensus;
+  readonly state: TaskState;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly proposer: Proposer;
+  readonly requestTimeoutMs: Millis;
+  readonly contactTimeoutMs: Millis;
+}
+
+export class LeaderSide {
+  readonly #o: LeaderSideOptions;
+  readonly #dispatcher: Dispatcher;
+  readonly #leases: LeaseTable;
+  readonly #maintenance: Maintenance;
+  readonly #workers: WorkerTable;
+  /** Members that have claims parked here: told when a worker shall stop asking. */
+  readonly #owners = new Set<NodeId>();
+  /** Term in which it works, or null. */
+  #term: number | null = null;
+
+  constructor(options: LeaderSideOptions) {
+    this.#o = options;
+    const { clock, consensus, log, proposer, requestTimeoutMs, state } = options;
+    const logNow = (): Millis => consensus.logNow();
+    this.#workers = new WorkerTable(clock);
+    this.#dispatcher = new Dispatcher({
+      state,
+      clock,
+      log,
+      propose: (text, weight) => consensus.submit(text, { timeoutMs: requestTimeoutMs, weight }),
+      owners: {
+        known: (owner, { worker_id, request_id }) =>
+          consensus.notify(owner, "claim.known", { worker_id, request_id } satisfies ClaimRef),
+        refused: (owner, { worker_id, request_id }, code, detail) => {
+          const body: RefusedBody = { worker_id, request_id, code, detail };
+          consensus.notify(owner, "claim.refused", body);
+        },
+      },
+    });
+    const done = async (command: Command, weight: number): Promise<{ readonly more: boolean }> =>
+      (await proposer.propose(command, "done", { weight })).value;
+    this.#leases = new LeaseTable({ state, clock, log, logNow, propose: done });
+    this.#maintenance = new Maintenance({ state, clock, log, logNow, propose: done });
+
+    consensus.serve("claim.offer", (body, from) => this.#offered(body, from));
+    consensus.serve("claim.withdraw", async (body) => {
+      const { worker_id, request_id } = parseClaimRef(body);
+      this.#dispatcher.withdraw(worker_id, request_id);
+      return null;
+    });
+    consensus.serve("lease.heartbeat", (body) => this.#heartbeat(body));
+    consensus.serve("worker.list", () => this.#listWorkers());
+    consensus.serve("worker.direct", (body) => this.#direct(body));
+    consensus.serve("cluster.members", () => this.#members());
+    consensus.onSeal((batch, add) => this.#dispatcher.seal(batch, add));
+  }
+
+  /** Claims parked, leases held; for metrics. */
+  counts(): { readonly offers: number; readonly leases: number } {
+    return { offers: this.#dispatcher.size, leases: this.#leases.size };
+  }
+
+  onLeadership({ role, term, active }: Leadership): void {
+    const works = role === "leader" && active;
+    if (works && this.#term === term) return;
+    if (this.#term !== null) this.stop();
+    if (!works) return;
+    this.#term = term;
+    this.#leases.start(term);
+    this.#dispatcher.start();
+    this.#maintenance.start(term);
+  }
+
+  applied(signals: readonly Signal[], now: Millis): void {
+    if (this.#term === null) return;
+    this.#leases.applied(signals, now);
+    this.#dispatcher.applied(signals);
+    this.#maintenance.look();
+  }
+
+  /** A snapshot replaced the state: deadlines are built anew. Only ever on a member that does not lead. */
+  stop(): void {
+    this.#term = null;
+    this.#leases.stop();
+    this.#dispatcher.stop();
+    this.#maintenance.stop();
+    this.#workers.clear();
+    this.#owners.clear();
+  }
+
+  #leading(): number {
+    if (this.#term === null) throw new ConsensusError("not-leader", "this member does not lead");
+    return this.#term;
+  }
+
+  async #offered(body: unknown, from: NodeId): Promise<OfferReply> {
+    const term = this.#leading();
+    const { offers } = parseOffers(body);
+    this.#owners.add(from);
+    const answers = offers.map(({ claim, ttl_ms, directive: told }) => {
+      const directive = this.#workers.claimed(claim, told);
+      if (directive !== "ok") {
+        const known = this.#o.state.claimAnswer(claim.worker_id, claim.request_id) !== null;
+        return { state: known ? ("known" as const) : ("parked" as const), directive };
+      }
+      return { state: this.#dispatcher.offer(claim, from, ttl_ms), directive };
+    });
+    return { term, answers };
+  }
+
+  /**
+   * A deposed leader must never say `ok` (T6): the read index comes from a quorum round that begins now, and
+   * waiting for it to be applied makes sure that the claim of a lease is known here even if another
+   * member applied it first.
+   */
+  async #heartbeat(body: unknown): Promise<HeartbeatReply> {
+    const term = this.#leading();
+    const arrivedAt = this.#o.clock.monotonic();
+    const { worker_id, principal, leases, info, directive: told } = parseHeartbeat(body);
+    await this.#o.consensus.linearize(this.#o.requestTimeoutMs);
+    if (this.#term !== term) throw new ConsensusError("not-leader", "this member does not lead");
+    const verdicts = this.#leases.heartbeat(worker_id, principal, leases, arrivedAt);
+    const directive = this.#workers.beat(worker_id, principal, info, told);
+    return { verdicts, directive };
+  }
+
+  async #listWorkers(): Promise<readonly WorkerView[]> {
+    this.#leading();
+    return this.#workers.views(this.#o.state.running());
+  }
+
+  async #direct(body: unknown): Promise<boolean> {
+    this.#leading();
+    const { worker_id, directive } = parseDirectiveBody(body);
+    if (!this.#workers.has(worker_id)) return false;
+    this.#workers.direct(worker_id, directive);
+    if (directive === "ok") return true;
+    this.#dispatcher.withdrawWorker(worker_id);
+    const told: DirectiveBody = { worker_id, directive };
+    for (const owner of this.#owners) this.#o.consensus.notify(owner, "claim.directive", told);
+    return true;
+  }
+
+  async #members(): Promise<readonly ClusterMemberView[]> {
+    const status = this.#o.consensus.status();
+    if (status.role !== "leader")
+      throw new ConsensusError("not-leader", "this member does not lead");
+    return memberViews(status, this.#o.contactTimeoutMs);
+  }
+}

@@ -1,0 +1,311 @@
+/**
+ * The leader's table of leases (T6): when each was last heard of, on the leader's monotonic clock, and
+ * when its attempt times out, in log time. Heartbeats change this table and nothing else; only the first
+ * one of a lease in a leadership, an expiry and a time-out become commands.
+ *
+ * The table may be wrong without harm: apply checks status, attempt, fence and term again.
+ */
+import type { Clock, Log, Millis, Timer } from "../replica/ports.ts";
+import type { Command, Signal } from "./commands.ts";
+import { Deadlines } from "./deadlines.ts";
+import type { RunningLease, TaskState } from "./state.ts";
+import type { LeaseRef, LeaseVerdict } from "./types.ts";
+
+/** A lease expires when it was not heard of for this many periods; its worker stops itself after one. */
+export const EXPIRY_PERIODS = 1.2;
+/** Leases in one command: each touches a few rows (T3). */
+export const LEASES_PER_COMMAND = 400;
+/** How often the leader looks whether it was away itself; only while there are leases. */
+const WATCH_MS: Millis = 500;
+/** Later than this on top: the process did not run, and nobody's heartbeat could be heard. */
+const AWAY_MS: Millis = 500;
+/** Until a command about a lease is proposed again that did not get through. */
+const AGAIN_MS: Millis = 1_000;
+
+interface Lease {
+  readonly id: string;
+  readonly attempt: number;
+  readonly fence: number;
+  readonly timeoutAt: Millis | null;
+  heardAt: Millis;
+  confirm: "unheard" | "proposed" | "confirmed";
+}
+
+export interface LeaseTableOptions {
+  readonly state: TaskState;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Log time of this leader. */
+  readonly logNow: () => Millis;
+  readonly propose: (command: Command, weight: number) => Promise<unknown>;
+}
+
+export class LeaseTable {
+  readonly #o: LeaseTableOptions;
+  readonly #leases = new Map<string, Lease>();
+  readonly #expiries: Deadlines<string>;
+  readonly #timeouts: Deadlines<string>;
+  #confirming: LeaseRef[] = [];
+  #term: number | null = null;
+  #watch: Timer | null = null;
+  #watchAt: Millis = 0;
+  /** When to look next for leases that no leadership heard of; monotonic. */
+  #unconfirmedAt: Millis = 0;
+
+  constructor(options: LeaseTableOptions) {
+    this.#o = options;
+    const { clock, logNow } = options;
+    this.#expiries = new Deadlines(
+      clock,
+      () => clock.monotonic(),
+      (ids) => this.#expired(ids),
+    );
+    this.#timeouts = new Deadlines(clock, logNow, (ids) => this.#timedOut(ids));
+  }
+
+  get size(): number {
+    return this.#leases.size;
+  }
+
+  /** A leadership begins: every lease gets a full period from now. */
+  start(term: number): void {
+    this.stop();
+    this.#term = term;
+    for (const lease of this.#o.state.running()) {
+      this.#add(lease.task_id, lease.attempt, lease.fence, lease.timeout_at);
+    }
+    this.#send({ type: "takeover", term }, 1);
+    this.#unconfirmedAt = 0;
+  }
+
+  stop(): void {
+    this.#term = null;
+    this.#leases.clear();
+    this.#confirming = [];
+    this.#expiries.clear();
+    this.#timeouts.clear();
+    this.#watch?.cancel();
+    this.#watch = null;
+  }
+
+  applied(signals: readonly Signal[], now: Millis): void {
+    if (this.#term === null) return;
+    for (const signal of signals) {
+      switch (signal.type) {
+        case "claimed": {
+          const { id, lease, started_at, timeout_ms } = signal.task;
+          const timeoutAt = timeout_ms === null ? null : (started_at ?? now) + timeout_ms;
+          this.#add(id, lease.attempt, lease.fence, timeoutAt);
+          break;
+        }
+        case "lease-end":
+          if (this.#leases.get(signal.id)?.fence === signal.fence) this.#forget(signal.id);
+          break;
+        case "settings":
+          this.#rearm();
+          break;
+        case "ready":
+        case "lease-lost":
+        case "lease-cancel":
+        case "final":
+        case "changed":
+        case "cleared":
+          break;
+      }
+    }
+  }
+
+  /**
+   * What to tell a worker of its leases; `arrivedAt`: when its heartbeat came, monotonic. The caller made
+   * sure that this member led, and had applied all that was acknowledged, after that.
+   */
+  heartbeat(
+    workerId: string,
+    principal: string,
+    refs: readonly LeaseRef[],
+    arrivedAt: Millis,
+  ): LeaseVerdict[] {
+    return refs.map((ref) => {
+      const held = this.#o.state.leaseOf(ref.task_id);
+      const verdict = verdictOn(held, ref, workerId, principal);
+      if (verdict !== "lost") this.#heard(ref, arrivedAt);
+      return verdict;
+    });
+  }
+
+  // ------------------------------------------------------------------ the table
+
+  #add(id: string, attempt: number, fence: number, timeoutAt: Millis | null): void {
+    const heardAt = this.#o.clock.monotonic();
+    this.#leases.set(id, { id, attempt, fence, timeoutAt, heardAt, confirm: "unheard" });
+    this.#expiries.set(id, heardAt + this.#patienceMs());
+    if (timeoutAt === null) this.#timeouts.delete(id);
+    else this.#timeouts.set(id, timeoutAt);
+    this.#startWatch();
+  }
+
+  #forget(id: string): void {
+    this.#leases.delete(id);
+    this.#expiries.delete(id);
+    this.#timeouts.delete(id);
+  }
+
+  #heard(ref: LeaseRef, at: Millis): void {
+    const lease = this.#leases.get(ref.task_id);
+    if (lease === undefined || lease.fence !== ref.fence) return;
+    lease.heardAt = Math.max(lease.heardAt, at);
+    this.#expiries.set(lease.id, lease.heardAt + this.#patienceMs());
+    if (lease.confirm !== "unheard") return;
+    lease.confirm = "proposed";
+    this.#confirming.push({ task_id: lease.id, attempt: lease.attempt, fence: lease.fence });
+    if (this.#confirming.length === 1) this.#o.clock.soon(() => this.#confirm());
+  }
+
+  #patienceMs(): Millis {
+    return this.#o.state.settings().lease * EXPIRY_PERIODS;
+  }
+
+  /** The period was changed, or this process was away. */
+  #rearm(): void {
+    for (const lease of this.#leases.values())
+      this.#expiries.set(lease.id, lease.heardAt + this.#patienceMs());
+  }
+
+  // ------------------------------------------------------------------ being away
+
+  #startWatch(): void {
+    if (this.#watch !== null) return;
+    const { clock } = this.#o;
+    this.#watchAt = clock.monotonic() + WATCH_MS;
+    this.#watch = clock.after(WATCH_MS, () => {
+      this.#watch = null;
+      this.#lookBack();
+      this.#expireUnconfirmed();
+      if (this.#leases.size > 0) this.#startWatch();
+    });
+  }
+
+  /** True: this process did not run for a while; every lease has a full period again (T6). */
+  #lookBack(): boolean {
+    const now = this.#o.clock.monotonic();
+    if (now - this.#watchAt <= AWAY_MS) return false;
+    this.#watchAt = now + WATCH_MS;
+    this.#o.log.warn("this leader did not run for a while; every lease gets a full period", {
+      leases: this.#leases.size,
+    });
+    for (const lease of this.#leases.values()) lease.heardAt = now;
+    this.#rearm();
+    return true;
+  }
+
+  // ------------------------------------------------------------------ commands
+
+  /** Elections give every lease a full period; so many in a row must not keep a dead worker's alive (T6). */
+  #expireUnconfirmed(): void {
+    const term = this.#term;
+    const now = this.#o.clock.monotonic();
+    if (term === null || now < this.#unconfirmedAt) return;
+    this.#unconfirmedAt = now + this.#o.state.settings().lease / 3;
+    const leases = this.#o.state.unconfirmed(this.#o.logNow(), LEASES_PER_COMMAND);
+    if (leases.length === 0) return;
+    this.#o.log.info("leases that no leader heard of expired", { leases: leases.length });
+    const items = leases.map(({ task_id, attempt, fence, seen }) => ({
+      task_id,
+      attempt,
+      fence,
+      seen,
+    }));
+    this.#send({ type: "expire", term, items }, items.length);
+  }
+
+  #confirm(): void {
+    const term = this.#term;
+    const refs = this.#confirming;
+    this.#confirming = [];
+    if (term === null) return;
+    for (const items of pieces(refs)) {
+      const mark = (confirm: Lease["confirm"]): void => {
+        if (this.#term !== term) return;
+        for (const { task_id, fence } of items) {
+          const lease = this.#leases.get(task_id);
+          if (lease?.fence === fence) lease.confirm = confirm;
+        }
+      };
+      this.#o.propose({ type: "confirm", term, items }, items.length).then(
+        () => mark("confirmed"),
+        // The next heartbeat tries again.
+        () => mark("unheard"),
+      );
+    }
+  }
+
+  #expired(ids: readonly string[]): void {
+    const term = this.#term;
+    if (term === null) return;
+    if (this.#lookBack()) {
+      for (const id of ids) {
+        const lease = this.#leases.get(id);
+        if (lease !== undefined) this.#expiries.set(id, lease.heardAt + this.#patienceMs());
+      }
+      return;
+    }
+    const items = this.#due(ids, this.#expiries).map((lease) => ({
+      ...refOf(lease),
+      seen: lease.confirm !== "unheard" || this.#o.state.leaseOf(lease.id)?.seen === true,
+    }));
+    for (const piece of pieces(items)) {
+      this.#o.log.info("leases expired", { leases: piece.length });
+      this.#send({ type: "expire", term, items: piece }, piece.length);
+    }
+  }
+
+  #timedOut(ids: readonly string[]): void {
+    const term = this.#term;
+    if (term === null) return;
+    const items = this.#due(ids, this.#timeouts).map(refOf);
+    for (const piece of pieces(items))
+      this.#send({ type: "timeout", term, items: piece }, piece.length);
+  }
+
+  /** The leases of `ids`, each looked at again later in case its command is lost. */
+  #due(ids: readonly string[], deadlines: Deadlines<string>): Lease[] {
+    const now = deadlines === this.#expiries ? this.#o.clock.monotonic() : this.#o.logNow();
+    const due: Lease[] = [];
+    for (const id of ids) {
+      const lease = this.#leases.get(id);
+      if (lease === undefined) continue;
+      due.push(lease);
+      deadlines.set(id, now + AGAIN_MS);
+    }
+    return due;
+  }
+
+  #send(command: Command, weight: number): void {
+    this.#o.propose(command, weight).catch((error: unknown) => {
+      this.#o.log.debug("a command about leases did not get through", {
+        type: command.type,
+        error: String(error),
+      });
+    });
+  }
+}
+
+function verdictOn(
+  held: RunningLease | null,
+  ref: LeaseRef,
+  workerId: string,
+  principal: string,
+): LeaseVerdict {
+  if (held === null || held.attempt !== ref.attempt || held.fence !== ref.fence) return "lost";
+  if (held.worker !== workerId || held.principal !== principal) return "lost";
+  return held.cancelling ? "cancel" : "ok";
+}
+
+function refOf({ id, attempt, fence }: Lease): LeaseRef {
+  return { task_id: id, attempt, fence };
+}
+
+function* pieces<T>(items: readonly T[]): Generator<readonly T[]> {
+  for (let from = 0; from < items.length; from += LEASES_PER_COMMAND)
+    yield items.slice(from, from + LEASES_PER_COMMAND);
+}

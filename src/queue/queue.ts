@@ -1,0 +1,588 @@
+/**
+ * The task queue of one member: what `api/`, `dashboard/` and `executor/` use. Writes become commands and
+ * are answered by what this member applies; reads are linearizable unless the caller says otherwise;
+ * claims and heartbeats go to whoever leads. Any member answers anything.
+ */
+import type { Consensus } from "../replica/consensus.ts";
+import type { Clock, Log, Millis } from "../replica/ports.ts";
+import { ClaimWaiters } from "./claim-waiters.ts";
+import { clusterView, healthOf, memberViews } from "./cluster-view.ts";
+import type { Signal } from "./commands.ts";
+import type { ReadyHint } from "./dispatcher.ts";
+import { FinalWaiters } from "./final-waiters.ts";
+import { LeaderSide } from "./leader.ts";
+import {
+  type DirectiveBody,
+  type HeartbeatBody,
+  LEASES_PER_CALL,
+  parseClaimRef,
+  parseDirectiveBody,
+  parseHeartbeatReply,
+  parseMembers,
+  parseRefused,
+  parseWorkers,
+} from "./messages.ts";
+import { asQueueError, Proposer, queueError } from "./proposals.ts";
+import { ReportGatherer } from "./report-gatherer.ts";
+import type {
+  Change,
+  Consistency,
+  Health,
+  LeaseEvent,
+  QueueErrorCode,
+  ReadInfo,
+  Stats,
+  Submitted,
+  TaskFilter,
+  TaskPage,
+  TaskQueue,
+  WorkerInfo,
+  WorkerView,
+  WriteContext,
+} from "./service.ts";
+import type { SignalContext, TaskState } from "./state.ts";
+import { Throughput, type ThroughputSecond } from "./throughput.ts";
+import type {
+  Attempt,
+  Claim,
+  ClaimedTask,
+  ClusterView,
+  Directive,
+  HeartbeatLease,
+  IdempotencyScope,
+  LeaseEnd,
+  LeaseEndAnswer,
+  LeaseRef,
+  LeaseVerdict,
+  LogLine,
+  NewTask,
+  Progress,
+  Settings,
+  Status,
+  Task,
+} from "./types.ts";
+import { WORKERS_MAX } from "./worker-table.ts";
+
+/** Questions that only inform people: not worth a long wait. */
+const VIEW_TIMEOUT_MS: Millis = 1_000;
+/** Between two tries of a `boot` command. */
+const BOOT_RETRY_MS: Millis = 500;
+/** Distinct pairs of queue and name in the hint of one submit; the rest is found after it is applied. */
+const HINT_MAX = 64;
+/** Task ids named in one change; beyond it only the index says that something changed. */
+const CHANGE_TASKS_MAX = 10_000;
+
+/** Reads that may scan: they run beside the thread that ticks. */
+export interface TaskReader {
+  /** At least as new as the newest transaction of this member. */
+  list(filter: TaskFilter, limit: number, cursor: string | null): Promise<TaskPage>;
+}
+
+export interface FlotillaQueueOptions {
+  readonly consensus: Consensus;
+  readonly machine: TaskState;
+  readonly reader: TaskReader;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly requestTimeoutMs: Millis;
+  /** An election timeout: without contact for longer than this the member is unhealthy. */
+  readonly contactTimeoutMs: Millis;
+  /** A code refuses submits at this time (low disk); null lets them in. */
+  readonly admission?: () => QueueErrorCode | null;
+  /** A sentence when the disk of this member does not work. */
+  readonly diskFault?: () => string | null;
+}
+
+export class FlotillaQueue implements TaskQueue {
+  readonly #o: FlotillaQueueOptions;
+  readonly #proposer: Proposer;
+  readonly #leader: LeaderSide;
+  readonly #claims: ClaimWaiters;
+  readonly #finals: FinalWaiters;
+  readonly #reports: ReportGatherer;
+  readonly #throughput = new Throughput();
+  readonly #leaseListeners = new Set<(event: LeaseEvent) => void>();
+  readonly #changeListeners = new Set<(change: Change) => void>();
+  #changed = new Set<string>();
+  #changeScheduled = false;
+  #draining = false;
+  #stopped = false;
+  readonly #unlisten: () => void;
+
+  constructor(options: FlotillaQueueOptions) {
+    this.#o = options;
+    const { clock, consensus, log, machine, requestTimeoutMs } = options;
+    this.#proposer = new Proposer(consensus, requestTimeoutMs);
+    this.#finals = new FinalWaiters(machine, clock);
+    this.#claims = new ClaimWaiters({
+      consensus,
+      state: machine,
+      clock,
+      log,
+      proposer: this.#proposer,
+      requestTimeoutMs,
+    });
+    this.#reports = new ReportGatherer(clock, async (worker_id, principal, items) => {
+      const command = { type: "report", worker_id, principal, items } as const;
+      const weight = items.length;
+      const { value } = await this.#proposer.propose(command, "ended", { weight });
+      return value.items;
+    });
+    this.#leader = new LeaderSide({
+      ...options,
+      state: machine,
+      proposer: this.#proposer,
+    });
+    consensus.serve("claim.known", async (body) => {
+      const { worker_id, request_id } = parseClaimRef(body);
+      this.#claims.known(worker_id, request_id);
+      return null;
+    });
+    consensus.serve("claim.refused", async (body) => {
+      const { worker_id, request_id, code, detail } = parseRefused(body);
+      this.#claims.refused(worker_id, request_id, queueError(refusalCode(code), detail));
+      return null;
+    });
+    consensus.serve("claim.directive", async (body) => {
+      const { worker_id, directive } = parseDirectiveBody(body);
+      this.#claims.directed(worker_id, directive);
+      return null;
+    });
+    this.#unlisten = machine.onSignals((signals, at) => this.#applied(signals, at));
+    consensus.onLeadership((leadership) => {
+      if (this.#stopped) return;
+      this.#leader.onLeadership(leadership);
+      this.#claims.onLeadership(leadership);
+    });
+  }
+
+  // ------------------------------------------------------------------ life of the member
+
+  /** Tells the cluster which names this member handles, and frees what its earlier boots held; until done. */
+  async boot(names: readonly string[]): Promise<void> {
+    const { clock, consensus, log } = this.#o;
+    const command = { type: "boot", member: consensus.id, boot: consensus.boot, names } as const;
+    for (;;) {
+      try {
+        await this.#proposer.propose(command, "done", { weight: 100 });
+        return;
+      } catch (error) {
+        if (this.#stopped) return;
+        const { reason } = error as { reason?: unknown };
+        if (reason === "stale-session" || reason === "names-full") throw error;
+        log.debug("the boot of this member could not be recorded and is tried again", {
+          error: String(error),
+        });
+      }
+      await new Promise<void>((resolve) => {
+        clock.after(BOOT_RETRY_MS, resolve);
+      });
+    }
+  }
+
+  /** No new claims from now on; those that wait are answered empty. Everything else goes on. */
+  beginDrain(): void {
+    this.#draining = true;
+    this.#claims.drain();
+  }
+
+  get draining(): boolean {
+    return this.#draining;
+  }
+
+  /** Ends every wait and every timer. Writes are refused by consensus once that stops. */
+  stop(): void {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    this.#draining = true;
+    const stopping = (): Error => queueError("stopping", "this member is shutting down");
+    this.#unlisten();
+    this.#leader.stop();
+    this.#claims.stop(stopping);
+    this.#finals.failAll(stopping);
+  }
+
+  /** The state was replaced by a snapshot: no signals told of what happened in between. */
+  recheck(): void {
+    this.#finals.recheck();
+    this.#claims.recheck();
+    this.#notify([], true);
+  }
+
+  /** What waits at this member, for metrics. */
+  waiting(): {
+    readonly claims: number;
+    readonly finals: number;
+    readonly reports: number;
+    readonly offers: number;
+    readonly leases: number;
+  } {
+    return {
+      claims: this.#claims.size,
+      finals: this.#finals.size,
+      reports: this.#reports.size,
+      ...this.#leader.counts(),
+    };
+  }
+
+  // ------------------------------------------------------------------ writes
+
+  async submit(tasks: readonly NewTask[], context: WriteContext): Promise<Submitted> {
+    const refused = this.#o.admission?.() ?? null;
+    if (refused !== null)
+      throw queueError(refused, ADMISSION[refused] ?? "no tasks are taken at this time");
+    const { value, replayed } = await this.#proposer.propose(
+      { type: "submit", tasks, ...idemOf(context) },
+      "submitted",
+      { weight: tasks.length, hint: this.#hintOf(tasks), signal: context.signal },
+    );
+    return { ids: value.ids, existing: value.existing, replayed };
+  }
+
+  async cancel(id: string, context: WriteContext): Promise<void> {
+    await this.#proposer.propose({ type: "cancel", id, ...idemOf(context) }, "cancelled", {
+      signal: context.signal,
+    });
+  }
+
+  async retry(
+    id: string,
+    ifVersion: number | null,
+    context: WriteContext,
+  ): Promise<{ replayed: boolean }> {
+    const task = this.#o.machine.task(id);
+    const hint: ReadyHint | undefined =
+      task === null ? undefined : { ready: [[task.queue, task.name, 1]] };
+    const { replayed } = await this.#proposer.propose(
+      { type: "retry", id, if_version: ifVersion, ...idemOf(context) },
+      "retried",
+      { hint, signal: context.signal },
+    );
+    return { replayed };
+  }
+
+  async clear(status: Status | null, context: WriteContext): Promise<number> {
+    const { value } = await this.#proposer.propose(
+      { type: "clear", status, ...idemOf(context) },
+      "cleared",
+      { signal: context.signal },
+    );
+    return value.cleared;
+  }
+
+  async updateSettings(settings: Partial<Settings>, context: WriteContext): Promise<Settings> {
+    const { value } = await this.#proposer.propose(
+      { type: "settings", settings, ...idemOf(context) },
+      "settings",
+      { signal: context.signal },
+    );
+    return value.settings;
+  }
+
+  /** What will be ready when the submit is applied, so that the leader can put claims into the same entry. */
+  #hintOf(tasks: readonly NewTask[]): ReadyHint {
+    const now = this.#o.consensus.logNow();
+    const counts = new Map<string, [string, string, number]>();
+    for (const { queue, name, run_at } of tasks) {
+      if (run_at !== null && run_at > now) continue;
+      const key = JSON.stringify([queue, name]);
+      const known = counts.get(key);
+      if (known !== undefined) known[2] += 1;
+      else if (counts.size < HINT_MAX) counts.set(key, [queue, name, 1]);
+    }
+    return { ready: [...counts.values()] };
+  }
+
+  // ------------------------------------------------------------------ reads
+
+  async get(id: string, consistency: Consistency): Promise<{ task: Task | null; read: ReadInfo }> {
+    await this.#current(consistency);
+    return { task: this.#o.machine.task(id), read: this.#readInfo(consistency) };
+  }
+
+  async getMany(
+    ids: readonly string[],
+    consistency: Consistency,
+  ): Promise<{ tasks: (Task | null)[]; read: ReadInfo }> {
+    await this.#current(consistency);
+    return { tasks: this.#o.machine.tasksByIds(ids), read: this.#readInfo(consistency) };
+  }
+
+  async list(
+    filter: TaskFilter,
+    limit: number,
+    cursor: string | null,
+    consistency: Consistency,
+  ): Promise<{ page: TaskPage; read: ReadInfo }> {
+    await this.#current(consistency);
+    // How fresh it was when it was asked: what the reader sees is at least that new.
+    const read = this.#readInfo(consistency);
+    return { page: await this.#o.reader.list(filter, limit, cursor), read };
+  }
+
+  async attempts(
+    id: string,
+    consistency: Consistency,
+  ): Promise<{ attempts: readonly Attempt[] | null; read: ReadInfo }> {
+    await this.#current(consistency);
+    return { attempts: this.#o.machine.attempts(id), read: this.#readInfo(consistency) };
+  }
+
+  async logs(
+    id: string,
+    cursor: string | null,
+    limit: number,
+    consistency: Consistency,
+  ): Promise<{ lines: readonly LogLine[] | null; next: string | null; read: ReadInfo }> {
+    await this.#current(consistency);
+    const page = this.#o.machine.logs(id, cursor, limit);
+    const read = this.#readInfo(consistency);
+    return { lines: page?.lines ?? null, next: page?.next ?? null, read };
+  }
+
+  async stats(consistency: Consistency): Promise<{ stats: Stats; read: ReadInfo }> {
+    await this.#current(consistency);
+    const stats = { ...this.#o.machine.counts() };
+    const total = Object.values(stats).reduce((sum, count) => sum + count, 0);
+    return { stats: { stats, total_tasks: total }, read: this.#readInfo(consistency) };
+  }
+
+  settings(): Settings {
+    return this.#o.machine.settings();
+  }
+
+  async waitFinal(id: string, waitMs: Millis, signal: AbortSignal | null): Promise<Task | null> {
+    if (this.#stopped) throw queueError("stopping", "this member is shutting down");
+    await this.#current("linearizable");
+    return this.#finals.wait(id, waitMs, signal);
+  }
+
+  async #current(consistency: Consistency): Promise<void> {
+    if (consistency === "stale") return;
+    try {
+      await this.#o.consensus.linearize(this.#o.requestTimeoutMs);
+    } catch (error) {
+      throw asQueueError(error);
+    }
+  }
+
+  #readInfo(consistency: Consistency): ReadInfo {
+    const { clock, consensus, machine } = this.#o;
+    const appliedIndex = machine.applied().index;
+    if (consistency === "linearizable") return { appliedIndex, stalenessMs: 0 };
+    // Never in touch since the start: as old as the newest entry applied.
+    const stalenessMs = consensus.status().stalenessMs ?? clock.wall() - machine.logTime();
+    return { appliedIndex, stalenessMs: Math.max(0, Math.round(stalenessMs)) };
+  }
+
+  // ------------------------------------------------------------------ leases
+
+  async claim(
+    claim: Claim,
+    waitMs: Millis,
+    signal: AbortSignal | null,
+  ): Promise<{ tasks: readonly ClaimedTask[]; directive: Directive }> {
+    if (this.#draining) {
+      if (claim.local !== null) return { tasks: [], directive: "terminate" };
+      throw queueError("stopping", "this member takes no claims any more: ask another one");
+    }
+    return this.#claims.wait(claim, waitMs, signal);
+  }
+
+  async heartbeat(
+    workerId: string,
+    principal: string,
+    leases: readonly HeartbeatLease[],
+    info?: WorkerInfo,
+  ): Promise<{ verdicts: readonly LeaseVerdict[]; directive: Directive }> {
+    if (leases.length > LEASES_PER_CALL)
+      throw queueError("overloaded", `a heartbeat may name ${LEASES_PER_CALL} leases at most`);
+    const body: HeartbeatBody = {
+      worker_id: workerId,
+      principal,
+      leases: leases.map(({ task_id, attempt, fence }) => ({ task_id, attempt, fence })),
+      info: info ?? null,
+      directive: this.#claims.directive(workerId),
+    };
+    try {
+      const { consensus, requestTimeoutMs } = this.#o;
+      const answer = await consensus.call("lease.heartbeat", body, requestTimeoutMs);
+      const { verdicts, directive } = parseHeartbeatReply(answer, leases.length);
+      this.#claims.heardDirective(workerId, directive);
+      this.#reportProgress(workerId, principal, leases, verdicts);
+      return { verdicts, directive };
+    } catch (error) {
+      throw asQueueError(error);
+    }
+  }
+
+  /** Progress that came with a heartbeat. Best effort: the next heartbeat brings newer progress anyway. */
+  #reportProgress(
+    workerId: string,
+    principal: string,
+    leases: readonly HeartbeatLease[],
+    verdicts: readonly LeaseVerdict[],
+  ): void {
+    for (const [index, { progress, ...ref }] of leases.entries()) {
+      if (progress === undefined || verdicts[index] === "lost") continue;
+      this.#reports
+        .report(workerId, principal, { ...ref, progress, lines: [] })
+        .catch((error: unknown) => {
+          this.#o.log.debug("progress was not recorded", {
+            task: ref.task_id,
+            error: String(error),
+          });
+        });
+    }
+  }
+
+  async end(
+    workerId: string,
+    principal: string,
+    items: readonly (LeaseRef & { end: LeaseEnd })[],
+    idempotency: IdempotencyScope | null,
+  ): Promise<readonly LeaseEndAnswer[]> {
+    const { value } = await this.#proposer.propose(
+      {
+        type: "end",
+        worker_id: workerId,
+        principal,
+        items,
+        ...(idempotency === null ? {} : { idem: idempotency }),
+      },
+      "ended",
+      { weight: items.length },
+    );
+    return value.items;
+  }
+
+  report(
+    workerId: string,
+    principal: string,
+    items: readonly (LeaseRef & { progress: Progress | null; lines: readonly string[] })[],
+  ): Promise<readonly LeaseEndAnswer[]> {
+    return Promise.all(items.map((item) => this.#reports.report(workerId, principal, item)));
+  }
+
+  onLease(listener: (event: LeaseEvent) => void): () => void {
+    this.#leaseListeners.add(listener);
+    return () => {
+      this.#leaseListeners.delete(listener);
+    };
+  }
+
+  // ------------------------------------------------------------------ watching
+
+  async workers(): Promise<readonly WorkerView[]> {
+    try {
+      return parseWorkers(await this.#ask("worker.list", null), WORKERS_MAX);
+    } catch (error) {
+      throw asQueueError(error);
+    }
+  }
+
+  async quiet(workerId: string): Promise<boolean> {
+    const body: DirectiveBody = { worker_id: workerId, directive: "quiet" };
+    try {
+      return (await this.#ask("worker.direct", body)) === true;
+    } catch (error) {
+      throw asQueueError(error);
+    }
+  }
+
+  async cluster(): Promise<ClusterView> {
+    const { consensus, contactTimeoutMs } = this.#o;
+    const own = consensus.status();
+    if (own.leader === null || own.leader === consensus.id)
+      return clusterView(own, memberViews(own, contactTimeoutMs));
+    let members;
+    try {
+      members = parseMembers(await this.#ask("cluster.members", null));
+    } catch {
+      // Nobody leads, or cannot be reached: what this member sees itself is better than nothing.
+      members = memberViews(consensus.status(), contactTimeoutMs);
+    }
+    return clusterView(consensus.status(), members);
+  }
+
+  health(): Health {
+    const { consensus, contactTimeoutMs, diskFault } = this.#o;
+    if (this.#stopped)
+      return { status: "unhealthy", ready: false, reason: "this member is shutting down" };
+    return healthOf(consensus.status(), contactTimeoutMs, diskFault?.() ?? null, this.#draining);
+  }
+
+  onChange(listener: (change: Change) => void): () => void {
+    this.#changeListeners.add(listener);
+    return () => {
+      this.#changeListeners.delete(listener);
+    };
+  }
+
+  throughput(): readonly ThroughputSecond[] {
+    return this.#throughput.seconds(this.#o.consensus.logNow());
+  }
+
+  #ask(method: string, body: unknown): Promise<unknown> {
+    const timeoutMs = Math.min(VIEW_TIMEOUT_MS, this.#o.requestTimeoutMs);
+    return this.#o.consensus.call(method, body, timeoutMs);
+  }
+
+  // ------------------------------------------------------------------ what was applied
+
+  #applied(signals: readonly Signal[], at: SignalContext): void {
+    this.#throughput.applied(signals, at.now);
+    this.#finals.applied(signals);
+    this.#claims.applied(signals);
+    this.#leader.applied(signals, at.now);
+    this.#tellLeases(signals);
+    this.#notify(signals, false);
+  }
+
+  #tellLeases(signals: readonly Signal[]): void {
+    if (this.#leaseListeners.size === 0) return;
+    for (const signal of signals) {
+      if (signal.type !== "lease-cancel" && signal.type !== "lease-lost") continue;
+      const event: LeaseEvent = {
+        type: signal.type === "lease-cancel" ? "cancel" : "lost",
+        task_id: signal.id,
+        fence: signal.fence,
+        reason: signal.type === "lease-cancel" ? "cancelled" : signal.reason,
+      };
+      for (const listener of this.#leaseListeners) listener(event);
+    }
+  }
+
+  #notify(signals: readonly Signal[], always: boolean): void {
+    if (this.#changeListeners.size === 0 || (signals.length === 0 && !always)) return;
+    for (const signal of signals) {
+      if (this.#changed.size >= CHANGE_TASKS_MAX) break;
+      if (signal.type === "claimed") this.#changed.add(signal.task.id);
+      else if ("id" in signal) this.#changed.add(signal.id);
+    }
+    if (this.#changeScheduled) return;
+    this.#changeScheduled = true;
+    this.#o.clock.soon(() => {
+      this.#changeScheduled = false;
+      const tasks = this.#changed;
+      this.#changed = new Set();
+      const appliedIndex = this.#o.machine.applied().index;
+      for (const listener of this.#changeListeners) listener({ appliedIndex, tasks });
+    });
+  }
+}
+
+const ADMISSION: Partial<Record<QueueErrorCode, string>> = {
+  "low-disk": "the disk of this member is nearly full: no tasks are taken",
+  overloaded: "too much is waiting already",
+  stopping: "this member is shutting down",
+};
+
+function idemOf({ idempotency }: WriteContext): { readonly idem?: IdempotencyScope } {
+  return idempotency === null ? {} : { idem: idempotency };
+}
+
+/** A refusal as another member named it; one that this build does not know is no more than "void". */
+function refusalCode(code: string): QueueErrorCode {
+  return code === "names-full" || code === "stale-session" ? code : "void";
+}

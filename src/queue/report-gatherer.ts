@@ -1,0 +1,138 @@
+/**
+ * Progress and log lines on their way into the log (T6): what a worker reports within a second goes in one
+ * command, so that a chatty handler costs one entry a second and not one a line.
+ */
+import type { Clock, Millis } from "../replica/ports.ts";
+import { queueError } from "./proposals.ts";
+import type { LeaseEndAnswer, LeaseRef, Progress } from "./types.ts";
+
+const EVERY_MS: Millis = 1_000;
+/** Reports that wait, of all workers on this member. */
+export const REPORTS_MAX = 20_000;
+/** Of one worker: its command goes out early beyond either. */
+const ITEMS_MAX = 500;
+const TEXT_MAX = 1024 * 1024;
+
+export interface ReportItem extends LeaseRef {
+  readonly progress: Progress | null;
+  readonly lines: readonly string[];
+}
+
+interface Pending {
+  progress: Progress | null;
+  readonly lines: string[];
+  readonly ref: LeaseRef;
+  readonly settle: ((answer: LeaseEndAnswer) => void)[];
+  readonly fail: ((error: unknown) => void)[];
+}
+
+interface Bucket {
+  readonly workerId: string;
+  readonly principal: string;
+  pending: Map<string, Pending>;
+  text: number;
+  /** A flush is scheduled; until it ran, and a second after, the bucket stays. */
+  flushAt: Millis;
+  scheduled: boolean;
+}
+
+export type SendReport = (
+  workerId: string,
+  principal: string,
+  items: readonly ReportItem[],
+) => Promise<readonly LeaseEndAnswer[]>;
+
+export class ReportGatherer {
+  readonly #clock: Clock;
+  readonly #send: SendReport;
+  readonly #buckets = new Map<string, Bucket>();
+  #waiting = 0;
+
+  constructor(clock: Clock, send: SendReport) {
+    this.#clock = clock;
+    this.#send = send;
+  }
+
+  get size(): number {
+    return this.#waiting;
+  }
+
+  /** Resolves once the report is applied, at most about a second later. @throws QueueError overloaded */
+  report(workerId: string, principal: string, item: ReportItem): Promise<LeaseEndAnswer> {
+    if (this.#waiting >= REPORTS_MAX)
+      return Promise.reject(queueError("overloaded", `${REPORTS_MAX} reports wait already`));
+    const bucket = this.#bucketOf(workerId, principal);
+    const key = `${item.task_id}/${item.fence}`;
+    let pending = bucket.pending.get(key);
+    if (pending === undefined) {
+      const { task_id, attempt, fence } = item;
+      pending = {
+        progress: null,
+        lines: [],
+        ref: { task_id, attempt, fence },
+        settle: [],
+        fail: [],
+      };
+      bucket.pending.set(key, pending);
+    }
+    pending.progress = item.progress ?? pending.progress;
+    for (const line of item.lines) {
+      pending.lines.push(line);
+      bucket.text += line.length + 1;
+    }
+    const { promise, resolve, reject } = Promise.withResolvers<LeaseEndAnswer>();
+    pending.settle.push(resolve);
+    pending.fail.push(reject);
+    this.#waiting += 1;
+    if (bucket.pending.size >= ITEMS_MAX || bucket.text >= TEXT_MAX) this.#flush(bucket);
+    else this.#schedule(bucket);
+    return promise;
+  }
+
+  #bucketOf(workerId: string, principal: string): Bucket {
+    const key = `${workerId}\u0000${principal}`;
+    let bucket = this.#buckets.get(key);
+    if (bucket === undefined) {
+      bucket = { workerId, principal, pending: new Map(), text: 0, flushAt: 0, scheduled: false };
+      this.#buckets.set(key, bucket);
+    }
+    return bucket;
+  }
+
+  /** The first report after a quiet second goes at once (with others of its turn), the next a second later. */
+  #schedule(bucket: Bucket): void {
+    if (bucket.scheduled) return;
+    bucket.scheduled = true;
+    const waitMs = bucket.flushAt - this.#clock.monotonic();
+    const run = (): void => {
+      bucket.scheduled = false;
+      this.#flush(bucket);
+    };
+    if (waitMs <= 0) this.#clock.soon(run);
+    else this.#clock.after(waitMs, run);
+  }
+
+  #flush(bucket: Bucket): void {
+    if (bucket.pending.size === 0) {
+      this.#buckets.delete(`${bucket.workerId}\u0000${bucket.principal}`);
+      return;
+    }
+    const pendings = [...bucket.pending.values()];
+    bucket.pending = new Map();
+    bucket.text = 0;
+    bucket.flushAt = this.#clock.monotonic() + EVERY_MS;
+    for (const { settle } of pendings) this.#waiting -= settle.length;
+    const items = pendings.map(({ ref, progress, lines }) => ({ ...ref, progress, lines }));
+    this.#send(bucket.workerId, bucket.principal, items).then(
+      (answers) => {
+        for (const [index, { settle }] of pendings.entries())
+          for (const resolve of settle) resolve(answers[index] ?? "not-found");
+      },
+      (error: unknown) => {
+        for (const { fail } of pendings) for (const reject of fail) reject(error);
+      },
+    );
+    // Looks once more after a second, to forget a bucket that stayed empty.
+    this.#schedule(bucket);
+  }
+}

@@ -1,0 +1,137 @@
+/**
+ * What the leader knows of workers: what they said with their claims and heartbeats, and what they shall
+ * be told. In memory only; a new leader learns it anew within a lease period.
+ */
+import type { Clock, Millis } from "../replica/ports.ts";
+import type { WorkerInfo, WorkerView } from "./service.ts";
+import type { RunningLease } from "./state.ts";
+import type { Claim, Directive } from "./types.ts";
+
+/** The longest silent go first. */
+export const WORKERS_MAX = 10_000;
+/** A silent worker without leases is forgotten after this. */
+const FORGET_MS: Millis = 300_000;
+
+interface Worker {
+  readonly id: string;
+  principal: string;
+  member: string | null;
+  queues: readonly string[] | null;
+  names: readonly string[] | null;
+  info: WorkerInfo | null;
+  directive: Directive;
+  heardAt: Millis;
+}
+
+const SEVERITY: Readonly<Record<Directive, number>> = { ok: 0, quiet: 1, terminate: 2 };
+
+export class WorkerTable {
+  readonly #clock: Clock;
+  /** Longest silent first. */
+  readonly #workers = new Map<string, Worker>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  clear(): void {
+    this.#workers.clear();
+  }
+
+  /** Returns what the worker shall be told: what was set here, or what it was told by an earlier leader. */
+  claimed(claim: Claim, told: Directive): Directive {
+    const worker = this.#heard(claim.worker_id, claim.principal, told);
+    worker.queues = claim.queues;
+    worker.names = claim.star && claim.names !== null ? [...claim.names, "*"] : claim.names;
+    if (claim.local !== null) worker.member = claim.local.member;
+    return worker.directive;
+  }
+
+  beat(id: string, principal: string, info: WorkerInfo | null, told: Directive): Directive {
+    const worker = this.#heard(id, principal, told);
+    if (info !== null) {
+      worker.info = info;
+      worker.member = info.member;
+    }
+    return worker.directive;
+  }
+
+  has(id: string): boolean {
+    return this.#workers.has(id);
+  }
+
+  direct(id: string, directive: Directive): void {
+    const worker = this.#workers.get(id);
+    if (worker !== undefined) worker.directive = directive;
+  }
+
+  /** Everyone who was heard of or holds a lease, by id. */
+  views(leases: Iterable<RunningLease>): readonly WorkerView[] {
+    const now = this.#clock.monotonic();
+    const byWorker = new Map<string, RunningLease[]>();
+    for (const lease of leases) {
+      const known = byWorker.get(lease.worker);
+      if (known === undefined) byWorker.set(lease.worker, [lease]);
+      else known.push(lease);
+    }
+    for (const [id, worker] of this.#workers) {
+      if (now - worker.heardAt < FORGET_MS) break;
+      if (!byWorker.has(id)) this.#workers.delete(id);
+    }
+    const ids = new Set([...this.#workers.keys(), ...byWorker.keys()]);
+    return [...ids]
+      .sort()
+      .slice(0, WORKERS_MAX)
+      .map((id) => this.#view(id, byWorker.get(id) ?? [], now));
+  }
+
+  #view(id: string, leases: readonly RunningLease[], now: Millis): WorkerView {
+    const worker = this.#workers.get(id);
+    const lease = leases[0];
+    return {
+      id,
+      member: worker?.member ?? lease?.local?.member ?? null,
+      principal: worker?.principal ?? lease?.principal ?? "",
+      queues: worker?.queues ?? null,
+      names: worker?.names ?? worker?.info?.names ?? null,
+      slots: worker?.info?.slots ?? null,
+      running: leases.map(({ task_id, name, attempt, started_at }) => ({
+        task_id,
+        name,
+        attempt,
+        started_at,
+      })),
+      stuck: worker?.info?.stuck ?? 0,
+      kills: worker?.info?.kills ?? 0,
+      restarts: worker?.info?.restarts ?? 0,
+      directive: worker?.directive ?? "ok",
+      last_seen_ms: worker === undefined ? 0 : Math.round(now - worker.heardAt),
+    };
+  }
+
+  #heard(id: string, principal: string, told: Directive): Worker {
+    const known = this.#workers.get(id);
+    const worker: Worker = known ?? {
+      id,
+      principal,
+      member: null,
+      queues: null,
+      names: null,
+      info: null,
+      directive: told,
+      heardAt: 0,
+    };
+    worker.principal = principal;
+    worker.heardAt = this.#clock.monotonic();
+    if (SEVERITY[told] > SEVERITY[worker.directive]) worker.directive = told;
+    this.#workers.delete(id);
+    this.#workers.set(id, worker);
+    if (this.#workers.size > WORKERS_MAX) {
+      for (const silent of this.#workers.keys()) {
+        this.#workers.delete(silent);
+        break;
+      }
+    }
+    return worker;
+  }
+}

@@ -243,7 +243,10 @@ export function readQuery<T extends ObjectSchema>(
   if (read === null || errors.length > 0) {
     // Which of a parameter's comma-separated values it is, the detail says.
     throw badFields(
-      errors.map(({ pointer, detail }) => ({ pointer: pointer.replace(/\/\d+$/, ""), detail })),
+      errors.map(({ pointer, detail }) => ({
+        pointer: pointer.replace(/^(\/query\/[^/]+)\/\d+$/, "$1"),
+        detail,
+      })),
     );
   }
   return read;

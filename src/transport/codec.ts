@@ -82,8 +82,12 @@ export function decodeFrame(bytes: Uint8Array): PeerFrame {
   if (kind === KIND.append) return { kind: "raft", message: decodeAppend(header, body) };
   if (body.length > 0) throw new CodecError("there are bytes behind the frame");
   switch (kind) {
-    case KIND.raft:
-      return { kind: "raft", message: readMessage(header) };
+    case KIND.raft: {
+      const message = readMessage(header);
+      // An append in here would lose its entries in silence.
+      if (message.type === "append") throw new CodecError("an append in the frame of the others");
+      return { kind: "raft", message };
+    }
     case KIND.propose:
       return {
         kind: "propose",

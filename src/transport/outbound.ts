@@ -46,6 +46,9 @@ interface ClientSocket extends WebSocket {
   terminate(): void;
 }
 
+/** How Bun's client begins to say that HTTP answered instead of a WebSocket; there is no code for it. */
+const UPGRADE_REFUSED = "Expected 101 status code";
+
 /** One dialled socket and how far it has come. */
 interface Attempt {
   readonly socket: ClientSocket;
@@ -59,6 +62,10 @@ interface Attempt {
   pingSeq: number;
   pingSentAt: Millis;
   pingsMissed: number;
+  /** Bytes handed to the socket so far, and how many of them had left it, and waited, at the last ping. */
+  bytesSent: number;
+  bytesLeft: number;
+  bytesWaited: number;
 }
 
 export class Outbound {
@@ -118,6 +125,9 @@ export class Outbound {
       pingSeq: 0,
       pingSentAt: 0,
       pingsMissed: 0,
+      bytesSent: 0,
+      bytesLeft: 0,
+      bytesWaited: 0,
     };
     this.#attempt = attempt;
     this.#timer = clock.after(HANDSHAKE_TIMEOUT_MS, () => {
@@ -157,6 +167,7 @@ export class Outbound {
     if (attempt.socket.readyState !== WebSocket.OPEN) return false;
     if (attempt.socket.bufferedAmount + bytes.length > MAX_BUFFERED_BYTES) return false;
     attempt.socket.send(bytes);
+    attempt.bytesSent += bytes.length;
     return true;
   }
 
@@ -268,6 +279,7 @@ export class Outbound {
 
   #ping(attempt: Attempt): void {
     const { clock, notices } = this.#endpoint;
+    this.#creditProgress(attempt);
     if (attempt.pingsMissed >= PINGS_MISSED_MAX) {
       notices.warn(`${this.peer} no longer answers pings`, { peer: this.peer, url: this.url });
       this.#end(attempt, "timeout");
@@ -280,6 +292,18 @@ export class Outbound {
     this.#timer = clock.after(PING_EVERY_MS, () => this.#ping(attempt));
   }
 
+  /**
+   * On a slow link pings queue behind megabytes. While bytes wait AND some have left since the last ping,
+   * the peer takes them: it lives. Bytes that leave without any waiting prove nothing, the kernel has room.
+   */
+  #creditProgress(attempt: Attempt): void {
+    const waiting = attempt.socket.bufferedAmount;
+    const left = attempt.bytesSent - waiting;
+    if (attempt.bytesWaited > 0 && waiting > 0 && left > attempt.bytesLeft) attempt.pingsMissed = 0;
+    attempt.bytesWaited = waiting;
+    attempt.bytesLeft = left;
+  }
+
   #ponged(attempt: Attempt, event: Event): void {
     if (this.#attempt !== attempt) return;
     attempt.pingsMissed = 0;
@@ -290,15 +314,20 @@ export class Outbound {
 
   #closed(attempt: Attempt, code: number): void {
     if (this.#attempt !== attempt) return;
-    if (attempt.phase !== "dialling" || attempt.errorCode === null) {
-      const upgradeRefused = attempt.errorMessage.includes("101");
-      if (upgradeRefused) {
-        this.#endpoint.notices.warn(`${this.peer} does not take connections of members`, {
-          url: this.url,
-          error: attempt.errorMessage,
-        });
-      }
-      this.#end(attempt, upgradeRefused ? "rejected" : reasonOf(code));
+    if (attempt.phase !== "dialling") {
+      this.#end(attempt, reasonOf(code));
+      return;
+    }
+    if (attempt.errorMessage.includes(UPGRADE_REFUSED)) {
+      this.#endpoint.notices.warn(`${this.peer} does not take connections of members`, {
+        url: this.url,
+        error: attempt.errorMessage,
+      });
+      this.#end(attempt, "rejected");
+      return;
+    }
+    if (attempt.errorCode === null) {
+      this.#end(attempt, reasonOf(code));
       return;
     }
     this.#end(attempt, reasonOfError(attempt.errorCode));

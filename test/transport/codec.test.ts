@@ -1,0 +1,362 @@
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import type { PeerFrame } from "../../src/replica/ports.ts";
+import {
+  asIndex,
+  asNodeId,
+  asTerm,
+  type Entry,
+  type EntryKind,
+  type Message,
+} from "../../src/raft/types.ts";
+import {
+  CodecError,
+  decodeFrame,
+  encodeFrame,
+  FRAME_VERSION,
+  MAX_FRAME_BYTES,
+} from "../../src/transport/codec.ts";
+
+const count = fc.integer({ min: 0, max: Number.MAX_SAFE_INTEGER - 1_000_000 });
+const term = count.map(asTerm);
+const index = count.map(asIndex);
+const id = fc.stringMatching(/^[a-z0-9-]{1,32}$/).map(asNodeId);
+const envelope = { from: id, to: id, term };
+const text = fc.string({ unit: "binary", maxLength: 40 });
+const json = fc.jsonValue({ maxDepth: 3 });
+
+const entries = (prevIndex: number, terms: readonly number[]): fc.Arbitrary<Entry[]> =>
+  fc.tuple(
+    ...[...terms]
+      .sort((a, b) => a - b)
+      .map((entryTerm, at) =>
+        fc.record({
+          term: fc.constant(asTerm(entryTerm)),
+          index: fc.constant(asIndex(prevIndex + 1 + at)),
+          kind: fc.constantFrom<EntryKind>("noop", "command", "config", "bootstrap"),
+          data: fc.uint8Array({ maxLength: 60 }),
+        }),
+      ),
+  );
+
+const append: fc.Arbitrary<Message> = fc
+  .record({
+    prevTerm: fc.integer({ min: 0, max: 50 }),
+    prevIndex: fc.integer({ min: 0, max: 1_000 }),
+    steps: fc.array(fc.integer({ min: 50, max: 90 }), { maxLength: 6 }),
+  })
+  .chain(({ prevTerm, prevIndex, steps }) =>
+    fc.record({
+      ...envelope,
+      term: fc.integer({ min: 90, max: 1_000 }).map(asTerm),
+      type: fc.constant("append" as const),
+      prevIndex: fc.constant(asIndex(prevIndex)),
+      prevTerm: fc.constant(asTerm(prevTerm)),
+      entries: entries(prevIndex, steps),
+      commit: index,
+    }),
+  );
+
+const ids = fc.uniqueArray(id, { maxLength: 4 });
+const configuration = fc.record({
+  voters: ids,
+  outgoing: ids,
+  learners: ids,
+  learnersNext: ids,
+  members: fc.dictionary(
+    fc.stringMatching(/^[a-z0-9-]{1,32}$/),
+    fc.record({ url: text, incarnation: text }, { noNullPrototype: true }),
+    { maxKeys: 4, noNullPrototype: true },
+  ),
+});
+
+const message: fc.Arbitrary<Message> = fc.oneof(
+  fc.record({
+    ...envelope,
+    type: fc.constant("vote" as const),
+    pre: fc.boolean(),
+    lastIndex: index,
+    lastTerm: term,
+    transfer: fc.boolean(),
+    leaderLost: fc.boolean(),
+  }),
+  fc.record({
+    ...envelope,
+    type: fc.constant("vote-reply" as const),
+    pre: fc.boolean(),
+    granted: fc.boolean(),
+  }),
+  append,
+  fc.record({
+    ...envelope,
+    type: fc.constant("append-reply" as const),
+    prevIndex: index,
+    match: fc.option(index),
+    hint: fc.option(fc.record({ index, term })),
+  }),
+  fc.record({
+    ...envelope,
+    type: fc.constant("heartbeat" as const),
+    commit: index,
+    round: count,
+  }),
+  fc.record({ ...envelope, type: fc.constant("heartbeat-reply" as const), round: count }),
+  fc.record({ ...envelope, type: fc.constant("read-index" as const), id: count }),
+  fc.record({
+    ...envelope,
+    type: fc.constant("read-index-reply" as const),
+    id: count,
+    index: fc.option(index),
+  }),
+  fc.record({ ...envelope, type: fc.constant("timeout-now" as const) }),
+  fc.record({
+    ...envelope,
+    type: fc.constant("snapshot" as const),
+    snapshot: fc.record({ index, term, configuration }),
+  }),
+  fc.record({
+    ...envelope,
+    type: fc.constant("snapshot-reply" as const),
+    index,
+    ok: fc.boolean(),
+  }),
+);
+
+const frame: fc.Arbitrary<PeerFrame> = fc.oneof(
+  { weight: 4, arbitrary: fc.record({ kind: fc.constant("raft" as const), message }) },
+  fc.record({
+    kind: fc.constant("propose" as const),
+    proposal: fc.record({
+      boot: count,
+      acked: count,
+      requests: fc.array(fc.record({ seq: count, text, hint: json }), { maxLength: 4 }),
+    }),
+  }),
+  fc.record({
+    kind: fc.constant("refuse" as const),
+    refusal: fc.record({
+      boot: count,
+      seqs: fc.array(count, { maxLength: 4 }),
+      code: fc.constantFrom("not-leader" as const, "overloaded" as const, "transferring" as const),
+      leader: fc.option(id),
+    }),
+  }),
+  fc.record({ kind: fc.constant("call" as const), id: count, method: text, body: json }),
+  fc.record({ kind: fc.constant("reply" as const), id: count, body: json }),
+  fc.record({ kind: fc.constant("error" as const), id: count, code: text, detail: text }),
+);
+
+/** What JSON itself makes of a frame (it has no -0), entry data aside. */
+function plain(value: PeerFrame): unknown {
+  if (value.kind === "raft" && value.message.type === "append") return value;
+  return JSON.parse(JSON.stringify(value));
+}
+
+/** A frame with a header of one's own, as an ill-meaning peer could make it. */
+function forge(kind: number, header: unknown, body: Uint8Array = new Uint8Array()): Uint8Array {
+  const head = new TextEncoder().encode(
+    typeof header === "string" ? header : JSON.stringify(header),
+  );
+  const bytes = new Uint8Array(6 + head.length + body.length);
+  bytes[0] = FRAME_VERSION;
+  bytes[1] = kind;
+  new DataView(bytes.buffer).setUint32(2, head.length);
+  bytes.set(head, 6);
+  bytes.set(body, 6 + head.length);
+  return bytes;
+}
+
+const anAppend = (over: Record<string, unknown> = {}): Record<string, unknown> => ({
+  from: "n1",
+  to: "n2",
+  term: 3,
+  type: "append",
+  prevIndex: 4,
+  prevTerm: 2,
+  commit: 4,
+  entries: [[3, 1, 2]],
+  ...over,
+});
+
+describe("a frame", () => {
+  test("comes out as it went in, whatever its kind", () => {
+    fc.assert(
+      fc.property(frame, (sent) => {
+        expect(plain(decodeFrame(encodeFrame(sent)))).toEqual(plain(sent));
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test("of random bytes is an error of the codec and nothing else", () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 80 }), (bytes) => {
+        expect(() => decodeFrame(bytes)).toThrow(CodecError);
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+
+  test("with any JSON as its header is read or refused, never anything else", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 9 }), fc.jsonValue(), (kind, header) => {
+        try {
+          decodeFrame(forge(kind, header));
+        } catch (error) {
+          expect(error).toBeInstanceOf(CodecError);
+        }
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+
+  test("with one field of a true message replaced by anything is read or refused", () => {
+    fc.assert(
+      fc.property(frame, fc.nat(), fc.jsonValue(), (sent, which, value) => {
+        const bytes = encodeFrame(sent);
+        const length = new DataView(bytes.buffer).getUint32(2);
+        const header: Record<string, unknown> = JSON.parse(
+          new TextDecoder().decode(bytes.subarray(6, 6 + length)),
+        );
+        const keys = Object.keys(header);
+        header[keys[which % keys.length] ?? ""] = value;
+        try {
+          decodeFrame(forge(bytes[1] ?? 0, header, bytes.subarray(6 + length)));
+        } catch (error) {
+          expect(error).toBeInstanceOf(CodecError);
+        }
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+
+  test("that is cut anywhere, or goes on behind its end, is refused", () => {
+    fc.assert(
+      fc.property(frame, fc.double({ min: 0, max: 1, noNaN: true }), (sent, part) => {
+        const bytes = encodeFrame(sent);
+        const cut = bytes.subarray(0, Math.min(bytes.length - 1, Math.floor(bytes.length * part)));
+        expect(() => decodeFrame(cut)).toThrow(CodecError);
+        const longer = new Uint8Array(bytes.length + 1);
+        longer.set(bytes);
+        expect(() => decodeFrame(longer)).toThrow(CodecError);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  test("of another version or an unknown kind is refused", () => {
+    const bytes = encodeFrame({ kind: "reply", id: 1, body: null });
+    bytes[0] = FRAME_VERSION + 1;
+    expect(() => decodeFrame(bytes)).toThrow("version 2");
+    expect(() => decodeFrame(forge(99, {}))).toThrow("kind 99");
+  });
+
+  test("keeps a body that is not there", () => {
+    const sent: PeerFrame = { kind: "reply", id: 1, body: undefined };
+    expect(decodeFrame(encodeFrame(sent))).toEqual(sent);
+  });
+
+  test("that no JSON can hold is an error of the codec", () => {
+    const loop: Record<string, unknown> = {};
+    loop["self"] = loop;
+    expect(() => encodeFrame({ kind: "reply", id: 1, body: loop })).toThrow(CodecError);
+    expect(() => encodeFrame({ kind: "reply", id: 1, body: 1n })).toThrow(CodecError);
+  });
+
+  test("of JSON nested without end is refused", () => {
+    const deep = `{"id":1,"body":${"[".repeat(200_000)}`;
+    expect(() => decodeFrame(forge(6, deep))).toThrow(CodecError);
+  });
+
+  test("with a header that is not UTF-8 is refused", () => {
+    const bytes = forge(6, `{"id":1,"body":"xx"}`);
+    bytes[bytes.length - 3] = 0xff;
+    expect(() => decodeFrame(bytes)).toThrow("not JSON");
+  });
+
+  test("may fill the limit to the last byte and not go beyond", () => {
+    const make = (size: number): PeerFrame => ({
+      kind: "raft",
+      message: {
+        from: asNodeId("n1"),
+        to: asNodeId("n2"),
+        term: asTerm(1),
+        type: "append",
+        prevIndex: asIndex(0),
+        prevTerm: asTerm(0),
+        commit: asIndex(0),
+        entries: [
+          { term: asTerm(1), index: asIndex(1), kind: "command", data: new Uint8Array(size) },
+        ],
+      },
+    });
+    const overhead = encodeFrame(make(10_000_000)).length - 10_000_000;
+    expect(encodeFrame(make(MAX_FRAME_BYTES - overhead)).length).toBe(MAX_FRAME_BYTES);
+    expect(() => encodeFrame(make(MAX_FRAME_BYTES - overhead + 1))).toThrow(CodecError);
+    expect(() => decodeFrame(new Uint8Array(MAX_FRAME_BYTES + 1))).toThrow(CodecError);
+  });
+});
+
+describe("an append", () => {
+  test("carries its data raw, and what is decoded does not hold the frame", () => {
+    const data = new Uint8Array(1_000).fill(0xfe);
+    const bytes = forge(1, anAppend({ entries: [[3, 1, data.length]] }), data);
+    const decoded = decodeFrame(bytes);
+    bytes.fill(0);
+    if (decoded.kind !== "raft" || decoded.message.type !== "append") throw new Error("no append");
+    const entry = decoded.message.entries[0];
+    expect(entry?.data).toEqual(data);
+    expect(entry?.data.buffer.byteLength).toBe(data.length);
+    expect(entry?.index).toBe(asIndex(5));
+  });
+
+  test("is the same from a view into a larger buffer", () => {
+    const bytes = forge(1, anAppend(), new Uint8Array([1, 2]));
+    const larger = new Uint8Array(bytes.length + 20);
+    larger.set(bytes, 11);
+    expect(decodeFrame(larger.subarray(11, 11 + bytes.length))).toEqual(decodeFrame(bytes));
+  });
+
+  test("with a gap is not sent", () => {
+    const gap: PeerFrame = {
+      kind: "raft",
+      message: {
+        from: asNodeId("n1"),
+        to: asNodeId("n2"),
+        term: asTerm(1),
+        type: "append",
+        prevIndex: asIndex(1),
+        prevTerm: asTerm(1),
+        commit: asIndex(0),
+        entries: [{ term: asTerm(1), index: asIndex(3), kind: "noop", data: new Uint8Array() }],
+      },
+    };
+    expect(() => encodeFrame(gap)).toThrow("does not follow");
+  });
+
+  test.each([
+    ["an entry older than the one before it", { entries: [[1, 1, 2]] }],
+    ["an entry newer than its leader", { entries: [[4, 1, 2]] }],
+    ["an unknown kind of entry", { entries: [[3, 4, 2]] }],
+    ["a negative length", { entries: [[3, 1, -2]] }],
+    ["a length beyond the frame", { entries: [[3, 1, 3]] }],
+    ["a length short of the frame", { entries: [[3, 1, 1]] }],
+    ["an entry of four", { entries: [[3, 1, 2, 0]] }],
+    ["entries that are no list", { entries: { length: 1 } }],
+    ["a fraction as its index", { prevIndex: 1.5 }],
+    ["an index beyond the safe numbers", { prevIndex: Number.MAX_SAFE_INTEGER }],
+    ["a text as its term", { term: "3" }],
+    ["no commit", { commit: undefined }],
+    ["a sender that is no member name", { from: "N 1" }],
+    ["the type of another message", { type: "heartbeat", round: 1 }],
+    ["an unknown type", { type: "toString" }],
+  ])("with %s is refused", (_name, over) => {
+    const body = new Uint8Array([1, 2]);
+    expect(decodeFrame(forge(1, anAppend(), body)).kind).toBe("raft");
+    expect(() => decodeFrame(forge(1, anAppend(over), body))).toThrow(CodecError);
+  });
+
+  test("in the frame of the other messages loses no entry in silence", () => {
+    expect(() => decodeFrame(forge(2, anAppend()))).toThrow(CodecError);
+  });
+});

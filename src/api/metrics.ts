@@ -73,6 +73,8 @@ export class Metrics {
     await Promise.all(
       this.#sources.map(async ({ source, gauge }) => {
         gauge.reset();
+        // Without labels a reset means 0, which is a statement; nothing is meant.
+        if ((source.labels ?? []).length === 0) gauge.remove();
         for (const { labels = {}, value } of await this.#collect(source)) {
           if (Number.isFinite(value)) gauge.set(labels, value);
         }

@@ -19,7 +19,7 @@ export interface Harness {
   readonly logged: { message: string; fields: Readonly<Record<string, unknown>> | undefined }[];
   readonly state: { wall: number; draining: boolean };
   /** In-process; the path begins with `/`. */
-  call(method: string, path: string, options?: CallOptions): Promise<Response>;
+  readonly call: (method: string, path: string, options?: CallOptions) => Promise<Response>;
 }
 
 export interface CallOptions {

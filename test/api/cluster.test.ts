@@ -1,0 +1,115 @@
+import { describe, expect, test } from "bun:test";
+import { harness, NOW, pointers, problem, uuidAt } from "./harness.ts";
+
+describe("health", () => {
+  test("is 200 with a leader, and 503 with the reason without", async () => {
+    const { call, queue } = harness();
+    expect(await (await call("GET", "/health")).json()).toEqual({
+      status: "healthy",
+      node_id: "n1",
+      version: "9.9.9",
+    });
+    queue.condition = { status: "unhealthy", ready: false, reason: "no leader for 3 s" };
+    for (const [path, status] of [
+      ["/health", "unhealthy"],
+      ["/health/ready", "not-ready"],
+    ] as const) {
+      const response = await call("GET", path);
+      expect(response.status).toBe(503);
+      expect(await response.json()).toMatchObject({ status, reason: "no leader for 3 s" });
+    }
+    expect((await call("GET", "/health/live")).status).toBe(200);
+  });
+
+  test("is not ready while behind or shutting down, though healthy", async () => {
+    const { call, queue, state } = harness();
+    expect((await call("GET", "/health/ready")).status).toBe(200);
+    queue.condition = { status: "healthy", ready: false, notReady: "2,000 entries behind" };
+    const behind = await call("GET", "/health/ready");
+    expect([behind.status, await behind.json()]).toMatchObject([
+      503,
+      { reason: "2,000 entries behind" },
+    ]);
+    queue.condition = { status: "healthy", ready: true, notReady: null };
+    state.draining = true;
+    const draining = await call("GET", "/health/ready");
+    expect([draining.status, await draining.json()]).toMatchObject([
+      503,
+      { reason: "shutting down" },
+    ]);
+    expect((await call("GET", "/health")).status).toBe(200);
+  });
+});
+
+describe("settings", () => {
+  test("are changed one by one, nested ones too, and answered whole", async () => {
+    const { call, queue } = harness();
+    const before = queue.current;
+    const response = await call("PUT", "/api/cluster/config", {
+      body: { lease: 20_000, retention: { failed: 5 }, retry: { factor: 3 }, timeout_ms: null },
+    });
+    expect(response.status).toBe(200);
+    const expected = {
+      ...before,
+      lease: 20_000,
+      retention: { ...before.retention, failed: 5 },
+      retry: { ...before.retry, factor: 3 },
+      timeout_ms: null,
+    };
+    expect(await response.json()).toEqual(expected);
+    expect(await (await call("GET", "/api/cluster/config")).json()).toEqual(expected);
+  });
+
+  test.each([
+    [{}, ""],
+    [{ lease: 999 }, "/lease"],
+    [{ lease: "15s" }, "/lease"],
+    [{ retention: { done: 1 } }, "/retention/done"],
+    [{ retention: "7d" }, "/retention"],
+    [{ max_payload: 1e9 }, "/max_payload"],
+    [{ retry: { factor: 0.5 } }, "/retry/factor"],
+    [{ nodes: 3 }, "/nodes"],
+  ])("refuse %j", async (body, pointer) => {
+    const { call, queue } = harness();
+    const refused = await problem(await call("PUT", "/api/cluster/config", { body }));
+    expect([refused.status, pointers(refused)]).toEqual([400, [pointer]]);
+    expect(queue.calls).toEqual([]);
+  });
+});
+
+test("the cluster is shown as the queue sees it", async () => {
+  const response = await harness().call("GET", "/api/cluster");
+  expect(await response.json()).toMatchObject({
+    node_id: "n1",
+    leader_id: "n1",
+    term: 3,
+    members: [{ id: "n1", voter: true }],
+  });
+});
+
+test("workers are listed with times as text, and told to be quiet", async () => {
+  const { call, queue } = harness();
+  queue.workerViews = [
+    {
+      id: "n1/executors",
+      member: "n1",
+      principal: "anonymous",
+      queues: null,
+      names: ["x"],
+      slots: 10,
+      running: [{ task_id: uuidAt(NOW), name: "x", attempt: 1, started_at: NOW }],
+      stuck: 1,
+      kills: 2,
+      restarts: 3,
+      directive: "ok",
+      last_seen_ms: 5,
+    },
+  ];
+  expect(await (await call("GET", "/api/workers")).json()).toMatchObject({
+    items: [{ id: "n1/executors", running: [{ started_at: "2026-11-24T12:00:00.000Z" }] }],
+    next_cursor: null,
+  });
+  const quiet = await call("POST", "/api/workers/n1%2Fexecutors/quiet");
+  expect([quiet.status, await quiet.json()]).toEqual([200, { status: "ok" }]);
+  expect((await problem(await call("POST", "/api/workers/nobody/quiet"))).status).toBe(404);
+});

@@ -328,7 +328,8 @@ export class ExecutorPool {
     // A lease that ran out while the event loop stood still: its timer just has not fired yet.
     if (run.stop !== "lost" && this.#leaseLeftMs(run) <= 0) run.stop = "lost";
     const end = endOf(run.stop, ending);
-    const rest = ending.kind === "outcome" ? ending.rest : null;
+    const said = ending.kind === "outcome" ? ending.rest : null;
+    const rest = said !== null && (said.progress !== null || said.lines.length > 0) ? said : null;
     if (end !== null) this.#end(run.lease, end, rest);
   }
 

@@ -3,8 +3,7 @@
  * answers the addresses which were checked: the certificate is still verified against the host name, and
  * unlike fetch it neither follows redirects, nor honours proxy variables, nor repeats a request by itself.
  */
-import { request as httpRequest, type IncomingMessage, type RequestOptions } from "node:http";
-import { request as httpsRequest } from "node:https";
+import type { IncomingMessage, RequestOptions } from "node:http";
 import type { LookupFunction } from "node:net";
 import { NonRetryableError } from "./errors.ts";
 import type { CheckedAddress, NetworkGuard } from "./network-guard.ts";
@@ -117,7 +116,7 @@ async function sendOnce(
   throw new Error("no address was tried");
 }
 
-function connect(
+async function connect(
   { url, method, headers, body, signal }: GuardedRequest,
   checked: CheckedAddress,
   ca: string | undefined,
@@ -144,8 +143,11 @@ function connect(
     signal,
     ...(ca === undefined ? {} : { ca }),
   };
-  return new Promise((resolve, reject) => {
-    const send = url.protocol === "https:" ? httpsRequest : httpRequest;
+  // Loaded when first needed: it is most of what a Worker would otherwise load at its start.
+  const { request: send } = await (url.protocol === "https:"
+    ? import("node:https")
+    : import("node:http"));
+  return await new Promise((resolve, reject) => {
     const outgoing = send(options, resolve);
     outgoing.on("error", reject);
     outgoing.end(body ?? undefined);

@@ -4,7 +4,6 @@
  * The guard answers with the addresses it checked, and the request must go to one of them: a second
  * lookup could answer differently (DNS rebinding).
  */
-import { lookup } from "node:dns/promises";
 import { NonRetryableError } from "./errors.ts";
 import { contains, isPublic, parseCidr, parseIp, type CidrBlock } from "./network-address.ts";
 
@@ -37,8 +36,11 @@ export function parseAllowRule(text: string): AllowRule {
   throw new RangeError(`"${text}" is neither a host, host:port, an address nor a CIDR`);
 }
 
-export const systemResolver: Resolver = async (host) =>
-  (await lookup(host, { all: true, verbatim: true })).map(({ address }) => address);
+export const systemResolver: Resolver = async (host) => {
+  // Loaded when first needed, for the sake of a Worker's start.
+  const { lookup } = await import("node:dns/promises");
+  return (await lookup(host, { all: true, verbatim: true })).map(({ address }) => address);
+};
 
 export class NetworkGuard {
   readonly #rules: readonly AllowRule[];

@@ -3,7 +3,6 @@
  * time. Everything that leaves it is JSON text; errors are turned into text here, because an `Error`
  * loses its properties, and an uncaught one its message, on the way to the main thread.
  */
-/// <reference lib="webworker" />
 import { format } from "node:util";
 import { AttemptJournal } from "./attempt-journal.ts";
 import { loadHandlers } from "./load-handlers.ts";

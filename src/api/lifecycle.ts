@@ -4,12 +4,11 @@
  * nothing of it but `caller`.
  */
 import { Elysia } from "elysia";
-import { QueueError } from "../queue/service.ts";
 import { ACCESS, allows, Tokens, type Principal } from "./auth.ts";
 import type { ApiDeps } from "./deps.ts";
 import type { Metrics } from "./metrics.ts";
 import { advertisedHost, refuseForeign, refuseForgery } from "./origin.ts";
-import { fromQueueError, Problem, problemResponse } from "./problem.ts";
+import { fromQueue, Problem, problemResponse } from "./problem.ts";
 
 interface RequestState {
   readonly id: string;
@@ -77,7 +76,8 @@ export function lifecycle(deps: ApiDeps, tokens: Tokens, metrics: Metrics) {
 
   const problemOf = (error: unknown, code: string | number, request: Request): Problem => {
     if (error instanceof Problem) return error;
-    if (error instanceof QueueError) return fromQueueError(error);
+    const refusal = fromQueue(error);
+    if (refusal !== null) return refusal;
     if (code === "NOT_FOUND") {
       return new Problem(404, "no-such-route", "There is nothing at this path and method.");
     }

@@ -3,7 +3,10 @@
  * codes to HTTP, one renderer. Nothing here decides whether something is an error.
  */
 import { STATUS_CODES } from "node:http";
+import { BadFilter } from "../queue/queries.ts";
+import { BadCursor } from "../queue/reports.ts";
 import { QueueError, type QueueErrorCode } from "../queue/service.ts";
+import { ReaderOverloaded } from "../queue/task-reader.ts";
 
 /** One bad field. `pointer` is a JSON Pointer into the body, or `/query/NAME`, `/header/NAME`, `/path/NAME`. */
 export interface FieldError {
@@ -62,7 +65,8 @@ const QUEUE_CODES: Readonly<Record<QueueErrorCode, CodeRule>> = {
   "already-final": { status: 409, retryAfterS: null },
   "not-final": { status: 409, retryAfterS: null },
   "id-conflict": { status: 409, retryAfterS: null, pointer: "/id" },
-  "id-expired": { status: 400, retryAfterS: null, pointer: "/id" },
+  // Ids that are merely too old never get here (new-task.ts): this one was used.
+  "id-expired": { status: 409, retryAfterS: null, pointer: "/id" },
   "idempotency-mismatch": {
     status: 422,
     retryAfterS: null,
@@ -82,8 +86,19 @@ const QUEUE_CODES: Readonly<Record<QueueErrorCode, CodeRule>> = {
   stopping: { status: 503, retryAfterS: 1 },
 };
 
-/** Any `QueueError` as the problem that the client gets. */
-export function fromQueueError(error: QueueError): Problem {
+/** What the queue throws on purpose, as the problem that the client gets; null: it was not on purpose. */
+export function fromQueue(error: unknown): Problem | null {
+  if (error instanceof QueueError) return fromQueueError(error);
+  if (error instanceof BadFilter || error instanceof BadCursor) {
+    return badFields([{ pointer: "/query", detail: error.message }]);
+  }
+  if (error instanceof ReaderOverloaded) {
+    return fromQueueError(new QueueError("overloaded", "Too many lists are being read already."));
+  }
+  return null;
+}
+
+function fromQueueError(error: QueueError): Problem {
   const rule = QUEUE_CODES[error.reason];
   const seconds =
     error.retryAfterMs === null

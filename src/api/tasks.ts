@@ -373,7 +373,7 @@ function payloadFilters(into: { path: string; value: string }[]): RestParameter 
     if (!name.startsWith("payload.")) return false;
     const path = name.slice("payload.".length);
     const pointer = "/query/payload.PATH";
-    if (path.split(".").includes("")) {
+    if (path.split(".").includes("") || path.includes('"')) {
       errors.push({ pointer, detail: "must name members, as in payload.user.id=7" });
     } else if (
       Buffer.byteLength(path) > FILTER_MAX_BYTES ||

@@ -1,4 +1,7 @@
 import { describe, expect, test } from "bun:test";
+import { BadFilter } from "../../src/queue/queries.ts";
+import { BadCursor } from "../../src/queue/reports.ts";
+import { ReaderOverloaded } from "../../src/queue/task-reader.ts";
 import { QueueError, type QueueErrorCode } from "../../src/queue/service.ts";
 import { LIMITS } from "../../src/queue/types.ts";
 import { harness, NOW, pointers, problem, uuidAt } from "./harness.ts";
@@ -248,7 +251,7 @@ describe("every refusal of the queue", () => {
     ["already-final", 409, null],
     ["not-final", 409, null],
     ["id-conflict", 409, null],
-    ["id-expired", 400, null],
+    ["id-expired", 409, null],
     ["idempotency-mismatch", 422, null],
     ["idempotency-full", 429, "10"],
     ["names-full", 429, null],
@@ -269,6 +272,18 @@ describe("every refusal of the queue", () => {
     const response = await call("POST", "/api/tasks", { body: { name: "x" } });
     expect(response.headers.get("retry-after")).toBe(retryAfter);
     expect(await problem(response)).toMatchObject({ status, code, detail: "No, because." });
+  });
+
+  test("a filter or cursor that only the queue can judge is 400, a full reader 429", async () => {
+    const { call, queue } = harness();
+    for (const [fault, status] of [
+      [new BadFilter("no such path"), 400],
+      [new BadCursor("no such place"), 400],
+      [new ReaderOverloaded("256 wait"), 429],
+    ] as const) {
+      queue.fault = fault;
+      expect((await problem(await call("GET", "/api/tasks"))).status).toBe(status);
+    }
   });
 
   test("a time of the queue's own becomes whole seconds, one at least", async () => {

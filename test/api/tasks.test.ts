@@ -356,6 +356,7 @@ describe("listing", () => {
     ["5=1", "/query/5"],
     ["payload.=1", "/query/payload.PATH"],
     ["payload.a..b=1", "/query/payload.PATH"],
+    ["payload.a%22b=1", "/query/payload.PATH"],
     [`name=${"n".repeat(256)}`, "/query/name"],
     ["name=%00", "/query/name"],
     ["name=%ff", "/query"],

@@ -3,7 +3,7 @@
  * Worker, keeps the leases alive, stops what was cancelled or lost, and reports how each attempt ended.
  * What it does not do: decide about retries, time-outs or expiry. Those are the log's.
  */
-import type { Clock, Log, Timer } from "../replica/ports.ts";
+import type { Clock, Log } from "../replica/ports.ts";
 import type { LeaseEvent, WorkerInfo } from "../queue/service.ts";
 import {
   DEFAULT_SETTINGS,
@@ -11,15 +11,16 @@ import {
   type Directive,
   type LeaseEnd,
   type LeaseRef,
-  type LeaseVerdict,
   type NodeId,
 } from "../queue/types.ts";
 import { Claimer } from "./claimer.ts";
 import { ExecutorThread } from "./executor-thread.ts";
 import type { HandlersSource } from "./handler.ts";
 import { LeaseEnder } from "./lease-ender.ts";
+import { LeaseKeeper } from "./lease-keeper.ts";
 import type { ReportPart, ThreadSetup } from "./protocol.ts";
-import { EXECUTOR_PRINCIPAL, messageOf, retryDelayMs, type ExecutorQueue } from "./queue-port.ts";
+import { EXECUTOR_PRINCIPAL, type ExecutorQueue } from "./queue-port.ts";
+import { endOf, type Run, type StopCause } from "./run.ts";
 import { ExecutorSlot, type RunEnding } from "./slot.ts";
 
 export interface ExecutorPoolOptions {
@@ -51,28 +52,8 @@ export class HandlersError extends Error {
   override name = "HandlersError";
 }
 
-/** Why a run is being stopped. A later cause replaces an earlier one only to be quieter. */
-type StopCause =
-  /** Confirmed with `release`. */
-  | "cancel"
-  | "drain"
-  /** The lease is not ours any more: nothing is said. */
-  | "lost";
-
-interface Run {
-  readonly task: ClaimedTask;
-  readonly lease: LeaseRef;
-  readonly slot: ExecutorSlot;
-  /** Monotonic time at which the newest heartbeat that was answered was sent; at first, of the claim's answer. */
-  confirmedAt: number;
-  stop: StopCause | null;
-  grace: Timer | null;
-}
-
 const GRACE_MS = 5_000;
 const STUCK_AFTER_MS = 2_000;
-/** Heartbeat calls in flight at once; a leader that does not answer must not gather them. */
-const HEARTBEATS_IN_FLIGHT = 3;
 /** Ends that the queue has not answered, per slot, above which nothing new is claimed. */
 const UNANSWERED_PER_SLOT = 8;
 /** Lease periods after which a lease is over in any case, so that its end is not worth repeating. */
@@ -91,6 +72,7 @@ export class ExecutorPool {
   readonly #graceMs: number;
   readonly #stuckAfterMs: number;
   readonly #ender: LeaseEnder;
+  readonly #keeper: LeaseKeeper;
   /** By fence: it is unique in the cluster. */
   readonly #runs = new Map<number, Run>();
   readonly #stuck = new Set<ExecutorThread>();
@@ -101,9 +83,6 @@ export class ExecutorPool {
   #kills = 0;
   #restarts = 0;
   #turnAsked = false;
-  #heartbeat: Timer | null = null;
-  #heartbeatsInFlight = 0;
-  #heartbeatFailures = 0;
   #unsubscribe: (() => void) | null = null;
   #draining: Promise<void> | null = null;
   #onIdle: (() => void) | null = null;
@@ -130,6 +109,21 @@ export class ExecutorPool {
       this.#random,
       this.#log,
       () => this.#turn(),
+    );
+    this.#keeper = new LeaseKeeper(
+      this.#queue,
+      this.workerId,
+      this.#clock,
+      this.#random,
+      this.#log,
+      {
+        runs: this.#runs,
+        leaseMs: options.leaseMs,
+        unanswered: () => this.#ender.unansweredLeases(),
+        info: () => this.info(),
+        stop: (run, cause, reason) => this.#stopRun(run, cause, reason),
+        directive: (directive) => this.#directed(directive),
+      },
     );
   }
 
@@ -204,7 +198,7 @@ export class ExecutorPool {
       },
     );
     this.#unsubscribe = this.#queue.onLease((event) => this.#onLease(event));
-    this.#scheduleHeartbeat(this.#heartbeatEveryMs());
+    this.#keeper.start();
     this.#turn();
   }
 
@@ -223,7 +217,7 @@ export class ExecutorPool {
     this.#stopped = true;
     this.#claimer?.stop();
     this.#ender.stop();
-    this.#heartbeat?.cancel();
+    this.#keeper.stop();
     this.#unsubscribe?.();
     for (const run of this.#runs.values()) run.grace?.cancel();
     this.#runs.clear();
@@ -326,7 +320,7 @@ export class ExecutorPool {
     this.#runs.delete(task.lease.fence);
     run.grace?.cancel();
     // A lease that ran out while the event loop stood still: its timer just has not fired yet.
-    if (run.stop !== "lost" && this.#leaseLeftMs(run) <= 0) run.stop = "lost";
+    if (run.stop !== "lost" && this.#keeper.leftMs(run) <= 0) run.stop = "lost";
     const end = endOf(run.stop, ending);
     const said = ending.kind === "outcome" ? ending.rest : null;
     const rest = said !== null && (said.progress !== null || said.lines.length > 0) ? said : null;
@@ -408,122 +402,5 @@ export class ExecutorPool {
     };
     this.#turn();
     return promise;
-  }
-
-  // --- leases
-
-  #heartbeatEveryMs(): number {
-    return Math.max(1, this.#options.leaseMs() / 3);
-  }
-
-  /** How long the run may go on without another answered heartbeat. */
-  #leaseLeftMs(run: Run): number {
-    return run.confirmedAt + this.#options.leaseMs() - this.#clock.monotonic();
-  }
-
-  #scheduleHeartbeat(delayMs: number): void {
-    if (this.#stopped) return;
-    this.#heartbeat?.cancel();
-    this.#heartbeat = this.#clock.after(delayMs, () => {
-      this.#selfStop();
-      this.#scheduleHeartbeat(this.#nextHeartbeatMs());
-      if (this.#heartbeatsInFlight < HEARTBEATS_IN_FLIGHT) void this.#sendHeartbeat();
-    });
-  }
-
-  /** Sooner than usual when a lease runs out before: `#selfStop` must see it. */
-  #nextHeartbeatMs(): number {
-    let delayMs = this.#heartbeatEveryMs();
-    for (const run of this.#runs.values()) {
-      const leftMs = this.#leaseLeftMs(run);
-      if (run.stop !== "lost") delayMs = Math.min(delayMs, Math.max(leftMs, 1));
-    }
-    return delayMs;
-  }
-
-  /** A worker stops by itself once a lease period has passed since it SENT its last answered heartbeat. */
-  #selfStop(): void {
-    for (const run of this.#runs.values()) {
-      if (run.stop === "lost" || this.#leaseLeftMs(run) > 0) continue;
-      this.#log.warn("no heartbeat was answered for a lease period; the task is stopped", {
-        task_id: run.task.id,
-      });
-      this.#stopRun(run, "lost", "the lease could not be renewed");
-    }
-  }
-
-  async #sendHeartbeat(): Promise<void> {
-    const sentAt = this.#clock.monotonic();
-    const runs = [...this.#runs.values()].filter((run) => run.stop !== "lost");
-    const leases = [...runs.map((run) => run.lease), ...this.#ender.unansweredLeases()];
-    this.#heartbeatsInFlight += 1;
-    try {
-      const answer = await this.#queue.heartbeat(
-        this.workerId,
-        EXECUTOR_PRINCIPAL,
-        leases,
-        this.info(),
-      );
-      this.#heartbeatFailures = 0;
-      if (this.#stopped) return;
-      for (const [index, run] of runs.entries())
-        this.#judged(run, answer.verdicts[index] ?? "lost", sentAt);
-      this.#directed(answer.directive);
-    } catch (error) {
-      this.#log.debug("a heartbeat failed", { error: messageOf(error) });
-      const retryMs = retryDelayMs(this.#heartbeatFailures, this.#random);
-      this.#heartbeatFailures += 1;
-      if (!this.#stopped) this.#scheduleHeartbeat(Math.min(retryMs, this.#nextHeartbeatMs()));
-    } finally {
-      this.#heartbeatsInFlight -= 1;
-    }
-  }
-
-  #judged(run: Run, verdict: LeaseVerdict, sentAt: number): void {
-    // It may have ended, or been stopped, since.
-    if (this.#runs.get(run.lease.fence) !== run) return;
-    switch (verdict) {
-      case "ok":
-        run.confirmedAt = Math.max(run.confirmedAt, sentAt);
-        return;
-      case "cancel":
-        run.confirmedAt = Math.max(run.confirmedAt, sentAt);
-        this.#stopRun(run, "cancel", "cancelled");
-        return;
-      case "lost":
-        this.#stopRun(run, "lost", "the lease was lost");
-        return;
-    }
-  }
-}
-
-/** What the queue is told; null: nothing. */
-function endOf(stop: StopCause | null, ending: RunEnding): LeaseEnd | null {
-  if (stop === "lost") return null;
-  if (stop === "cancel") return { kind: "release" };
-  switch (ending.kind) {
-    case "not-started":
-    case "killed":
-      return { kind: "release" };
-    case "crashed":
-      return { kind: "fail", error: ending.error, retry_after_ms: null, crashed: true };
-    case "outcome":
-      break;
-  }
-  const { outcome } = ending;
-  switch (outcome.kind) {
-    case "result":
-      return { kind: "complete", result: outcome.result };
-    case "snooze":
-      return { kind: "snooze", delay_ms: outcome.delayMs };
-    case "error":
-      // Aborted by the drain: what the handler makes of it is no failure of the task.
-      if (stop === "drain") return { kind: "release" };
-      return {
-        kind: "fail",
-        error: outcome.error,
-        retry_after_ms: outcome.retryAfterMs,
-        crashed: false,
-      };
   }
 }

@@ -32,7 +32,7 @@ export {
 export const BUILTIN_HANDLERS = ["echo", "compute", "io", "http", "sleep", "fail", "*"] as const;
 export type BuiltinHandler = (typeof BUILTIN_HANDLERS)[number];
 
-export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
+const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 export type LogFormat = "pretty" | "json";
 

@@ -1,15 +1,23 @@
 /**
  * Frames between members as bytes, and back.
  *
- *     | version u8 | kind u8 | header length u32 BE | header: UTF-8 JSON | entry data, back to back |
+ *     | version u8 | kind u8 | header length u32 BE | header: UTF-8 JSON | raw parts, back to back |
  *
- * Entry data of an `append` travels raw behind the header, which holds its lengths only. Everything that
- * comes in is foreign: whatever is wrong with it is a `CodecError`, nothing else, and nothing half-read.
+ * Entry data of an `append` and the commands of a `propose` travel raw behind the header, which holds their
+ * lengths only: as a JSON string a command could double, and no longer fit. Everything that comes in is foreign: whatever is wrong with it is a `CodecError`, nothing else, and nothing half-read.
  */
-import type { PeerFrame } from "../replica/ports.ts";
+import type { ForwardedProposal, PeerFrame } from "../replica/ports.ts";
 import { asIndex, asTerm, type Entry, type Message } from "../raft/types.ts";
 import { readMessage } from "./message-shape.ts";
-import { CodecError, readArray, readCount, readIdOrNull, readRecord, readText } from "./shape.ts";
+import {
+  CodecError,
+  type Fields,
+  readArray,
+  readCount,
+  readIdOrNull,
+  readRecord,
+  readText,
+} from "./shape.ts";
 
 export { CodecError } from "./shape.ts";
 
@@ -48,7 +56,7 @@ export function encodeFrame(frame: PeerFrame): Uint8Array<ArrayBuffer> {
         ? encodeAppend(frame.message)
         : assemble(KIND.raft, frame.message, NO_DATA);
     case "propose":
-      return assemble(KIND.propose, frame.proposal, NO_DATA);
+      return encodeProposal(frame.proposal);
     case "refuse":
       return assemble(KIND.refuse, frame.refusal, NO_DATA);
     case "call":
@@ -79,7 +87,11 @@ export function decodeFrame(bytes: Uint8Array): PeerFrame {
   if (bodyStart > bytes.length) throw new CodecError("the frame is cut: in its header");
   const header = parseHeader(bytes.subarray(PREFIX_BYTES, bodyStart));
   const body = bytes.subarray(bodyStart);
-  if (kind === KIND.append) return { kind: "raft", message: decodeAppend(header, body) };
+  if (kind === KIND.append)
+    return { kind: "raft", message: decodeAppend(header, new RawParts(body)) };
+  if (kind === KIND.propose) {
+    return { kind: "propose", proposal: decodeProposal(header, new RawParts(body)) };
+  }
   if (body.length > 0) throw new CodecError("there are bytes behind the frame");
   switch (kind) {
     case KIND.raft: {
@@ -88,22 +100,6 @@ export function decodeFrame(bytes: Uint8Array): PeerFrame {
       if (message.type === "append") throw new CodecError("an append in the frame of the others");
       return { kind: "raft", message };
     }
-    case KIND.propose:
-      return {
-        kind: "propose",
-        proposal: {
-          boot: readCount(header, "boot"),
-          acked: readCount(header, "acked"),
-          requests: readArray(header, "requests", MAX_REQUESTS).map((item) => {
-            const request = readRecord(item, "request");
-            return {
-              seq: readCount(request, "seq"),
-              text: readText(request, "text"),
-              hint: request["hint"],
-            };
-          }),
-        },
-      };
     case KIND.refuse: {
       const code = REFUSALS.find((known) => known === header["code"]);
       if (code === undefined) throw new CodecError("code is none of a refusal");
@@ -159,11 +155,10 @@ function encodeAppend(message: Append): Uint8Array<ArrayBuffer> {
   );
 }
 
-function decodeAppend(header: Readonly<Record<string, unknown>>, body: Uint8Array): Append {
+function decodeAppend(header: Fields, parts: RawParts): Append {
   const message = readMessage({ ...header, entries: [] });
   if (message.type !== "append")
     throw new CodecError("the frame holds another message than append");
-  let offset = 0;
   let lastTerm: number = message.prevTerm;
   const entries = readArray(header, "entries", MAX_ENTRIES).map((item, at): Entry => {
     if (!Array.isArray(item) || item.length !== 3) throw new CodecError("entry is no triple");
@@ -176,16 +171,71 @@ function decodeAppend(header: Readonly<Record<string, unknown>>, body: Uint8Arra
     if (term < lastTerm || term > message.term)
       throw new CodecError("entry has an impossible term");
     lastTerm = term;
-    const end = offset + length;
-    if (end > body.length) throw new CodecError("the frame is cut: in an entry");
-    const data = new Uint8Array(body.subarray(offset, end));
-    offset = end;
+    const data = new Uint8Array(parts.take(length));
     const index = message.prevIndex + 1 + at;
     if (!Number.isSafeInteger(index)) throw new CodecError("entry has an impossible index");
     return { term: asTerm(term), index: asIndex(index), kind, data };
   });
-  if (offset !== body.length) throw new CodecError("there are bytes behind the last entry");
+  parts.end();
   return { ...message, entries };
+}
+
+function encodeProposal(proposal: ForwardedProposal): Uint8Array<ArrayBuffer> {
+  const data: Uint8Array[] = [];
+  const requests = proposal.requests.map(({ seq, text, hint }) => {
+    // UTF-8 has no half surrogates; JSON escapes them.
+    if (!text.isWellFormed()) return { seq, text, hint };
+    const bytes = encoder.encode(text);
+    data.push(bytes);
+    return { seq, bytes: bytes.length, hint };
+  });
+  return assemble(KIND.propose, { boot: proposal.boot, acked: proposal.acked, requests }, data);
+}
+
+function decodeProposal(header: Fields, parts: RawParts): ForwardedProposal {
+  const requests = readArray(header, "requests", MAX_REQUESTS).map((item) => {
+    const request = readRecord(item, "request");
+    const text =
+      "text" in request
+        ? readText(request, "text")
+        : decodeText(parts.take(readCount(request, "bytes")));
+    return { seq: readCount(request, "seq"), text, hint: request["hint"] };
+  });
+  parts.end();
+  return { boot: readCount(header, "boot"), acked: readCount(header, "acked"), requests };
+}
+
+/** What stands behind the header, taken from front to back. */
+class RawParts {
+  readonly #body: Uint8Array;
+  #offset = 0;
+
+  constructor(body: Uint8Array) {
+    this.#body = body;
+  }
+
+  /** A view. @throws CodecError the body is shorter */
+  take(length: number): Uint8Array {
+    const end = this.#offset + length;
+    if (end > this.#body.length) throw new CodecError("the frame is cut: behind its header");
+    const part = this.#body.subarray(this.#offset, end);
+    this.#offset = end;
+    return part;
+  }
+
+  /** @throws CodecError something is left */
+  end(): void {
+    if (this.#offset !== this.#body.length)
+      throw new CodecError("there are bytes behind the frame");
+  }
+}
+
+function decodeText(bytes: Uint8Array): string {
+  try {
+    return decoder.decode(bytes);
+  } catch {
+    throw new CodecError("a text of the frame is not UTF-8");
+  }
 }
 
 function assemble(
@@ -217,7 +267,7 @@ function assemble(
   return bytes;
 }
 
-function parseHeader(bytes: Uint8Array): Readonly<Record<string, unknown>> {
+function parseHeader(bytes: Uint8Array): Fields {
   let value: unknown;
   try {
     value = JSON.parse(decoder.decode(bytes));

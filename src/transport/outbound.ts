@@ -8,6 +8,15 @@
 import { randomBytes } from "node:crypto";
 import type { DisconnectReason, Millis, Timer } from "../replica/ports.ts";
 import type { NodeId } from "../raft/types.ts";
+import {
+  type ClientSocket,
+  closeThenCut,
+  codeOf,
+  peerSocketUrl,
+  reasonOfError,
+  textOf,
+  UPGRADE_REFUSED,
+} from "./client-socket.ts";
 import { CLOSE, reasonOf } from "./close-codes.ts";
 import { type Endpoint, HANDSHAKE_TIMEOUT_MS } from "./endpoint.ts";
 import {
@@ -35,19 +44,7 @@ const PING_EVERY_MS = 500;
  */
 const PINGS_MISSED_MAX = 6;
 /** What may wait in one connection; beyond it frames are dropped, and Raft sends again. */
-export const MAX_BUFFERED_BYTES = 32 * 1024 * 1024;
-/** How long a close frame may take to leave before the connection is cut. */
-const CLOSE_GRACE_MS = 200;
-
-/** Bun's client socket: the DOM's type of the same name hides what Bun adds. */
-interface ClientSocket extends WebSocket {
-  ping(data: string): void;
-  /** Cuts the connection without a closing handshake. */
-  terminate(): void;
-}
-
-/** How Bun's client begins to say that HTTP answered instead of a WebSocket; there is no code for it. */
-const UPGRADE_REFUSED = "Expected 101 status code";
+const MAX_BUFFERED_BYTES = 32 * 1024 * 1024;
 
 /** One dialled socket and how far it has come. */
 interface Attempt {
@@ -59,8 +56,6 @@ interface Attempt {
   /** The error that came before the close, for its reason. */
   errorCode: string | null;
   errorMessage: string;
-  pingSeq: number;
-  pingSentAt: Millis;
   pingsMissed: number;
   /** Bytes handed to the socket so far, and how many of them had left it, and waited, at the last ping. */
   bytesSent: number;
@@ -122,8 +117,6 @@ export class Outbound {
       transcript: null,
       errorCode: null,
       errorMessage: "",
-      pingSeq: 0,
-      pingSentAt: 0,
       pingsMissed: 0,
       bytesSent: 0,
       bytesLeft: 0,
@@ -181,7 +174,7 @@ export class Outbound {
     const { clock, events } = this.#endpoint;
     this.#forget();
     if (attempt.phase === "open") clock.soon(() => events.disconnected(this.peer, "ours"));
-    return closeThenCut(attempt.socket, CLOSE.drain, sentence, this.#endpoint);
+    return closeThenCut(attempt.socket, CLOSE.drain, sentence, this.#endpoint.clock);
   }
 
   #received(attempt: Attempt, message: unknown): void {
@@ -286,9 +279,8 @@ export class Outbound {
       return;
     }
     attempt.pingsMissed += 1;
-    attempt.pingSeq += 1;
-    attempt.pingSentAt = clock.monotonic();
-    attempt.socket.ping(String(attempt.pingSeq));
+    // The answer brings the time of its own ping back, however many were sent after it.
+    attempt.socket.ping(String(clock.monotonic()));
     this.#timer = clock.after(PING_EVERY_MS, () => this.#ping(attempt));
   }
 
@@ -308,8 +300,8 @@ export class Outbound {
     if (this.#attempt !== attempt) return;
     attempt.pingsMissed = 0;
     if (!(event instanceof MessageEvent)) return;
-    if (textOf(event.data) !== String(attempt.pingSeq)) return;
-    this.#roundTripMs = this.#endpoint.clock.monotonic() - attempt.pingSentAt;
+    const roundTripMs = this.#endpoint.clock.monotonic() - Number(textOf(event.data));
+    if (roundTripMs >= 0 && Number.isFinite(roundTripMs)) this.#roundTripMs = roundTripMs;
   }
 
   #closed(attempt: Attempt, code: number): void {
@@ -341,7 +333,7 @@ export class Outbound {
       url: this.url,
     });
     this.#say(attempt, { type: "reject", sentence });
-    void closeThenCut(attempt.socket, code, sentence, this.#endpoint);
+    void closeThenCut(attempt.socket, code, sentence, this.#endpoint.clock);
     this.#end(attempt, reasonOf(code), "closing");
   }
 
@@ -385,63 +377,4 @@ export class Outbound {
     if (attempt.socket.readyState !== WebSocket.OPEN) return;
     attempt.socket.send(JSON.stringify(message));
   }
-}
-
-/** `http://host:port` → `ws://host:port/raft`. */
-function peerSocketUrl(url: string): string {
-  const target = new URL("/raft", url);
-  target.protocol = target.protocol === "https:" ? "wss:" : "ws:";
-  return target.href;
-}
-
-/** Bytes of a close reason, as RFC 6455 limits it. */
-const MAX_CLOSE_REASON_BYTES = 123;
-
-/** Sends a close frame; a peer that does not take it in time is cut off. */
-async function closeThenCut(
-  socket: ClientSocket,
-  code: number,
-  sentence: string,
-  endpoint: Endpoint,
-): Promise<void> {
-  if (socket.readyState !== WebSocket.OPEN) {
-    socket.terminate();
-    return;
-  }
-  await new Promise<void>((resolve) => {
-    const timer = endpoint.clock.after(CLOSE_GRACE_MS, () => {
-      socket.terminate();
-      resolve();
-    });
-    socket.addEventListener("close", () => {
-      timer.cancel();
-      resolve();
-    });
-    socket.close(code, sentence.replace(/[^\x20-\x7e]/g, "?").slice(0, MAX_CLOSE_REASON_BYTES));
-  });
-}
-
-/** What a dial that failed before the WebSocket was open says about the other process. */
-function reasonOfError(code: string): DisconnectReason {
-  switch (code) {
-    case "ECONNREFUSED":
-      return "refused";
-    case "ECONNRESET":
-    case "EPIPE":
-      return "closed-by-peer";
-    // No such name, no route: says nothing about the process.
-    default:
-      return "timeout";
-  }
-}
-
-function codeOf(error: unknown): string | null {
-  if (!(error instanceof Error) || !("code" in error)) return null;
-  return typeof error.code === "string" ? error.code : null;
-}
-
-function textOf(payload: unknown): string {
-  if (typeof payload === "string") return payload;
-  if (payload instanceof ArrayBuffer) return new TextDecoder().decode(payload);
-  return payload instanceof Uint8Array ? new TextDecoder().decode(payload) : "";
 }

@@ -257,6 +257,37 @@ describe("a handshake is refused", () => {
     expect(liar.isWelcome).toBe(false);
   });
 
+  test.each<[string, (theirs: string) => string]>([
+    ["makes a proof up", () => "0".repeat(64)],
+    ["has no proof", () => ""],
+    ["reflects the dialler's own proof", (theirs) => theirs],
+  ])("by the dialler when the accepter %s", async (_name, proofFor) => {
+    const a = member("a");
+    const impostor = Bun.serve({
+      hostname: "127.0.0.1",
+      port: 0,
+      fetch: (request, server) => (server.upgrade(request) ? undefined : new Response()),
+      websocket: {
+        message(socket, text) {
+          const heard = JSON.parse(String(text)) as { type: string; proof: string };
+          if (heard.type === "open") {
+            const nonce = "cd".repeat(32);
+            socket.send(JSON.stringify({ type: "challenge", from: "b", nonce, secret: true }));
+          } else if (heard.type === "proof") {
+            const hello = JSON.stringify({ ...a.hello, id: "b" });
+            socket.send(JSON.stringify({ type: "welcome", hello, proof: proofFor(heard.proof) }));
+          }
+        },
+      },
+    });
+    started.push({ stop: () => impostor.stop(true) });
+    a.transport.setPeers(new Map([[asNodeId("b"), `http://127.0.0.1:${impostor.port}`]]));
+    await until("the refusal", () => a.disconnects.length > 0);
+    expect(a.reasons()[0]).toBe("rejected");
+    expect(a.warnings.join()).toContain("did not prove the secret");
+    expect(a.connects).toEqual([]);
+  });
+
   test("of a version that this member does not speak", async () => {
     const b = member("b");
     const newer = new Stranger(b.url);
@@ -306,13 +337,6 @@ describe("before the end of the handshake", () => {
     await until("the challenge", () => stranger.heard.length > 0);
     const challenge: unknown = JSON.parse(stranger.heard[0] ?? "");
     expect(Object.keys(challenge as object).sort()).toEqual(["from", "nonce", "secret", "type"]);
-  });
-
-  test("a stranger who stays silent is closed", async () => {
-    const b = member("b");
-    const stranger = new Stranger(b.url);
-    await until("the close", () => stranger.closed !== null);
-    expect(stranger.closed).toBe(4005);
   });
 });
 
@@ -494,33 +518,6 @@ describe("a connection ends", () => {
     expect(new Set(a.reasons())).toEqual(new Set(["refused"]));
   });
 
-  test("with 'timeout' where TCP is accepted and nothing ever answers", async () => {
-    const a = member("a");
-    const silent = Bun.listen({
-      hostname: "127.0.0.1",
-      port: 0,
-      socket: { data() {} },
-    });
-    started.push(silent);
-    a.transport.setPeers(new Map([[asNodeId("b"), `http://127.0.0.1:${silent.port}`]]));
-    await until("the end of patience", () => a.disconnects.length > 0, 8_000);
-    expect(a.reasons()[0]).toBe("timeout");
-  });
-
-  test("with 'timeout' where a WebSocket opens and nobody shakes hands", async () => {
-    const a = member("a");
-    const mute = Bun.serve({
-      hostname: "127.0.0.1",
-      port: 0,
-      fetch: (request, server) => (server.upgrade(request) ? undefined : new Response()),
-      websocket: { message() {} },
-    });
-    started.push({ stop: () => mute.stop(true) });
-    a.transport.setPeers(new Map([[asNodeId("b"), `http://127.0.0.1:${mute.port}`]]));
-    await until("the end of patience", () => a.disconnects.length > 0, 8_000);
-    expect(a.reasons()[0]).toBe("timeout");
-  });
-
   test("with a peer that accepts and closes at once is not redialled without a pause", async () => {
     const a = member("a");
     const b = member("b", { admit: () => "never" });
@@ -530,6 +527,32 @@ describe("a connection ends", () => {
     expect(a.disconnects.length).toBeLessThan(15);
   });
 });
+
+test("silence is not waited out: not of TCP, not of an open WebSocket, not of a dialler", async () => {
+  const [tcp, mute] = [asNodeId("tcp"), asNodeId("mute")];
+  const a = member("a");
+  const silentTcp = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+  started.push(silentTcp);
+  const muteServer = Bun.serve({
+    hostname: "127.0.0.1",
+    port: 0,
+    fetch: (request, server) => (server.upgrade(request) ? undefined : new Response()),
+    websocket: { message() {} },
+  });
+  started.push({ stop: () => muteServer.stop(true) });
+  a.transport.setPeers(
+    new Map([
+      [tcp, `http://127.0.0.1:${silentTcp.port}`],
+      [mute, `http://127.0.0.1:${muteServer.port}`],
+    ]),
+  );
+  const stranger = new Stranger(a.url);
+  await until("the end of patience", () => a.disconnects.length > 1, 8_000);
+  await until("the close", () => stranger.closed !== null, 8_000);
+  expect(a.disconnects.find(({ peer }) => peer === tcp)?.reason).toBe("timeout");
+  expect(a.disconnects.find(({ peer }) => peer === mute)?.reason).toBe("timeout");
+  expect(stranger.closed).toBe(4005);
+}, 20_000);
 
 describe("a peer in a process of its own", () => {
   async function child(): Promise<{ readonly process: Bun.Subprocess; readonly url: string }> {

@@ -5,6 +5,7 @@
  */
 import type { Database, Statement } from "bun:sqlite";
 import type { StoredAnswer } from "./answers.ts";
+import { INTEGER } from "./schema.ts";
 import { type IdempotencyScope, LIMITS } from "./types.ts";
 
 export type Found =
@@ -43,7 +44,7 @@ export class IdempotencyKeys {
       "DELETE FROM idempotency WHERE principal = ? AND route = ? AND key = ?",
     );
     this.#oldest = db.prepare(
-      "SELECT principal, route, key, expires_at FROM idempotency ORDER BY expires_at, principal, route, key LIMIT ?",
+      `SELECT principal, route, key, expires_at FROM idempotency ORDER BY expires_at, principal, route, key LIMIT ${INTEGER}`,
     );
   }
 

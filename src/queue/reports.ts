@@ -5,6 +5,7 @@
 import type { Database, Statement } from "bun:sqlite";
 import { cutProgress, cutText, utf8Length } from "./cut.ts";
 import { RUNNING, type TaskRow } from "./rows.ts";
+import { INTEGER } from "./schema.ts";
 import type { LogPage } from "./state.ts";
 import type { Moment } from "./store.ts";
 import {
@@ -42,7 +43,7 @@ export class Reports {
       "INSERT INTO logs (seq, n, attempt, at, lines) VALUES (?, ?, ?, ?, ?)",
     );
     this.#lines = db.prepare(
-      "SELECT n, attempt, at, lines FROM logs WHERE seq = ? AND n >= ? ORDER BY n LIMIT ?",
+      `SELECT n, attempt, at, lines FROM logs WHERE seq = ? AND n >= ? ORDER BY n LIMIT ${INTEGER}`,
     );
   }
 

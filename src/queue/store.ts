@@ -19,7 +19,7 @@ import {
   type TaskRow,
   WORKING,
 } from "./rows.ts";
-import { INLINE_PAYLOAD_MAX } from "./schema.ts";
+import { INLINE_PAYLOAD_MAX, INTEGER, TEXT } from "./schema.ts";
 import type { Claim, NewTask, Settings } from "./types.ts";
 import { LIMITS, STATUSES } from "./types.ts";
 
@@ -158,12 +158,12 @@ export class TaskStore {
     this.#slimById = db.prepare(`SELECT ${SLIM_COLUMNS} FROM tasks t WHERE t.id = ?`);
     this.#bySeq = db.prepare(`SELECT ${COLUMNS} FROM tasks t WHERE t.seq = ?`);
     this.#head = db.prepare(
-      `SELECT ${COLUMNS} FROM tasks t WHERE t.queue = ? AND t.name = ? AND t.ready_seq IS NOT NULL
-       ORDER BY t.priority DESC, t.ready_seq LIMIT ?`,
+      `SELECT ${COLUMNS} FROM tasks t WHERE t.queue = ${TEXT} AND t.name = ${TEXT} AND t.ready_seq IS NOT NULL
+       ORDER BY t.priority DESC, t.ready_seq LIMIT ${INTEGER}`,
     );
     this.#headAt = db.prepare(
-      `SELECT ${COLUMNS} FROM tasks t WHERE t.queue = ? AND t.name = ? AND t.priority = ?
-       AND t.ready_seq > ? ORDER BY t.ready_seq LIMIT ?`,
+      `SELECT ${COLUMNS} FROM tasks t WHERE t.queue = ${TEXT} AND t.name = ${TEXT} AND t.priority = ${INTEGER}
+       AND t.ready_seq > ${INTEGER} ORDER BY t.ready_seq LIMIT ${INTEGER}`,
     );
     this.#insert = db.prepare(
       `INSERT INTO tasks (seq, id, name, queue, status, detail, priority, created_at, run_at, due_at, ready_seq,

@@ -16,6 +16,7 @@ import {
   type StatusCode,
   type TaskRow,
 } from "./rows.ts";
+import { INTEGER } from "./schema.ts";
 import type { TaskStore } from "./store.ts";
 import type { Settings } from "./types.ts";
 
@@ -50,25 +51,25 @@ export class Sweeps {
     this.#claims = claims;
     const { db } = store;
     this.#due = db.prepare(
-      `SELECT ${SLIM_COLUMNS} FROM tasks t WHERE t.due_at IS NOT NULL AND t.due_at <= ? ORDER BY t.due_at, t.seq LIMIT ?`,
+      `SELECT ${SLIM_COLUMNS} FROM tasks t WHERE t.due_at IS NOT NULL AND t.due_at <= ${INTEGER} ORDER BY t.due_at, t.seq LIMIT ${INTEGER}`,
     );
     this.#nextDue = db.prepare(
       "SELECT due_at AS at FROM tasks WHERE due_at IS NOT NULL ORDER BY due_at, seq LIMIT 1",
     );
     this.#clearable = db.prepare(
-      `SELECT ${SLIM_COLUMNS} FROM tasks t WHERE t.status = ? AND t.seq > ? AND t.seq <= ? ORDER BY t.seq LIMIT ?`,
+      `SELECT ${SLIM_COLUMNS} FROM tasks t WHERE t.status = ${INTEGER} AND t.seq > ${INTEGER} AND t.seq <= ${INTEGER} ORDER BY t.seq LIMIT ${INTEGER}`,
     );
     this.#expired = db.prepare(
-      `SELECT ${SLIM_COLUMNS} FROM tasks t WHERE t.status = ? AND t.completed_at IS NOT NULL AND t.completed_at <= ?
-       ORDER BY t.completed_at, t.seq LIMIT ?`,
+      `SELECT ${SLIM_COLUMNS} FROM tasks t WHERE t.status = ${INTEGER} AND t.completed_at IS NOT NULL AND t.completed_at <= ${INTEGER}
+       ORDER BY t.completed_at, t.seq LIMIT ${INTEGER}`,
     );
     this.#oldest = db.prepare(
-      `SELECT completed_at AS at FROM tasks WHERE status = ? AND completed_at IS NOT NULL
+      `SELECT completed_at AS at FROM tasks WHERE status = ${INTEGER} AND completed_at IS NOT NULL
        ORDER BY completed_at, seq LIMIT 1`,
     );
     this.#dropTombstones = db.prepare(
       `DELETE FROM tombstones WHERE id IN
-         (SELECT id FROM tombstones WHERE expires_at <= ? ORDER BY expires_at, id LIMIT ?)`,
+         (SELECT id FROM tombstones WHERE expires_at <= ? ORDER BY expires_at, id LIMIT ${INTEGER})`,
     );
     this.#nextTombstone = db.prepare(
       "SELECT expires_at AS at FROM tombstones ORDER BY expires_at, id LIMIT 1",

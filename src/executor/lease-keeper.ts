@@ -8,7 +8,7 @@ import type { Directive, LeaseRef, LeaseVerdict } from "../queue/types.ts";
 import { EXECUTOR_PRINCIPAL, messageOf, retryDelayMs, type ExecutorQueue } from "./queue-port.ts";
 import type { Run } from "./run.ts";
 
-/** Heartbeat calls in flight at once; a leader that does not answer must not gather them. */
+/** Heartbeat calls in flight at once, each counted for a lease period: then its answer is worth nothing. */
 const HEARTBEATS_IN_FLIGHT = 3;
 
 export interface LeaseKeeperHooks {
@@ -30,7 +30,8 @@ export class LeaseKeeper {
   readonly #log: Log;
   readonly #hooks: LeaseKeeperHooks;
   #timer: Timer | null = null;
-  #inFlight = 0;
+  /** When each of the calls in flight was sent. */
+  readonly #inFlight = new Set<{ readonly sentAt: number }>();
   #failures = 0;
   #stopped = false;
 
@@ -74,7 +75,10 @@ export class LeaseKeeper {
     this.#timer = this.#clock.after(delayMs, () => {
       this.#selfStop();
       this.#schedule(this.#nextMs());
-      if (this.#inFlight < HEARTBEATS_IN_FLIGHT) void this.#send();
+      const worthlessAt = this.#clock.monotonic() - this.#hooks.leaseMs();
+      for (const call of this.#inFlight)
+        if (call.sentAt <= worthlessAt) this.#inFlight.delete(call);
+      if (this.#inFlight.size < HEARTBEATS_IN_FLIGHT) void this.#send();
     });
   }
 
@@ -103,7 +107,8 @@ export class LeaseKeeper {
     const sentAt = this.#clock.monotonic();
     const runs = [...this.#hooks.runs.values()].filter((run) => run.stop !== "lost");
     const leases = [...runs.map((run) => run.lease), ...this.#hooks.unanswered()];
-    this.#inFlight += 1;
+    const call = { sentAt };
+    this.#inFlight.add(call);
     try {
       const answer = await this.#queue.heartbeat(
         this.#workerId,
@@ -122,7 +127,7 @@ export class LeaseKeeper {
       this.#failures += 1;
       if (!this.#stopped) this.#schedule(Math.min(retryMs, this.#nextMs()));
     } finally {
-      this.#inFlight -= 1;
+      this.#inFlight.delete(call);
     }
   }
 

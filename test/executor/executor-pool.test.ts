@@ -461,6 +461,8 @@ describe("leases and failures of the queue", () => {
       await queue.until(() => queue.asked === 1, "the slot to be offered again");
       expect(queue.endCalls).toEqual([]);
       expect(queue.leased.has(id)).toBe(true);
+      // Calls that were never answered do not keep later ones from being sent.
+      expect((await queue.ended(queue.add("wait", { ms: 900 }))).kind).toBe("complete");
     });
   }
 

@@ -28,7 +28,7 @@ export interface Principal {
   readonly via: "bearer" | "cookie" | "open";
 }
 
-export const SESSION_COOKIE = "flotilla_session";
+const SESSION_COOKIE = "flotilla_session";
 /** Longer ones are not hashed at all. */
 const TOKEN_MAX = 4_096;
 const ANONYMOUS: Principal = { name: "anonymous", role: "admin", via: "open" };

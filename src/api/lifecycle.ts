@@ -40,12 +40,8 @@ export function caller(request: Request): Principal {
   return principal;
 }
 
-export function requestId(request: Request): string {
-  return states.get(request)?.id ?? "";
-}
-
 /** `WWW-Authenticate` and all. */
-export function unauthorized(): Problem {
+function unauthorized(): Problem {
   return new Problem(401, "unauthorized", "A valid token is needed: Authorization: Bearer TOKEN.", {
     headers: { "www-authenticate": 'Bearer realm="flotilla"' },
   });

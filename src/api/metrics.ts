@@ -7,7 +7,7 @@ import type { Clock } from "../replica/ports.ts";
 import type { TaskQueue } from "../queue/service.ts";
 
 /** Longest that a scrape waits for one source; what is late is left out of this scrape. */
-export const SOURCE_TIMEOUT_MS = 1_000;
+const SOURCE_TIMEOUT_MS = 1_000;
 
 /** Reads one gauge family at scrape time. */
 export interface GaugeSource {

@@ -18,7 +18,7 @@ import type { Submit } from "./schema.ts";
 import { parseTime } from "./time.ts";
 
 /** A client's clock may be ahead of ours by so much. */
-export const CLIENT_ID_AHEAD_MAX_MS = 5_000;
+const CLIENT_ID_AHEAD_MAX_MS = 5_000;
 
 export interface Minting {
   readonly settings: Settings;

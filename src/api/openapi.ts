@@ -6,7 +6,7 @@ import { STATUS_CODES } from "node:http";
 import type { Role } from "./auth.ts";
 import type { ModelName, ObjectSchema } from "./schema.ts";
 
-export interface Answer {
+interface Answer {
   readonly description: string;
   readonly model?: ModelName;
   /** Of an answer that is not JSON. */
@@ -24,7 +24,7 @@ const HEADERS = {
   "Idempotency-Replayed": "true when an earlier answer is repeated.",
 } as const;
 
-export interface OperationSpec {
+interface OperationSpec {
   readonly id: string;
   readonly tag: "tasks" | "leases" | "workers" | "cluster" | "health";
   readonly summary: string;

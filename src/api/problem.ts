@@ -15,9 +15,9 @@ export interface FieldError {
 }
 
 /** Bad fields named in one answer; what exceeds it is counted in `detail`. */
-export const FIELD_ERRORS_MAX = 100;
+const FIELD_ERRORS_MAX = 100;
 
-export interface ProblemOptions {
+interface ProblemOptions {
   readonly errors?: readonly FieldError[];
   readonly headers?: Readonly<Record<string, string>>;
 }

@@ -14,7 +14,13 @@ export class RawJson {
 /** Nesting of objects and arrays, opaque members included: far above any honest request, far below any stack. */
 export const JSON_DEPTH_MAX = 128;
 
-export type JsonFaultCode = "malformed-json" | "too-deep" | "duplicate-key";
+/**
+ * Members of one object, and elements of one array, outside opaque members: twice what any request may hold.
+ * Without it a body of 8 MiB full of tiny members would occupy the thread for seconds, to be refused then.
+ */
+export const JSON_MEMBERS_MAX = 2_000;
+
+export type JsonFaultCode = "malformed-json" | "too-deep" | "too-many-members" | "duplicate-key";
 
 export class JsonFault extends Error {
   override name = "JsonFault";
@@ -110,8 +116,10 @@ class Walk {
 
   #object(opaque: readonly OpaquePath[], pointer: string): Record<string, unknown> {
     const members: Record<string, unknown> = Object.create(null) as Record<string, unknown>;
+    let count = 0;
     this.#at++;
     for (this.#space(); this.#text[this.#at] !== "}"; this.#space()) {
+      if (++count > JSON_MEMBERS_MAX) throw tooMany(pointer);
       if (this.#text[this.#at] === ",") {
         this.#at++;
         this.#space();
@@ -136,6 +144,7 @@ class Walk {
     const inside = below(opaque, "*");
     this.#at++;
     for (this.#space(); this.#text[this.#at] !== "]"; this.#space()) {
+      if (items.length >= JSON_MEMBERS_MAX) throw tooMany(pointer);
       if (this.#text[this.#at] === ",") this.#at++;
       items.push(this.value(inside, pointerTo(pointer, items.length)));
     }
@@ -172,6 +181,14 @@ class Walk {
   #space(): void {
     while (this.#text.charCodeAt(this.#at) <= 0x20) this.#at++;
   }
+}
+
+function tooMany(pointer: string): JsonFault {
+  return new JsonFault(
+    "too-many-members",
+    `${pointer === "" ? "The body" : pointer} has more than ${JSON_MEMBERS_MAX} members.`,
+    pointer,
+  );
 }
 
 /** The opaque paths that go on below `key`. */

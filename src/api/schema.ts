@@ -11,12 +11,12 @@ import { DETAILS, LIMITS, STATUSES, type Settings } from "../queue/types.ts";
 import { RawJson } from "./raw-json.ts";
 
 /** 7 days: longer work belongs into several tasks. */
-export const TIMEOUT_MAX_MS = 7 * 86_400_000;
-export const DELAY_MAX_MS = 7 * 86_400_000;
-export const RETRIES_MAX = 100;
+const TIMEOUT_MAX_MS = 7 * 86_400_000;
+const DELAY_MAX_MS = 7 * 86_400_000;
+const RETRIES_MAX = 100;
 /** A heartbeat or a completion names at most as many leases as a claim may take. */
-export const LEASES_MAX = LIMITS.claimMax;
-export const LINES_MAX = 1_000;
+const LEASES_MAX = LIMITS.claimMax;
+const LINES_MAX = 1_000;
 
 /** What `t.Object` makes: the kind of schema that parameters have. */
 export type ObjectSchema = TSchema & {
@@ -68,7 +68,7 @@ const counter = (rest: Described = {}) => integer(0, Number.MAX_SAFE_INTEGER, re
 const any = (description: string) => t.Unsafe<unknown>({ description });
 
 /** 8-4-4-4-12 in lower case; version and variant are checked with the time in it (new-task.ts). */
-export const TASK_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
+const TASK_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 const id = (rest: Described = {}) =>
   t.Unsafe<string>({
     type: "string",

@@ -1,6 +1,12 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { JSON_DEPTH_MAX, JsonFault, parseKeeping, RawJson } from "../../src/api/raw-json.ts";
+import {
+  JSON_DEPTH_MAX,
+  JSON_MEMBERS_MAX,
+  JsonFault,
+  parseKeeping,
+  RawJson,
+} from "../../src/api/raw-json.ts";
 
 function fault(text: string, opaque: readonly (readonly string[])[] = []): JsonFault {
   try {
@@ -121,6 +127,18 @@ describe("refused", () => {
     expect(fault(`{"payload":${nest(JSON_DEPTH_MAX)}}`, [["payload"]]).reason).toBe("too-deep");
     expect(fault("[".repeat(5_000_000)).reason).toBe("too-deep");
     expect(fault(`"${"[".repeat(500)}`).reason).toBe("malformed-json");
+  });
+
+  test("more members than any request has, but not inside opaque ones", () => {
+    const numbers = `[${"1,".repeat(JSON_MEMBERS_MAX)}1]`;
+    const object = `{${Array.from({ length: JSON_MEMBERS_MAX + 1 }, (_, i) => `"k${i}":1`).join(",")}}`;
+    expect(fault(`{"a":${numbers}}`)).toMatchObject({ reason: "too-many-members", pointer: "/a" });
+    expect(fault(object)).toMatchObject({ reason: "too-many-members", pointer: "" });
+    const read = parseKeeping(`{"a":${numbers},"b":${object}}`, [["a"], ["b"]]) as Record<
+      string,
+      RawJson
+    >;
+    expect([read["a"]?.text, read["b"]?.text]).toEqual([numbers, object]);
   });
 
   test("a byte order mark, two documents, nothing", () => {

@@ -62,8 +62,8 @@ const TICK_MS: Millis = 10;
 export const NO_QUORUM_MS: Millis = 1_700;
 /** A forwarded command without an answer is sent again after this long; the leader drops repeats. */
 const RESEND_MS: Millis = 1_000;
-/** Text of one `propose` frame. */
-const FORWARD_BYTES_MAX = 8 * 1024 * 1024;
+/** Characters in one `propose` frame: at most three bytes each, so a frame stays under its 16 MiB. */
+const FORWARD_CHARACTERS_MAX = 4 * 1024 * 1024;
 /** Entries decoded and applied in one transaction. */
 const APPLY_ENTRIES_MAX = 64;
 const APPLY_BYTES_MAX = 4 * 1024 * 1024;
@@ -717,7 +717,7 @@ export class Replica implements Consensus {
   #forward(leader: NodeId, commands: readonly PendingCommand[]): void {
     const now = this.#o.clock.monotonic();
     let chunk: PendingCommand[] = [];
-    let bytes = 0;
+    let characters = 0;
     const send = (): void => {
       if (chunk.length === 0) return;
       const requests = chunk.map(({ seq, text, hint, weight }) => ({
@@ -738,13 +738,13 @@ export class Replica implements Consensus {
       }
       this.counters.commandsForwarded += sent ? chunk.length : 0;
       chunk = [];
-      bytes = 0;
+      characters = 0;
     };
     for (const command of commands) {
       if (this.#pending.get(command.seq) === undefined) continue;
-      if (bytes + command.text.length > FORWARD_BYTES_MAX) send();
+      if (characters + command.text.length > FORWARD_CHARACTERS_MAX) send();
       chunk.push(command);
-      bytes += command.text.length;
+      characters += command.text.length;
     }
     send();
   }

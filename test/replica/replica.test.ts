@@ -192,7 +192,7 @@ describe("three members", () => {
     const writes = Array.from({ length: 20 }, (_, i) => submit(cluster.node(i % 3), { i }));
     void old?.replica?.transfer(null, 2_000).then((ok) => (done = ok));
     await cluster.run(3_000, () => done !== null && writes.every(({ settled }) => settled));
-    expect(done).toBe(true);
+    expect(done as boolean | null).toBe(true);
     expect(cluster.leader()).not.toBe(old);
     expect(writes.map(({ error }) => error)).toEqual(writes.map(() => null));
     expect(cluster.node(0).machine.trace.length).toBe(20);

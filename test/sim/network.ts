@@ -4,6 +4,7 @@
  */
 import type { NodeId } from "../../src/raft/types.ts";
 import type {
+  DisconnectReason,
   Millis,
   PeerFrame,
   PeerHello,
@@ -27,6 +28,7 @@ interface Endpoint {
 }
 
 const REDIAL_MS: Millis = 50;
+const KEEP_ALIVE_MS: Millis = 2_000;
 
 export class Network {
   readonly #endpoints = new Map<NodeId, Endpoint>();
@@ -60,8 +62,12 @@ export class Network {
     if (this.#endpoints.get(id)?.transport !== transport) return;
     this.#endpoints.delete(id);
     for (const [other, endpoint] of this.#endpoints) {
-      if (this.isCut(id, other)) continue;
-      this.world.at(this.world.now + this.delay(), () => endpoint.transport.closedByPeer(id));
+      // Behind a cut nothing arrives: the half-open connection is found by its keep-alive.
+      const cut = this.isCut(id, other);
+      const at = this.world.now + (cut ? KEEP_ALIVE_MS : this.delay());
+      this.world.at(at, () =>
+        endpoint.transport.lost(id, transport, cut ? "timeout" : "closed-by-peer"),
+      );
     }
   }
 
@@ -145,9 +151,11 @@ export class SimTransport implements Transport {
     this.#network.detach(this.#self, this);
   }
 
-  closedByPeer(peer: NodeId): void {
-    if (this.#closed || !this.#connections.delete(peer)) return;
-    this.#events?.disconnected(peer, "closed-by-peer");
+  /** The connection to that process is over; one to its successor is not meant. */
+  lost(peer: NodeId, process: SimTransport, reason: DisconnectReason): void {
+    if (this.#closed || this.#connections.get(peer)?.to.transport !== process) return;
+    this.#connections.delete(peer);
+    this.#events?.disconnected(peer, reason);
     this.#dial(peer);
   }
 

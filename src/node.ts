@@ -1,0 +1,289 @@
+/**
+ * The composition root: flags → real ports → parts → listen. What a member does is in the parts; this file
+ * only puts them together, and takes them apart again on a signal.
+ */
+import { statfs } from "node:fs/promises";
+import packageJson from "../package.json" with { type: "json" };
+import { createApi } from "./api/api.ts";
+import { endedSessionCookie, Tokens } from "./api/auth.ts";
+import { taskFromForm } from "./api/form-task.ts";
+import { type Config, ConfigError, originOf, parseConfig } from "./config.ts";
+import { createDashboard } from "./dashboard/dashboard.ts";
+import { ExecutorPool, HandlersError } from "./executor/executor-pool.ts";
+import { MACHINE_VERSION } from "./queue/commands.ts";
+import { TaskMachine } from "./queue/machine.ts";
+import { FlotillaQueue } from "./queue/queue.ts";
+import { ThreadReader } from "./queue/task-reader.ts";
+import { DEFAULT_SETTINGS, type Settings } from "./queue/types.ts";
+import { FatalError, type Log } from "./replica/ports.ts";
+import { Replica } from "./replica/replica.ts";
+import { openDataFolder } from "./storage/data-folder.ts";
+import { SqliteLog } from "./storage/sqlite-log.ts";
+import { openStateDatabase } from "./storage/state-database.ts";
+import { systemClock as clock } from "./system/clock.ts";
+import { openLog } from "./system/log.ts";
+import { systemRandom as random } from "./system/random.ts";
+import { WebSocketTransport } from "./transport/websocket-transport.ts";
+
+/** Between two looks at the free space of the data folder. */
+const DISK_LOOK_MS = 2_000;
+/** A leader that leaves waits this long for somebody to take over. */
+const HANDOVER_MS = 2_000;
+/** Requests in flight get this long after everything else has ended. */
+const STOP_SERVER_MS = 1_000;
+/** Bodies are refused at 8 MiB by the API, with a problem; the server's own limit answers without one. */
+const SERVER_BODY_MAX = 16 * 1024 * 1024;
+
+async function main(): Promise<void> {
+  const config = configure();
+  const log = await openLog(config.logLevel, config.logFormat, config.id);
+  try {
+    await run(config, log);
+  } catch (error) {
+    fail(error, log);
+  }
+}
+
+function configure(): Config {
+  try {
+    const parsed = parseConfig(process.argv.slice(2), process.env, {
+      isTerminal: process.stdout.isTTY === true,
+    });
+    if (!("help" in parsed)) return parsed;
+    process.stdout.write(parsed.help);
+    process.exit(0);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    process.stderr.write(`${error.message}\n`);
+    process.exit(2);
+  }
+}
+
+/** Ends the process: one sentence for what the operator can mend, the stack for what only we can. */
+function fail(error: unknown, log: Log): never {
+  const known = error instanceof FatalError || error instanceof HandlersError;
+  if (known) process.stderr.write(`${error.message}\n`);
+  else
+    log.error(error instanceof Error ? error.message : String(error), {
+      stack: error instanceof Error ? error.stack : null,
+    });
+  process.exit(error instanceof HandlersError ? 2 : 1);
+}
+
+async function run(config: Config, log: Log): Promise<void> {
+  const tokens = new Tokens(config.tokens ?? []);
+  const stopping = new AbortController();
+  const transport = new WebSocketTransport({
+    selfId: config.id,
+    secret: config.secret,
+    acceptsPeers: config.peers !== null || config.secret !== null,
+    clock,
+    random,
+    log,
+  });
+
+  const folder = openDataFolder(config.data);
+  let fetchHandler: (request: Request) => Response | Promise<Response> = () =>
+    new Response("starting\n", { status: 503, headers: { "retry-after": "1" } });
+  const server = listen(config, transport, (request) => fetchHandler(request));
+  const advertise = config.advertise ?? originOf(config.host, server.port ?? 0);
+
+  const state = openStateDatabase(folder.path);
+  const machine = TaskMachine.open(state.db);
+  const replica = await Replica.open({
+    clock,
+    random,
+    log,
+    store: new SqliteLog(folder.path, config.id),
+    transport,
+    machine,
+    machineVersion: MACHINE_VERSION,
+    heartbeatMs: config.heartbeatMs,
+    electionTimeoutMs: config.electionTimeoutMs,
+    advertise,
+    peers: config.peers ?? new Map(),
+    foundingSettings: foundingSettings(config),
+    onFatal: (error) => fail(error, log),
+  });
+
+  const disk = watchDisk(folder.path, config.diskReserveBytes, stopping.signal);
+  const queue = new FlotillaQueue({
+    consensus: replica,
+    machine,
+    reader: new ThreadReader(state.path, (error) =>
+      log.error("the reader thread died", { error: error.message }),
+    ),
+    clock,
+    log,
+    requestTimeoutMs: config.requestTimeoutMs,
+    contactTimeoutMs: 2 * config.electionTimeoutMs,
+    admission: () => (disk.free() < config.diskReserveBytes ? "low-disk" : null),
+  });
+  const pool = new ExecutorPool({
+    queue,
+    member: config.id,
+    boot: replica.boot,
+    concurrency: config.concurrency,
+    handlers:
+      config.handlers === null
+        ? { kind: "builtin", names: config.builtin }
+        : { kind: "module", path: config.handlers, builtin: config.builtin },
+    ioRoots: config.ioRoots,
+    allowNet: config.allowNet,
+    clock,
+    log,
+    leaseMs: () => machine.settings().lease,
+    resultMaxBytes: () => machine.settings().max_payload,
+    random: random.float,
+  });
+  const names = await pool.load();
+
+  const secure = advertise.startsWith("https:");
+  const app = createApi({
+    queue,
+    nodeId: config.id,
+    advertise,
+    tokens: config.tokens ?? [],
+    clock,
+    random,
+    log,
+    version: packageJson.version,
+    draining: () => queue.draining,
+  }).use(
+    createDashboard({
+      queue,
+      nodeId: config.id,
+      advertise,
+      version: packageJson.version,
+      clock,
+      random,
+      log,
+      stopping: stopping.signal,
+      auth: {
+        required: !tokens.open,
+        authenticate: (request) => tokens.authenticate(request),
+        sessionCookie: (token) => tokens.sessionCookie(token, secure),
+        endSessionCookie: () => endedSessionCookie(secure),
+      },
+      newTask: (input) => taskFromForm(input, { settings: queue.settings(), clock, random }),
+    }),
+  );
+  app.server = server;
+  fetchHandler = app.fetch;
+
+  const url = originOf(config.host, server.port ?? config.port);
+  if (config.logFormat === "json") log.info("listening", { id: config.id, url });
+  else process.stdout.write(`flotilla ${config.id} listening on ${url}\n`);
+  for (const warning of config.warnings) log.warn(warning);
+
+  replica.start();
+  void queue
+    .boot(names)
+    .then(() => warnOfSettings(config, queue.settings(), log))
+    .then(() => pool.start())
+    .catch((error: unknown) => (queue.draining ? undefined : fail(error, log)));
+
+  let signals = 0;
+  const stop = async (): Promise<void> => {
+    log.info("draining", { running: pool.running, at_most_ms: config.drainMs });
+    queue.beginDrain();
+    const drained = pool.drain(config.drainMs);
+    await replica.transfer(null, HANDOVER_MS);
+    await drained;
+    await pool.stop();
+    stopping.abort();
+    queue.stop();
+    await Promise.race([server.stop(), Bun.sleep(STOP_SERVER_MS)]);
+    await replica.stop();
+    await server.stop(true);
+    state.db.close();
+    folder.release();
+    process.exit(0);
+  };
+  const onSignal = (): void => {
+    signals += 1;
+    if (signals > 1) process.exit(1);
+    stop().catch((error: unknown) => fail(error, log));
+  };
+  process.on("SIGTERM", onSignal);
+  process.on("SIGINT", onSignal);
+}
+
+/** One port for all: the peers' WebSockets at /raft, everything else is the app's. */
+function listen(
+  { host, port }: Config,
+  transport: WebSocketTransport,
+  app: (request: Request) => Response | Promise<Response>,
+) {
+  try {
+    return Bun.serve({
+      hostname: host,
+      port,
+      maxRequestBodySize: SERVER_BODY_MAX,
+      websocket: transport.websocket,
+      fetch: (request, server) => {
+        if (request.url.endsWith("/raft") && new URL(request.url).pathname === "/raft") {
+          return transport.upgrade(request, server);
+        }
+        return app(request);
+      },
+    });
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new FatalError(
+      `cannot listen on ${host}:${port} (${reason}): free the port, or give --port another one`,
+    );
+  }
+}
+
+/** The cluster's settings, if this member founds it: the defaults, and what flags say. */
+function foundingSettings({ settings }: Config): Settings {
+  return {
+    ...DEFAULT_SETTINGS,
+    lease: settings.leaseMs ?? DEFAULT_SETTINGS.lease,
+    retention: { ...DEFAULT_SETTINGS.retention, ...settings.retentionMs },
+    max_payload: settings.maxPayloadBytes ?? DEFAULT_SETTINGS.max_payload,
+  };
+}
+
+/** Settings are the cluster's: a flag that says otherwise after the founding changes nothing, and is told. */
+function warnOfSettings({ settings }: Config, inForce: Settings, log: Log): void {
+  const given: readonly (readonly [string, number | null | undefined, number])[] = [
+    ["--lease", settings.leaseMs, inForce.lease],
+    ["--max-payload", settings.maxPayloadBytes, inForce.max_payload],
+    ["--retention completed", settings.retentionMs.completed, inForce.retention.completed],
+    ["--retention cancelled", settings.retentionMs.cancelled, inForce.retention.cancelled],
+    ["--retention failed", settings.retentionMs.failed, inForce.retention.failed],
+  ];
+  for (const [flag, wanted, value] of given) {
+    if (wanted === null || wanted === undefined || wanted === value) continue;
+    log.warn(
+      `${flag} is ignored: the cluster has ${value}, and PUT /api/cluster/config changes it`,
+      { given: wanted },
+    );
+  }
+}
+
+/** Looks at the free space now and then; asking at every submit would block the loop on a sick disk. */
+function watchDisk(
+  path: string,
+  reserveBytes: number,
+  stopping: AbortSignal,
+): { free: () => number } {
+  let freeBytes = Number.POSITIVE_INFINITY;
+  const look = async (): Promise<void> => {
+    const { bavail, bsize } = await statfs(path);
+    freeBytes = bavail * bsize;
+  };
+  const again = (): void => {
+    if (stopping.aborted) return;
+    look().then(
+      () => clock.after(DISK_LOOK_MS, again),
+      () => clock.after(DISK_LOOK_MS, again),
+    );
+  };
+  if (reserveBytes > 0) again();
+  return { free: () => freeBytes };
+}
+
+await main();

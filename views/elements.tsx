@@ -41,7 +41,10 @@ const STATUS_SIGNS: Readonly<Record<Status, string>> = {
 export function StatusBadge(props: { status: Status; detail?: string | null }): JSX.Element {
   return (
     <span class={`badge status-${props.status.toLowerCase()}`}>
-      <span aria-hidden="true">{STATUS_SIGNS[props.status]}</span> <span safe>{props.status}</span>
+      <span aria-hidden="true" safe>
+        {STATUS_SIGNS[props.status]}
+      </span>{" "}
+      <span>{props.status}</span>
       {props.detail ? (
         <span class="badge-detail" safe>
           {props.detail}

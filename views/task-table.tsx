@@ -33,7 +33,7 @@ function TaskRow(props: {
   return (
     <tr id={attributeText(`t-${task.id}`)}>
       <td data-label="Status">
-        <StatusBadge status={task.status} detail={task.detail} />
+        <StatusBadge status={task.status} detail={task.detail === "running" ? null : task.detail} />
         {task.status === "Running" && task.progress !== null ? (
           <progress
             max="100"

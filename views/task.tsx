@@ -61,7 +61,10 @@ function Head(props: TaskPageProps): JSX.Element {
       <div>
         <h1 safe>{task.name}</h1>
         <p>
-          <StatusBadge status={task.status} detail={task.detail} />{" "}
+          <StatusBadge
+            status={task.status}
+            detail={task.detail === "running" ? null : task.detail}
+          />{" "}
           <code class="muted" safe>
             {task.id}
           </code>
@@ -269,9 +272,7 @@ function Attempts(props: TaskPageProps): JSX.Element {
           <li>
             <p class="attempt-line">
               <strong safe>{`#${attempt.attempt}`}</strong>{" "}
-              <span class={`outcome outcome-${attempt.outcome}`} safe>
-                {attempt.outcome}
-              </span>{" "}
+              <span class={`outcome outcome-${attempt.outcome}`}>{attempt.outcome}</span>{" "}
               <span class="muted" safe>
                 {`${attempt.worker} · fence ${attempt.fence} · ${formatTime(attempt.started_at)} · ${
                   attempt.finished_at === null
@@ -403,7 +404,7 @@ export function taskRegions(props: TaskPageProps): TaskRegions {
         heading="Result"
         text={task.result}
         taskId={task.id}
-        empty={task.status === "Completed" ? "It returned nothing." : "No result yet."}
+        empty={task.completed_at === null ? "No result yet." : "It left no result."}
       />
     ),
     "task-attempts": <Attempts {...props} />,
@@ -428,23 +429,24 @@ export function taskGoneRegions(id: string): Regions {
 }
 
 export function TaskPage(props: { frame: Frame; regions: TaskRegions }): JSX.Element {
-  const { regions } = props;
+  // Rendered already: what is in them was escaped there.
+  const safeRegions = props.regions;
   return (
-    <Page frame={props.frame} banner={regions.banner}>
+    <Page frame={props.frame} banner={safeRegions.banner}>
       <p class="crumbs">
         <a href="/tasks">Tasks</a> / task
       </p>
-      {regions["task-head"]}
+      {safeRegions["task-head"]}
       <div class="columns">
-        {regions["task-fields"]}
-        {regions["task-timeline"]}
+        {safeRegions["task-fields"]}
+        {safeRegions["task-timeline"]}
       </div>
       <div class="columns">
-        {regions["task-payload"]}
-        {regions["task-result"]}
+        {safeRegions["task-payload"]}
+        {safeRegions["task-result"]}
       </div>
-      {regions["task-attempts"]}
-      {regions["task-logs"]}
+      {safeRegions["task-attempts"]}
+      {safeRegions["task-logs"]}
     </Page>
   );
 }

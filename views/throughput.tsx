@@ -56,7 +56,7 @@ export function Throughput(props: { seconds: readonly ThroughputSecond[] }): JSX
           {series.map((line) => (
             <li class={`line-${line.name}`}>
               <span class="legend-mark" aria-hidden="true"></span>
-              <span safe>{line.name}</span> <strong safe>{rate(line.values)}</strong>
+              <span>{line.name}</span> <strong safe>{rate(line.values)}</strong>
             </li>
           ))}
         </ul>

@@ -66,7 +66,11 @@ export class Actions {
 
     const checked = inputOf(values);
     const task = "errors" in checked ? checked : this.#deps.newTask(checked.input);
-    if ("errors" in task) return this.#form(visit, { ...empty, values, errors: task.errors }, 400);
+    if ("errors" in task) {
+      // Browsers report each 4xx to the console; a form that is shown again with marks is no fault of a page.
+      const status = visit.partial ? 200 : 400;
+      return this.#form(visit, { ...empty, values, errors: task.errors }, status);
+    }
     try {
       const { ids } = await this.#deps.queue.submit([task], this.#context(visit, { key, values }));
       const id = ids[0] ?? task.id;

@@ -1,0 +1,142 @@
+/** The dashboard over the fake queue in a real Chromium. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import type { Browser } from "playwright-core";
+import { START, fakeTask } from "../dashboard/fake-queue.ts";
+import { dashboard } from "../dashboard/fixture.ts";
+import { browserPath, checkDashboard, launchBrowser, watch } from "./check-page.ts";
+
+const path = browserPath();
+if (path === null) {
+  console.warn("No Chromium at /usr/bin/chromium or CHROMIUM_PATH: the browser tests are skipped.");
+}
+
+describe.skipIf(path === null)("in a browser", () => {
+  let browser: Browser;
+  const servers: { stop(force: boolean): Promise<void> }[] = [];
+
+  beforeAll(async () => {
+    browser = await launchBrowser();
+  });
+  afterAll(async () => {
+    await browser.close();
+    for (const server of servers) await server.stop(true);
+  });
+
+  function serve() {
+    const made = dashboard();
+    const server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: made.app.fetch });
+    made.app.server = server;
+    servers.push(server);
+    return { ...made, server, url: `http://127.0.0.1:${server.port}` };
+  }
+
+  test("every page is silent, strict, live, and keeps what is typed", async () => {
+    const { queue, url } = serve();
+    let count = 0;
+    await checkDashboard(browser, url, {
+      slowName: "slow",
+      slowPayload: '{"ms": 60000}',
+      async submitElsewhere() {
+        count += 1;
+        queue.add(fakeTask({ id: `elsewhere-${count}`, name: "elsewhere" }));
+        queue.notify(`elsewhere-${count}`);
+      },
+    });
+    expect(queue.tasks.find((task) => task.name === "slow")?.status).toBe("Cancelled");
+  }, 60_000);
+
+  test("an opened stack stays open while the task goes on", async () => {
+    const { queue, url } = serve();
+    queue.add(fakeTask({ id: "a", status: "Running", started_at: START }));
+    const failed = (attempt: number) => ({
+      attempt,
+      fence: attempt,
+      worker: "w",
+      started_at: START,
+      finished_at: START + 5,
+      outcome: "failed" as const,
+      error: { type: "Error", message: `failure ${attempt}`, stack: "at x", retryable: true },
+    });
+    queue.attemptsOf.set("a", [failed(1)]);
+    const context = await browser.newContext();
+    const { problems } = await watch(context, url);
+    const page = await context.newPage();
+    await page.goto(`${url}/tasks/a`);
+    await page.locator('#connection[data-state="live"]').waitFor();
+    await page.locator("#stack-1 summary").click();
+    queue.attemptsOf.set("a", [failed(1), failed(2)]);
+    queue.notify("a");
+    await page.locator("#stack-2").waitFor();
+    expect(await page.locator("#stack-1").getAttribute("open")).not.toBeNull();
+    expect(await page.locator("#stack-2").getAttribute("open")).toBeNull();
+    expect(problems).toEqual([]);
+    await context.close();
+  }, 30_000);
+
+  test("a page comes back by itself when its member does", async () => {
+    const { queue, app, url, server } = serve();
+    const context = await browser.newContext();
+    const page = await context.newPage();
+    await page.goto(url);
+    await page.locator('#connection[data-state="live"]').waitFor();
+    const { port } = server;
+    await server.stop(true);
+    await page.locator('#connection[data-state="waiting"]').waitFor();
+    queue.add(fakeTask({ id: "meanwhile" }));
+    const again = Bun.serve({ port: port ?? 0, hostname: "127.0.0.1", fetch: app.fetch });
+    app.server = again;
+    servers.push(again);
+    await page.locator("#t-meanwhile").waitFor({ timeout: 20_000 });
+    await page.locator('#connection[data-state="live"]').waitFor();
+    await context.close();
+  }, 40_000);
+
+  test("hostile names do nothing, and no page is wider than a small phone", async () => {
+    const { queue, url } = serve();
+    const evil = `"><script>alert(1)</script><img src=x onerror=alert(2)>${"wide".repeat(60)}`;
+    queue.add(
+      fakeTask({
+        id: "evil",
+        name: evil,
+        queue: evil,
+        status: "Failed",
+        completed_at: START,
+        payload: JSON.stringify(evil),
+        last_error: { type: evil, message: evil, stack: evil, retryable: true },
+        lease: { worker: evil, attempt: 1, fence: 1, expires_at: START },
+      }),
+    );
+    const context = await browser.newContext({ viewport: { width: 360, height: 780 } });
+    const { problems } = await watch(context, url);
+    const page = await context.newPage();
+    page.on("dialog", (dialog) => {
+      problems.push(`dialog: ${dialog.message()}`);
+      void dialog.dismiss();
+    });
+    for (const at of ["/", "/tasks", "/tasks/evil", "/submit"]) {
+      await page.goto(url + at);
+      if (at !== "/submit") await page.locator('#connection[data-state="live"]').waitFor();
+      queue.notify("evil");
+      expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(360);
+    }
+    expect(problems).toEqual([]);
+    await context.close();
+  }, 30_000);
+
+  test("every page can be read without JavaScript, and its forms work", async () => {
+    const { queue, url } = serve();
+    const context = await browser.newContext({ javaScriptEnabled: false });
+    const page = await context.newPage();
+    await page.goto(`${url}/submit`);
+    await page.fill("#name", "plain");
+    await page.click("#submit-form button[type=submit]");
+    expect(await page.locator("h1").innerText()).toBe("plain");
+    expect(await page.locator("#notice").innerText()).toContain("submitted");
+    await page.click(".task-actions button");
+    expect(await page.locator("#task-head .badge").innerText()).toContain("Cancelled");
+    await page.goto(`${url}/tasks?status=Cancelled`);
+    expect(await page.locator(".tasks tbody tr").count()).toBe(1);
+    expect(queue.tasks[0]?.status).toBe("Cancelled");
+    await context.close();
+  }, 30_000);
+});

@@ -70,6 +70,12 @@ export class Harness {
     this.machine.onSignals((signals) => this.signals.push(...signals));
   }
 
+  /** A restart: what the machine knows is what the tables say. */
+  reopen(): void {
+    this.machine = TaskMachine.open(this.db);
+    this.machine.onSignals((signals) => this.signals.push(...signals));
+  }
+
   /** One entry with these requests. */
   entry(
     requests: readonly LoggedRequest[],

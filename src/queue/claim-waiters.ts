@@ -11,7 +11,7 @@ import type { Clock, Log, Millis } from "../replica/ports.ts";
 import type { Signal } from "./commands.ts";
 import { Deadlines } from "./deadlines.ts";
 import { claimKey } from "./dispatcher.ts";
-import { OFFERS_PER_CALL, type OfferBody, parseOfferReply } from "./messages.ts";
+import { type ClaimRef, OFFERS_PER_CALL, type OfferBody, parseOfferReply } from "./messages.ts";
 import { asQueueError, type Proposer, queueError } from "./proposals.ts";
 import type { TaskState } from "./state.ts";
 import type { Claim, ClaimedTask, Directive } from "./types.ts";
@@ -23,6 +23,8 @@ const WITHDRAWN_MAX = 10_000;
 const WITHDRAWN_MS: Millis = 60_000;
 /** Directives remembered for a next leader that does not know them. */
 const DIRECTIVES_MAX = 10_000;
+/** Names and queues listed in one call: with 255 bytes each it stays well below the limit of a frame. */
+const LISTED_PER_CALL = 20_000;
 /** Until an offer that the leader did not take is made again. */
 const REOFFER_MS: Millis = 250;
 /** Tries to hand back what nobody waits for any more; after them the leases expire, free of charge too. */
@@ -103,7 +105,7 @@ export class ClaimWaiters {
     const { clock } = this.#o;
     if (this.#refusal !== null) return Promise.reject(this.#refusal());
     if (signal?.aborted === true) return Promise.resolve({ tasks: [], directive: "ok" });
-    const key = claimKey(claim.worker_id, claim.request_id);
+    const key = claimKey(claim);
     // The same request again: whoever sent it has given the earlier wait up.
     this.#waiting.get(key)?.settle({ tasks: [], directive: "ok" });
     if (this.#waiting.size >= CLAIM_WAITERS_MAX) {
@@ -147,7 +149,7 @@ export class ClaimWaiters {
     const claimed = new Map<string, { claim: Claim; tasks: ClaimedTask[] }>();
     for (const signal of signals) {
       if (signal.type !== "claimed") continue;
-      const key = claimKey(signal.claim.worker_id, signal.claim.request_id);
+      const key = claimKey(signal.claim);
       if (!this.#waiting.has(key) && !this.#withdrawn.has(key)) continue;
       const known = claimed.get(key);
       if (known === undefined) claimed.set(key, { claim: signal.claim, tasks: [signal.task] });
@@ -177,13 +179,13 @@ export class ClaimWaiters {
   }
 
   /** The leader says that this request's outcome is in the state. */
-  known(workerId: string, requestId: string): void {
-    const waiter = this.#waiting.get(claimKey(workerId, requestId));
+  known(ref: ClaimRef): void {
+    const waiter = this.#waiting.get(claimKey(ref));
     if (waiter !== undefined) void this.#readKnown(waiter);
   }
 
-  refused(workerId: string, requestId: string, error: Error): void {
-    this.#waiting.get(claimKey(workerId, requestId))?.fail(error);
+  refused(ref: ClaimRef, error: Error): void {
+    this.#waiting.get(claimKey(ref))?.fail(error);
   }
 
   /** The worker shall stop asking: its waits are answered with that. */
@@ -216,9 +218,21 @@ export class ClaimWaiters {
   /** Registers waits with the leader, those that are not yet, in pieces. */
   #offer(waiters: readonly Waiter[]): void {
     if (this.#leader === null) return;
-    const open = waiters.filter((waiter) => !waiter.offering && waiter.term < this.#term);
-    for (let from = 0; from < open.length; from += OFFERS_PER_CALL)
-      void this.#offerPiece(open.slice(from, from + OFFERS_PER_CALL));
+    let piece: Waiter[] = [];
+    let listed = 0;
+    const send = (): void => {
+      if (piece.length > 0) void this.#offerPiece(piece);
+      piece = [];
+      listed = 0;
+    };
+    for (const waiter of waiters) {
+      if (waiter.offering || waiter.term >= this.#term) continue;
+      const { names, queues } = waiter.claim;
+      listed += (names?.length ?? 0) + (queues?.length ?? 0);
+      if (piece.length >= OFFERS_PER_CALL || listed > LISTED_PER_CALL) send();
+      piece.push(waiter);
+    }
+    send();
   }
 
   async #offerPiece(waiters: readonly Waiter[]): Promise<void> {
@@ -240,7 +254,12 @@ export class ClaimWaiters {
       for (const [index, waiter] of waiters.entries()) {
         const answer = reply.answers[index];
         waiter.offering = false;
-        if (answer === undefined || this.#waiting.get(waiter.key) !== waiter) continue;
+        if (answer === undefined) continue;
+        if (this.#waiting.get(waiter.key) !== waiter) {
+          // Given up while the offer was on its way, perhaps past the word of it.
+          if (!this.#waiting.has(waiter.key)) this.#tellWithdrawn(waiter.claim);
+          continue;
+        }
         waiter.term = reply.term;
         this.heardDirective(waiter.claim.worker_id, answer.directive);
         if (answer.directive !== "ok" && answer.state !== "known") {
@@ -295,7 +314,10 @@ export class ClaimWaiters {
     try {
       await this.#o.consensus.linearize(this.#o.requestTimeoutMs);
       if (this.#waiting.get(waiter.key) !== waiter) return;
-      const tasks = this.#o.state.claimAnswer(worker_id, request_id) ?? [];
+      // Whoever guesses another's worker and request must not get its tasks.
+      const tasks = (this.#o.state.claimAnswer(worker_id, request_id) ?? []).filter(
+        ({ id }) => this.#o.state.leaseOf(id)?.principal === waiter.claim.principal,
+      );
       waiter.settle({ tasks, directive: this.directive(worker_id) });
     } catch (error) {
       if (this.#waiting.get(waiter.key) === waiter) waiter.fail(asQueueError(error));
@@ -325,17 +347,20 @@ export class ClaimWaiters {
   }
 
   /** Tells the leader, and remembers to hand back what the claim may get all the same. */
-  #withdraw({ key, claim: { worker_id, request_id } }: Waiter): void {
-    const { clock, consensus } = this.#o;
-    if (this.#leader !== null)
-      consensus.notify(this.#leader, "claim.withdraw", { worker_id, request_id });
-    const now = clock.monotonic();
+  #withdraw({ key, claim }: Waiter): void {
+    this.#tellWithdrawn(claim);
+    const now = this.#o.clock.monotonic();
     for (const [other, until] of this.#withdrawn) {
       if (until > now && this.#withdrawn.size < WITHDRAWN_MAX) break;
       this.#withdrawn.delete(other);
     }
     this.#withdrawn.delete(key);
     this.#withdrawn.set(key, now + WITHDRAWN_MS);
+  }
+
+  #tellWithdrawn({ worker_id, request_id, principal }: Claim): void {
+    const ref: ClaimRef = { worker_id, request_id, principal };
+    if (this.#leader !== null) this.#o.consensus.notify(this.#leader, "claim.withdraw", ref);
   }
 
   async #release(claim: Claim, tasks: readonly ClaimedTask[]): Promise<void> {

@@ -11,7 +11,7 @@ import type { NodeId } from "../raft/types.ts";
 import type { SealedRequest } from "../replica/consensus.ts";
 import type { Clock, Log, Millis, Timer } from "../replica/ports.ts";
 import type { Answer, Signal } from "./commands.ts";
-import type { OfferState } from "./messages.ts";
+import type { ClaimRef, OfferState } from "./messages.ts";
 import type { TaskState } from "./state.ts";
 import type { Claim } from "./types.ts";
 
@@ -30,8 +30,9 @@ export interface ReadyHint {
   readonly ready: readonly (readonly [queue: string, name: string, count: number])[];
 }
 
-export const claimKey = (workerId: string, requestId: string): string =>
-  `${workerId}\u0000${requestId}`;
+/** Names a claim; the principal is part of it, so that nobody answers or withdraws another's. */
+export const claimKey = ({ principal, worker_id, request_id }: ClaimRef): string =>
+  `${principal}\u0000${worker_id}\u0000${request_id}`;
 
 type Counts = Map<string, Map<string, number>>;
 type ReadyCounts = ReadonlyMap<string, ReadonlyMap<string, number>>;
@@ -119,7 +120,7 @@ export class Dispatcher {
 
   /** Parks a claim for `ttlMs`, or says that its outcome is in the state already. A repeat replaces it. */
   offer(claim: Claim, owner: NodeId, ttlMs: Millis): OfferState {
-    const key = claimKey(claim.worker_id, claim.request_id);
+    const key = claimKey(claim);
     const expiresAt = this.#o.clock.monotonic() + ttlMs;
     const parked = this.#offers.get(key);
     if (parked !== undefined) {
@@ -151,8 +152,8 @@ export class Dispatcher {
     return "parked";
   }
 
-  withdraw(workerId: string, requestId: string): void {
-    const offer = this.#offers.get(claimKey(workerId, requestId));
+  withdraw(ref: ClaimRef): void {
+    const offer = this.#offers.get(claimKey(ref));
     if (offer !== undefined) this.#remove(offer);
   }
 
@@ -179,8 +180,7 @@ export class Dispatcher {
       if (signal.type === "ready") {
         ready = true;
       } else if (signal.type === "claimed") {
-        const { worker_id, request_id } = signal.claim;
-        const offer = this.#offers.get(claimKey(worker_id, request_id));
+        const offer = this.#offers.get(claimKey(signal.claim));
         if (offer !== undefined) this.#remove(offer);
       }
     }

@@ -60,10 +60,12 @@ export class LeaderSide {
       log,
       propose: (text, weight) => consensus.submit(text, { timeoutMs: requestTimeoutMs, weight }),
       owners: {
-        known: (owner, { worker_id, request_id }) =>
-          consensus.notify(owner, "claim.known", { worker_id, request_id } satisfies ClaimRef),
-        refused: (owner, { worker_id, request_id }, code, detail) => {
-          const body: RefusedBody = { worker_id, request_id, code, detail };
+        known: (owner, { worker_id, request_id, principal }) => {
+          const body: ClaimRef = { worker_id, request_id, principal };
+          consensus.notify(owner, "claim.known", body);
+        },
+        refused: (owner, { worker_id, request_id, principal }, code, detail) => {
+          const body: RefusedBody = { worker_id, request_id, principal, code, detail };
           consensus.notify(owner, "claim.refused", body);
         },
       },
@@ -75,8 +77,7 @@ export class LeaderSide {
 
     consensus.serve("claim.offer", (body, from) => this.#offered(body, from));
     consensus.serve("claim.withdraw", async (body) => {
-      const { worker_id, request_id } = parseClaimRef(body);
-      this.#dispatcher.withdraw(worker_id, request_id);
+      this.#dispatcher.withdraw(parseClaimRef(body));
       return null;
     });
     consensus.serve("lease.heartbeat", (body) => this.#heartbeat(body));
@@ -109,7 +110,7 @@ export class LeaderSide {
     this.#maintenance.look();
   }
 
-  /** A snapshot replaced the state: deadlines are built anew. Only ever on a member that does not lead. */
+  /** Leadership is over, or the member stops: everything is forgotten. */
   stop(): void {
     this.#term = null;
     this.#leases.stop();
@@ -163,7 +164,12 @@ export class LeaderSide {
   async #direct(body: unknown): Promise<boolean> {
     this.#leading();
     const { worker_id, directive } = parseDirectiveBody(body);
-    if (!this.#workers.has(worker_id)) return false;
+    if (!this.#workers.has(worker_id)) {
+      // Known by what it runs alone: it was not heard of since this leadership began.
+      const lease = this.#o.state.running().find(({ worker }) => worker === worker_id);
+      if (lease === undefined) return false;
+      this.#workers.beat(worker_id, lease.principal, null, directive);
+    }
     this.#workers.direct(worker_id, directive);
     if (directive === "ok") return true;
     this.#dispatcher.withdrawWorker(worker_id);

@@ -10,11 +10,13 @@ import type { TaskState } from "./state.ts";
 /** Rows that one step may touch: half of an entry's budget. */
 const STEP_MAX = 1_000;
 /** At least this long between two purges that found nothing more to do. */
-export const PURGE_EVERY_MS: Millis = 5_000;
+const PURGE_EVERY_MS: Millis = 5_000;
+/** Looking for what is past its retention asks several tables: not after every apply. */
+const PURGE_LOOK_MS: Millis = 1_000;
 /** After a step that did not get through. */
 const AGAIN_MS: Millis = 500;
 /** A far deadline is looked at again: log time is slewed, and a timer has a greatest delay. */
-const SLEEP_MAX_MS: Millis = 60_000;
+const SLEEP_MAX_MS: Millis = 10_000;
 
 type Chore = "due" | "clear-step" | "purge";
 const CHORES: readonly Chore[] = ["due", "clear-step", "purge"];
@@ -35,6 +37,7 @@ export class Maintenance {
   readonly #notBefore: Record<Chore, Millis> = { due: 0, "clear-step": 0, purge: 0 };
   #term: number | null = null;
   #timer: Timer | null = null;
+  #timerAt: Millis = 0;
 
   constructor(options: MaintenanceOptions) {
     this.#o = options;
@@ -61,14 +64,25 @@ export class Maintenance {
     let sleepMs = Number.POSITIVE_INFINITY;
     for (const chore of CHORES) {
       if (this.#running.has(chore)) continue;
-      const inMs = Math.max(this.#dueInMs(chore), this.#notBefore[chore] - now);
-      if (inMs <= 0) void this.#step(chore, this.#term);
-      else sleepMs = Math.min(sleepMs, inMs);
+      const waitMs = this.#notBefore[chore] - now;
+      const inMs = waitMs > 0 ? waitMs : this.#dueInMs(chore);
+      if (inMs <= 0) {
+        void this.#step(chore, this.#term);
+        continue;
+      }
+      if (chore === "purge" && waitMs <= 0) this.#notBefore.purge = now + PURGE_LOOK_MS;
+      sleepMs = Math.min(sleepMs, inMs);
     }
-    this.#timer?.cancel();
-    this.#timer = null;
+    this.#sleep(now, sleepMs);
+  }
+
+  /** One timer; one that is set for an earlier time stays, and looks again then. */
+  #sleep(now: Millis, sleepMs: Millis): void {
     if (sleepMs === Number.POSITIVE_INFINITY) return;
     const delayMs = Math.max(1, Math.min(SLEEP_MAX_MS, Math.ceil(sleepMs)));
+    if (this.#timer !== null && this.#timerAt <= now + delayMs) return;
+    this.#timer?.cancel();
+    this.#timerAt = now + delayMs;
     this.#timer = this.#o.clock.after(delayMs, () => {
       this.#timer = null;
       this.look();

@@ -47,6 +47,7 @@ export interface OfferReply {
 export interface ClaimRef {
   readonly worker_id: string;
   readonly request_id: string;
+  readonly principal: string;
 }
 
 export interface RefusedBody extends ClaimRef {
@@ -162,6 +163,7 @@ export function parseClaimRef(body: unknown): ClaimRef {
   return {
     worker_id: text(ref["worker_id"], "worker_id"),
     request_id: text(ref["request_id"], "request_id"),
+    principal: text(ref["principal"], "principal"),
   };
 }
 

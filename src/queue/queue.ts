@@ -134,13 +134,12 @@ export class FlotillaQueue implements TaskQueue {
       proposer: this.#proposer,
     });
     consensus.serve("claim.known", async (body) => {
-      const { worker_id, request_id } = parseClaimRef(body);
-      this.#claims.known(worker_id, request_id);
+      this.#claims.known(parseClaimRef(body));
       return null;
     });
     consensus.serve("claim.refused", async (body) => {
-      const { worker_id, request_id, code, detail } = parseRefused(body);
-      this.#claims.refused(worker_id, request_id, queueError(refusalCode(code), detail));
+      const refused = parseRefused(body);
+      this.#claims.refused(refused, queueError(refusalCode(refused.code), refused.detail));
       return null;
     });
     consensus.serve("claim.directive", async (body) => {

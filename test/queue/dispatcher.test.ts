@@ -1,0 +1,375 @@
+import { describe, expect, test } from "bun:test";
+import { LIMITS } from "../../src/queue/types.ts";
+import { Cluster, ROUND_MS } from "./fake-consensus.ts";
+import { claimOf, context, submitOne, task } from "./service-harness.ts";
+
+async function single(): Promise<Cluster> {
+  const cluster = new Cluster(1);
+  await cluster.elect(0);
+  return cluster;
+}
+
+async function pair(): Promise<Cluster> {
+  const cluster = new Cluster(2);
+  await cluster.elect(0);
+  return cluster;
+}
+
+const claimsIn = (cluster: Cluster): number =>
+  cluster.commands().filter(({ command }) => command.type === "claim").length;
+
+describe("claims", () => {
+  test("the entry that carries a submit carries the claim of whoever waits (T5)", async () => {
+    const cluster = await single();
+    const { queue } = cluster.member(0);
+    const waiting = queue.claim(claimOf("w"), 30_000, null);
+    await cluster.run(100);
+    const before = cluster.world.now;
+    const id = await cluster.settled(submitOne(cluster.member(0)));
+    const { tasks } = await cluster.settled(waiting);
+    expect(tasks.map((claimed) => claimed.id)).toEqual([id]);
+    expect(cluster.world.now - before).toBeLessThanOrEqual(ROUND_MS + 1);
+    const [submit, claim] = cluster.commands().slice(-2);
+    expect([submit?.command.type, claim?.command.type]).toEqual(["submit", "claim"]);
+    expect(claim?.index).toBe(submit?.index ?? -1);
+  });
+
+  test("a claim that waits at a follower is served in the submit's round too", async () => {
+    const cluster = await pair();
+    const follower = cluster.member(1);
+    const waiting = follower.queue.claim(claimOf("w"), 30_000, null);
+    await cluster.run(100);
+    await cluster.settled(submitOne(follower));
+    const { tasks } = await cluster.settled(waiting);
+    expect(tasks).toHaveLength(1);
+    const indexes = new Set(
+      cluster
+        .commands()
+        .slice(-2)
+        .map(({ index }) => index),
+    );
+    expect(indexes.size).toBe(1);
+  });
+
+  test("waiting costs no log entries, and an idle queue makes none", async () => {
+    const cluster = await pair();
+    const waiting = cluster.member(1).queue.claim(claimOf("w"), 60_000, null);
+    await cluster.run(50);
+    const before = cluster.log.length;
+    const { tasks } = await cluster.settled(waiting, 61_000);
+    expect(tasks).toEqual([]);
+    expect(cluster.log.length).toBe(before);
+  });
+
+  test("a claim offered when tasks are ready takes them at once, and a part is an answer", async () => {
+    const cluster = await single();
+    const { queue } = cluster.member(0);
+    await cluster.settled(queue.submit([task(), task(), task()], context));
+    const { tasks } = await cluster.settled(queue.claim(claimOf("w", { max: 10 }), 30_000, null));
+    expect(tasks).toHaveLength(3);
+  });
+
+  test("three waiters and one task: one claim goes into the log, the others stay", async () => {
+    const cluster = await single();
+    const { queue } = cluster.member(0);
+    const polls = ["a", "b", "c"].map((worker) => queue.claim(claimOf(worker), 5_000, null));
+    await cluster.run(10);
+    await cluster.settled(submitOne(cluster.member(0)));
+    const answers = await cluster.settled(Promise.all(polls));
+    expect(answers.map(({ tasks }) => tasks.length)).toEqual([1, 0, 0]);
+    expect(claimsIn(cluster)).toBe(1);
+  });
+
+  test("who waits longest is served first, across what they ask for", async () => {
+    const cluster = await single();
+    const { queue } = cluster.member(0);
+    const served: string[] = [];
+    const poll = (worker: string, queues: string[] | null): void => {
+      void queue.claim(claimOf(worker, { queues }), 30_000, null).then(({ tasks }) => {
+        if (tasks.length > 0) served.push(worker);
+      });
+    };
+    poll("a", null);
+    poll("b", ["default"]);
+    poll("c", null);
+    poll("d", ["default", "other"]);
+    await cluster.run(10);
+    for (let i = 0; i < 4; i++) {
+      await cluster.settled(submitOne(cluster.member(0)));
+      await cluster.run(10);
+    }
+    expect(served).toEqual(["a", "b", "c", "d"]);
+  });
+
+  test('an explicit name goes before "*", and "*" never takes what somebody once named', async () => {
+    const cluster = await single();
+    const { queue } = cluster.member(0);
+    const star = queue.claim(
+      claimOf("star", { names: ["other"], star: true, max: 5 }),
+      20_000,
+      null,
+    );
+    await cluster.run(10);
+    const gone = new AbortController();
+    void queue.claim(claimOf("explicit", { names: ["work"] }), 20_000, gone.signal);
+    await cluster.run(10);
+    gone.abort();
+    await cluster.run(10);
+    await cluster.settled(submitOne(cluster.member(0)));
+    await cluster.run(1_000);
+    expect(cluster.member(0).machine.counts().Pending).toBe(1);
+    await cluster.settled(submitOne(cluster.member(0), { name: "stray" }));
+    const { tasks } = await cluster.settled(star);
+    expect(tasks.map(({ name }) => name)).toEqual(["stray"]);
+  });
+
+  test("a name that finds no room among the names is refused to the waiter", async () => {
+    const cluster = await pair();
+    const names = Array.from({ length: 10_000 }, (_, i) => `name-${i}`);
+    const first = cluster.member(1).queue.claim(claimOf("a", { names }), 1_000, null);
+    await cluster.settled(first);
+    const refused = cluster
+      .member(1)
+      .queue.claim(claimOf("b", { names: ["one more"] }), 1_000, null);
+    expect(await cluster.settled(refused.catch((error: unknown) => error))).toMatchObject({
+      reason: "names-full",
+    });
+  });
+
+  test("a waiter for something else is left alone and costs nothing", async () => {
+    const cluster = await single();
+    const { queue } = cluster.member(0);
+    const other = queue.claim(claimOf("w", { queues: ["elsewhere"] }), 2_000, null);
+    await cluster.run(10);
+    await cluster.settled(submitOne(cluster.member(0)));
+    expect((await cluster.settled(other)).tasks).toEqual([]);
+    expect(claimsIn(cluster)).toBe(0);
+  });
+
+  test("a scheduled task goes to the waiter when its time comes, without a poll", async () => {
+    const cluster = await pair();
+    const poll = cluster.member(1).queue.claim(claimOf("w"), 30_000, null);
+    const run_at = cluster.member(0).logNow() + 5_000;
+    const id = await cluster.settled(submitOne(cluster.member(1), { run_at }));
+    const { tasks } = await cluster.settled(poll);
+    expect(tasks[0]?.id).toBe(id);
+    expect(tasks[0]?.started_at ?? 0).toBeGreaterThanOrEqual(run_at);
+    expect(tasks[0]?.started_at ?? 0).toBeLessThan(run_at + 100);
+  });
+
+  test("repeating a request id returns the same tasks, on any member and after an election", async () => {
+    const cluster = await pair();
+    await cluster.settled(submitOne(cluster.member(0)));
+    await cluster.settled(submitOne(cluster.member(0)));
+    const claim = claimOf("w");
+    const first = await cluster.settled(cluster.member(0).queue.claim(claim, 5_000, null));
+    const second = await cluster.settled(cluster.member(1).queue.claim(claim, 5_000, null));
+    await cluster.elect(1);
+    const third = await cluster.settled(cluster.member(0).queue.claim(claim, 5_000, null));
+    const fences = [first, second, third].map(({ tasks }) => tasks.map(({ lease }) => lease.fence));
+    expect(fences[0]).toHaveLength(1);
+    expect(fences[1]).toEqual(fences[0] ?? []);
+    expect(fences[2]).toEqual(fences[0] ?? []);
+    expect(cluster.member(0).machine.counts().Running).toBe(1);
+  });
+
+  test("the repeat of another principal's request brings nothing", async () => {
+    const cluster = await pair();
+    await cluster.settled(submitOne(cluster.member(0)));
+    const claim = claimOf("w");
+    await cluster.settled(cluster.member(0).queue.claim(claim, 5_000, null));
+    const stranger = { ...claim, principal: "stranger" };
+    const stolen = await cluster.settled(cluster.member(1).queue.claim(stranger, 5_000, null));
+    expect(stolen.tasks).toEqual([]);
+  });
+
+  test("the entry that carries an end carries the next claim of the same turn (T5)", async () => {
+    for (const index of [0, 1]) {
+      const cluster = await pair();
+      const { queue } = cluster.member(index);
+      await cluster.settled(queue.submit([task(), task()], context));
+      const [first] = (await cluster.settled(queue.claim(claimOf("w"), 5_000, null))).tasks;
+      if (first === undefined) throw new Error("nothing was claimed");
+      const { attempt, fence } = first.lease;
+      const end = { kind: "complete", result: null } as const;
+      void queue.end("w", "tester", [{ task_id: first.id, attempt, fence, end }], null);
+      const next = await cluster.settled(queue.claim(claimOf("w"), 5_000, null));
+      expect(next.tasks).toHaveLength(1);
+      const [ended, claimed] = cluster.commands().slice(-2);
+      expect(new Set([ended?.command.type, claimed?.command.type])).toEqual(
+        new Set(["claim", "end"]),
+      );
+      expect(ended?.index).toBe(claimed?.index ?? -1);
+    }
+  });
+
+  test("after an election every waiting claim is offered anew, in pieces", async () => {
+    const cluster = await pair();
+    const follower = cluster.member(1);
+    const polls = Array.from({ length: 1_000 }, (_, i) =>
+      follower.queue.claim(claimOf(`w${i}`), 30_000, null),
+    );
+    await cluster.run(50);
+    expect(cluster.member(0).queue.waiting().offers).toBe(1_000);
+    await cluster.elect(1);
+    await cluster.run(50);
+    expect(cluster.member(0).queue.waiting().offers).toBe(0);
+    expect(follower.queue.waiting().offers).toBe(1_000);
+    const tasks = Array.from({ length: 1_000 }, () => task());
+    await cluster.settled(cluster.member(0).queue.submit(tasks, context));
+    const answers = await cluster.settled(Promise.all(polls));
+    expect(answers.every((answer) => answer.tasks.length === 1)).toBe(true);
+  });
+
+  test("a request whose tasks have all ended is answered empty at once, not parked for ever", async () => {
+    const cluster = await single();
+    const { queue } = cluster.member(0);
+    await cluster.settled(submitOne(cluster.member(0)));
+    const claim = claimOf("w");
+    const { tasks } = await cluster.settled(queue.claim(claim, 5_000, null));
+    const [first] = tasks;
+    if (first === undefined) throw new Error("nothing was claimed");
+    const { attempt, fence } = first.lease;
+    const end = { kind: "complete", result: null } as const;
+    await cluster.settled(
+      queue.end("w", "tester", [{ task_id: first.id, attempt, fence, end }], null),
+    );
+    const before = cluster.world.now;
+    expect((await cluster.settled(queue.claim(claim, 5_000, null))).tasks).toEqual([]);
+    expect(cluster.world.now - before).toBeLessThan(100);
+  });
+
+  test("a claim waits out an election and is served by the next leader", async () => {
+    const cluster = new Cluster(3);
+    await cluster.elect(0);
+    const poll = cluster.member(2).queue.claim(claimOf("w"), 30_000, null);
+    await cluster.run(100);
+    cluster.depose();
+    await cluster.run(500);
+    await cluster.elect(1);
+    await cluster.run(50);
+    await cluster.settled(submitOne(cluster.member(0)));
+    expect((await cluster.settled(poll)).tasks).toHaveLength(1);
+  });
+
+  test("without a leader a claim is refused after the time limit, not answered empty", async () => {
+    const cluster = await pair();
+    cluster.depose();
+    const poll = cluster.member(0).queue.claim(claimOf("w"), 30_000, null);
+    expect(
+      await cluster.settled(
+        poll.catch((error: unknown) => error),
+        31_000,
+      ),
+    ).toMatchObject({
+      reason: "no-leader",
+    });
+  });
+});
+
+describe("a waiter that is gone", () => {
+  test("tasks claimed for an aborted waiter go back at once, free of charge", async () => {
+    const cluster = await pair();
+    const follower = cluster.member(1);
+    const gone = new AbortController();
+    const poll = follower.queue.claim(claimOf("w"), 30_000, gone.signal);
+    await cluster.run(50);
+    const submitted = submitOne(cluster.member(0));
+    // The claim is in the entry already when the waiter leaves.
+    await cluster.run(1);
+    gone.abort();
+    const id = await cluster.settled(submitted);
+    expect((await cluster.settled(poll)).tasks).toEqual([]);
+    await cluster.run(50);
+    expect(cluster.commands().some(({ command }) => command.type === "claim")).toBe(true);
+    expect(cluster.member(0).task(id)).toMatchObject({
+      status: "Pending",
+      detail: "ready",
+      attempt: 1,
+      retries: 0,
+      crashes: 0,
+    });
+  });
+
+  test("a withdrawn offer takes nothing later", async () => {
+    const cluster = await pair();
+    const gone = new AbortController();
+    const poll = cluster.member(1).queue.claim(claimOf("w"), 30_000, gone.signal);
+    await cluster.run(50);
+    gone.abort();
+    await cluster.settled(poll);
+    await cluster.run(50);
+    await cluster.settled(submitOne(cluster.member(0)));
+    await cluster.run(1_000);
+    expect(claimsIn(cluster)).toBe(0);
+  });
+
+  test("draining answers local waiters with terminate and sends outside workers elsewhere", async () => {
+    const cluster = await single();
+    const { queue, id } = cluster.member(0);
+    const local = queue.claim(claimOf("n1/1", { local: { member: id, boot: 1 } }), 30_000, null);
+    const outside = queue.claim(claimOf("w"), 30_000, null);
+    await cluster.run(20);
+    queue.beginDrain();
+    expect(await cluster.settled(local)).toEqual({ tasks: [], directive: "terminate" });
+    expect(await cluster.settled(outside)).toEqual({ tasks: [], directive: "ok" });
+    const late = queue.claim(claimOf("w"), 30_000, null).catch((error: unknown) => error);
+    expect(await cluster.settled(late)).toMatchObject({ reason: "stopping" });
+    await cluster.settled(submitOne(cluster.member(0)));
+    await cluster.run(100);
+    expect(cluster.member(0).machine.counts().Pending).toBe(1);
+  });
+});
+
+describe("many at once", () => {
+  test("bursts of submits and claims at all members: each task goes to exactly one waiter", async () => {
+    const cluster = new Cluster(3, {}, 42);
+    await cluster.elect(0);
+    const { prng } = cluster.world;
+    const got = new Map<string, number>();
+    let open = 0;
+    const poll = (index: number, worker: string): void => {
+      open += 1;
+      void cluster
+        .member(index)
+        .queue.claim(claimOf(worker, { max: 1 + Math.floor(prng.float() * 4) }), 2_000, null)
+        .then(({ tasks }) => {
+          open -= 1;
+          for (const { id } of tasks) got.set(id, (got.get(id) ?? 0) + 1);
+          if (tasks.length > 0) poll(index, worker);
+        });
+    };
+    for (let i = 0; i < 30; i++) poll(i % 3, `w${i}`);
+    const submits: Promise<unknown>[] = [];
+    for (let i = 0; i < 200; i++) {
+      const queues = ["default", "mail", "video"];
+      const size = 1 + Math.floor(prng.float() * 3);
+      const tasks = Array.from({ length: size }, () =>
+        task({ queue: prng.pick(queues), name: prng.pick(["a", "b", "c"]) }),
+      );
+      submits.push(cluster.member(i % 3).queue.submit(tasks, context));
+      await cluster.run(Math.floor(prng.float() * 3));
+    }
+    await cluster.settled(Promise.all(submits));
+    await cluster.run(4_000);
+    expect(open).toBe(0);
+    const { machine } = cluster.member(0);
+    expect(machine.counts().Pending).toBe(0);
+    expect(got.size).toBe(machine.counts().Running);
+    expect([...got.values()].every((times) => times === 1)).toBe(true);
+    // No more claims than tasks: none was proposed in vain.
+    expect(claimsIn(cluster)).toBeLessThanOrEqual(got.size);
+  });
+
+  test("a member holds a bounded number of waits and refuses the rest", async () => {
+    const cluster = await single();
+    const { queue } = cluster.member(0);
+    const polls: Promise<unknown>[] = [];
+    for (let i = 0; i < 10_000; i++) polls.push(queue.claim(claimOf(`w${i}`), 1_000, null));
+    const refused = queue.claim(claimOf("late"), 1_000, null).catch((error: unknown) => error);
+    expect(await cluster.settled(refused)).toMatchObject({ reason: "overloaded" });
+    await cluster.settled(Promise.all(polls));
+    expect(queue.waiting().claims).toBe(0);
+    expect(LIMITS.waitMs).toBe(60_000);
+  });
+});

@@ -1,0 +1,65 @@
+/**
+ * The configurations in the log by index. The newest one is in force from the moment it is appended, and is
+ * undone when its entry is truncated (Raft dissertation, 4.1); so the older ones are kept until compacted.
+ */
+import { decodeConfigurationEntry, EMPTY_CONFIGURATION } from "./configuration.ts";
+import { invariant } from "./invariant.ts";
+import { type Configuration, type Entry, INDEX_0, type LogIndex } from "./types.ts";
+
+interface Dated {
+  readonly index: LogIndex;
+  readonly configuration: Configuration;
+}
+
+export class ConfigurationHistory {
+  /** Ascending; never empty; [0] is as of the compacted index. */
+  #dated: [Dated, ...Dated[]];
+
+  /** `base`: as of the compacted index, null when that is not known or nothing was compacted. */
+  constructor(compacted: LogIndex, base: Configuration | null, entries: readonly Entry[]) {
+    this.#dated = [{ index: compacted, configuration: base ?? EMPTY_CONFIGURATION }];
+    for (const entry of entries) this.append(entry);
+  }
+
+  get current(): Configuration {
+    return this.#newest.configuration;
+  }
+
+  /** Index of the entry that holds the current one. */
+  get currentIndex(): LogIndex {
+    return this.#newest.index;
+  }
+
+  get #newest(): Dated {
+    return this.#dated.at(-1) ?? this.#dated[0];
+  }
+
+  /** The configuration in force when the log ended at `index`. */
+  at(index: LogIndex): Configuration {
+    return (this.#dated.findLast((dated) => dated.index <= index) ?? this.#dated[0]).configuration;
+  }
+
+  /** Takes note of a `config` or `bootstrap` entry. */
+  append(entry: Entry): void {
+    invariant(
+      entry.index > this.#newest.index || this.#newest.index === INDEX_0,
+      "configurations ascend along the log",
+    );
+    this.#dated.push({ index: entry.index, configuration: decodeConfigurationEntry(entry) });
+  }
+
+  truncate(from: LogIndex): void {
+    while (this.#dated.length > 1 && this.#newest.index >= from) this.#dated.pop();
+  }
+
+  compact(index: LogIndex): void {
+    const [base, ...later] = this.#dated;
+    const configuration = this.at(index);
+    this.#dated = [{ index, configuration }, ...later.filter((dated) => dated.index > index)];
+    invariant(base.index <= index, "compaction goes forward");
+  }
+
+  restart(index: LogIndex, configuration: Configuration): void {
+    this.#dated = [{ index, configuration }];
+  }
+}

@@ -1,0 +1,90 @@
+/** Gathers what the core wants done between two calls of `takeEffects`. */
+import {
+  type Effects,
+  type FetchRequest,
+  INDEX_0,
+  type LogIndex,
+  type Message,
+  type NodeId,
+  type ReadState,
+  type Term,
+} from "./types.ts";
+
+type WithoutAddress<M> = M extends Message ? Omit<M, "from" | "to" | "term"> : never;
+
+/** A message without from, to and term. */
+export type MessageBody = WithoutAddress<Message>;
+
+/** The part of the effects that is gathered along the way; the rest is read off the state. */
+export type Gathered = Pick<
+  Effects,
+  "messages" | "afterPersist" | "reads" | "fetches" | "snapshots" | "install"
+>;
+
+export class Outbox {
+  readonly #self: NodeId;
+  #messages: Message[] = [];
+  #afterPersist: Message[] = [];
+  #reads: ReadState[] = [];
+  #fetches: FetchRequest[] = [];
+  readonly #snapshots = new Set<NodeId>();
+  #install: Effects["install"] = null;
+
+  constructor(self: NodeId) {
+    this.#self = self;
+  }
+
+  send(to: NodeId, term: Term, body: MessageBody): void {
+    this.#messages.push({ from: this.#self, to, term, ...body });
+  }
+
+  /** For promises about this member's disk: leaves when all that is pending now is durable. */
+  sendAfterPersist(to: NodeId, term: Term, body: MessageBody): void {
+    this.#afterPersist.push({ from: this.#self, to, term, ...body });
+  }
+
+  /** Entries from `from` on were replaced before they were written: nothing may vouch for them. */
+  truncated(from: LogIndex): void {
+    this.#afterPersist = this.#afterPersist.filter(
+      (message) => message.type !== "append-reply" || (message.match ?? INDEX_0) < from,
+    );
+  }
+
+  read(state: ReadState): void {
+    this.#reads.push(state);
+  }
+
+  fetch(request: FetchRequest): void {
+    this.#fetches.push(request);
+  }
+
+  snapshot(peer: NodeId): void {
+    this.#snapshots.add(peer);
+  }
+
+  install(offer: NonNullable<Effects["install"]>): void {
+    this.#install = offer;
+  }
+
+  /** Null when there is nothing. */
+  take(): Gathered | null {
+    const gathered: Gathered = {
+      messages: this.#messages,
+      afterPersist: this.#afterPersist,
+      reads: this.#reads,
+      fetches: this.#fetches,
+      snapshots: [...this.#snapshots],
+      install: this.#install,
+    };
+    const { messages, afterPersist, reads, fetches, snapshots, install } = gathered;
+    const lists = [messages, afterPersist, reads, fetches, snapshots];
+    if (install === null && lists.every((list) => list.length === 0)) return null;
+    this.#messages = [];
+    this.#afterPersist = [];
+    this.#reads = [];
+    this.#fetches = [];
+    this.#snapshots.clear();
+    this.#install = null;
+    return gathered;
+  }
+}

@@ -1,0 +1,889 @@
+/**
+ * The Raft core of one member: elections, the log, membership, reads. Pure and synchronous. Inputs change
+ * the state; what is to be done about it is gathered and handed out by `takeEffects`.
+ *
+ * Holds the rules of terms, votes and roles, and what a follower does. What a leader knows of the others
+ * is in leadership.ts, the log in log.ts. No clock: time is `tick`.
+ *
+ * Sections named in comments are of the Raft paper (extended version), or of the dissertation where said.
+ */
+import { applyChanges, encodeConfiguration } from "./configuration.ts";
+import { invariant } from "./invariant.ts";
+import { Leadership, type LeadershipOptions } from "./leadership.ts";
+import { RaftLog, type RecoveredState } from "./log.ts";
+import { type MessageBody, Outbox } from "./outbox.ts";
+import type { ProgressState } from "./progress.ts";
+import { allVoters, isJoint, isVoter, voteResult } from "./quorum.ts";
+import { ForwardedReads, type ReadRequest } from "./read-index.ts";
+import {
+  asIndex,
+  asTerm,
+  type Configuration,
+  type ConfigurationChange,
+  type Effects,
+  type Entry,
+  type EntryKind,
+  type HardState,
+  type LogIndex,
+  type Message,
+  type NodeId,
+  type PersistAck,
+  type Role,
+  type SnapshotMeta,
+  TERM_0,
+  type Term,
+} from "./types.ts";
+
+export type { RecoveredState } from "./log.ts";
+
+export interface RaftOptions extends LeadershipOptions {
+  readonly id: NodeId;
+  /** Between two rounds of heartbeats. */
+  readonly heartbeatTicks: number;
+  /** How long a leader is believed in without a sign; the least time before a campaign. */
+  readonly electionTicks: number;
+  /** Draws the randomised timeout, in ticks, from [electionTicks, 2 * electionTicks). The core has no randomness. */
+  readonly drawElectionTicks: () => number;
+  /** Data of one append; a larger single entry still goes, alone. */
+  readonly maxAppendBytes: number;
+  /** Appends on their way to one peer. */
+  readonly maxInflightMessages: number;
+  readonly maxInflightBytes: number;
+  /** Proposals beyond are refused 'overloaded'; one always passes when nothing is outstanding. */
+  readonly maxUncommittedBytes: number;
+  /** Bound of the entry cache; what is not durable yet stays even beyond it (entry-cache.ts). */
+  readonly cacheBytes: number;
+}
+
+export interface ProposalItem {
+  readonly kind: EntryKind;
+  readonly data: Uint8Array;
+}
+
+/** `detail` is a sentence for the operator. */
+export type ProposeResult =
+  | { readonly ok: true; readonly first: LogIndex; readonly last: LogIndex; readonly term: Term }
+  | {
+      readonly ok: false;
+      readonly reason: "not-leader" | "transferring" | "overloaded" | "pending-change" | "invalid";
+      readonly detail: string;
+    };
+
+export interface PeerProgress {
+  readonly match: LogIndex;
+  readonly next: LogIndex;
+  readonly state: ProgressState;
+  /** Appends on their way. */
+  readonly inflight: number;
+  readonly inflightBytes: number;
+  readonly recentActive: boolean;
+  readonly learner: boolean;
+}
+
+/** Writes that may be on their way to storage; while there are more, what would need another is not heard. */
+export const WRITES_UNDER_WAY_MAX = 4096;
+
+type MessageOf<T extends Message["type"]> = Extract<Message, { type: T }>;
+type RoleChange = NonNullable<Effects["roleChange"]>;
+
+export class Raft {
+  readonly #o: RaftOptions;
+  readonly #log: RaftLog;
+  readonly #out: Outbox;
+
+  /** Never falls. A new term clears the vote; nothing else does. */
+  #term: Term;
+  #vote: NodeId | null;
+  #hardStateTaken: HardState;
+  #hardStateDurable: HardState;
+
+  #role: Role = "follower";
+  #leader: NodeId | null = null;
+  /** Set exactly while #role is 'leader'. */
+  #leading: Leadership | null = null;
+  /** Answers to the (pre-)election under way; the own one is in it once it is durable. */
+  #votes = new Map<NodeId, boolean>();
+
+  /** Follower: since the leader was heard of, or a vote was granted. Leader: since the quorum was checked. */
+  #electionElapsed = 0;
+  #electionTimeout: number;
+  #heartbeatElapsed = 0;
+  /** The connection from the leader was closed by the other side, and nothing was heard since. */
+  #leaderLost = false;
+  readonly #forwarded = new ForwardedReads();
+
+  #told: RoleChange | null = null;
+  #toldConfiguration: Configuration;
+  #toldApplicable: LogIndex;
+
+  /** @throws InvariantViolation when what was recovered contradicts itself. */
+  constructor(options: RaftOptions, recovered: RecoveredState) {
+    invariant(options.heartbeatTicks >= 1, "a heartbeat takes a tick at least");
+    invariant(
+      options.electionTicks > options.heartbeatTicks,
+      "the election timeout is longer than the heartbeat",
+    );
+    this.#o = options;
+    this.#log = new RaftLog(recovered, options.cacheBytes);
+    this.#out = new Outbox(options.id);
+    const { term, vote } = recovered.hardState;
+    invariant(term >= this.#log.lastTerm, "the log is of a later term than the hard state");
+    this.#term = term;
+    this.#vote = vote;
+    this.#hardStateTaken = recovered.hardState;
+    this.#hardStateDurable = recovered.hardState;
+    this.#electionTimeout = this.#drawTimeout();
+    this.#toldConfiguration = this.#log.configuration;
+    this.#toldApplicable = this.#log.applied;
+  }
+
+  // ------------------------------------------------------------------ inspection
+
+  get id(): NodeId {
+    return this.#o.id;
+  }
+
+  get term(): Term {
+    return this.#term;
+  }
+
+  get vote(): NodeId | null {
+    return this.#vote;
+  }
+
+  get role(): Role {
+    return this.#role;
+  }
+
+  get leader(): NodeId | null {
+    return this.#leader;
+  }
+
+  get commit(): LogIndex {
+    return this.#log.commit;
+  }
+
+  get lastIndex(): LogIndex {
+    return this.#log.last;
+  }
+
+  get lastTerm(): Term {
+    return this.#log.lastTerm;
+  }
+
+  /** Last index of the own log that is known to be on the own disk. */
+  get durable(): LogIndex {
+    return this.#log.durable;
+  }
+
+  /** Last index that is committed and durable here: what the driver may apply. */
+  get applicable(): LogIndex {
+    return this.#log.applicable;
+  }
+
+  get appliedIndex(): LogIndex {
+    return this.#log.applied;
+  }
+
+  get compactedIndex(): LogIndex {
+    return this.#log.compacted.index;
+  }
+
+  /** In force: the newest one in the log. */
+  get configuration(): Configuration {
+    return this.#log.configuration;
+  }
+
+  get transferTarget(): NodeId | null {
+    return this.#leading?.transferTarget ?? null;
+  }
+
+  get electionElapsedTicks(): number {
+    return this.#electionElapsed;
+  }
+
+  get electionTimeoutTicks(): number {
+    return this.#electionTimeout;
+  }
+
+  /** Null outside the log; known also for the compacted index itself. */
+  termAt(index: LogIndex): Term | null {
+    return this.#log.termAt(index);
+  }
+
+  /** The leader's view of the others; empty elsewhere. */
+  progress(): ReadonlyMap<NodeId, PeerProgress> {
+    const view = new Map<NodeId, PeerProgress>();
+    for (const [id, peer] of this.#leading?.peers ?? []) {
+      view.set(id, {
+        match: peer.match,
+        next: peer.next,
+        state: peer.state,
+        inflight: peer.inflights.count,
+        inflightBytes: peer.inflights.bytes,
+        recentActive: peer.recentActive,
+        learner: !isVoter(this.configuration, id),
+      });
+    }
+    return view;
+  }
+
+  /** Entries [from, to] for the apply path; null when some have left the cache and must be read from storage. */
+  entriesFromCache(from: LogIndex, to: LogIndex): readonly Entry[] | null {
+    return this.#log.slice(from, to);
+  }
+
+  // ------------------------------------------------------------------ effects
+
+  /** What is to be done since the last call; null when there is nothing. See {@link Effects} for the order. */
+  takeEffects(): Effects | null {
+    this.#leading?.flush();
+    const hardState = { term: this.#term, vote: this.#vote };
+    const changed = !sameHardState(hardState, this.#hardStateTaken);
+    if (changed) this.#hardStateTaken = hardState;
+    const persist = this.#log.takeWrite(changed ? hardState : null);
+    const gathered = this.#out.take();
+    const applicable = this.#log.applicable > this.#toldApplicable ? this.#log.applicable : null;
+    this.#toldApplicable = asIndex(Math.max(this.#toldApplicable, this.#log.applicable));
+    const roleChange = this.#takeRoleChange();
+    const configuration =
+      this.configuration === this.#toldConfiguration ? null : this.configuration;
+    this.#toldConfiguration = this.configuration;
+    if (
+      persist === null &&
+      gathered === null &&
+      applicable === null &&
+      roleChange === null &&
+      configuration === null
+    )
+      return null;
+    return { ...(gathered ?? NOTHING), persist, applicable, roleChange, configuration };
+  }
+
+  #takeRoleChange(): RoleChange | null {
+    const now = { role: this.#role, term: this.#term, leader: this.#leader };
+    const { role, term, leader } = this.#told ?? { role: null, term: null, leader: null };
+    if (now.role === role && now.term === term && now.leader === leader) return null;
+    this.#told = now;
+    return now;
+  }
+
+  #send(to: NodeId, body: MessageBody): void {
+    this.#out.send(to, this.#term, body);
+  }
+
+  #sendAfterPersist(to: NodeId, body: MessageBody): void {
+    this.#out.sendAfterPersist(to, this.#term, body);
+  }
+
+  // ------------------------------------------------------------------ time
+
+  /** One logical tick. */
+  tick(): void {
+    this.#electionElapsed += 1;
+    if (this.#leading !== null) this.#tickLeader(this.#leading);
+    else if (this.#electionElapsed >= this.#electionTimeout) this.campaign();
+  }
+
+  #tickLeader(leading: Leadership): void {
+    leading.tick(this.#o.electionTicks);
+    if (this.#electionElapsed >= this.#o.electionTicks) {
+      this.#electionElapsed = 0;
+      if (!leading.checkQuorum()) {
+        this.#becomeFollower(this.#term, null);
+        return;
+      }
+    }
+    this.#leaveJoint(leading);
+    this.#heartbeatElapsed += 1;
+    if (this.#heartbeatElapsed < this.#o.heartbeatTicks) return;
+    this.#heartbeatElapsed = 0;
+    leading.heartbeat();
+  }
+
+  #drawTimeout(): number {
+    const ticks = this.#o.drawElectionTicks();
+    invariant(
+      ticks >= this.#o.electionTicks && ticks < 2 * this.#o.electionTicks,
+      "the drawn election timeout lies in [electionTicks, 2 * electionTicks)",
+    );
+    return ticks;
+  }
+
+  // ------------------------------------------------------------------ roles
+
+  /** `leader` null: none is known. A vote of the same term stays given (5.2): it is cleared by a new term only. */
+  #becomeFollower(term: Term, leader: NodeId | null): void {
+    invariant(term >= this.#term, "terms never fall");
+    const led = this.#leading;
+    if (term > this.#term) {
+      this.#term = term;
+      this.#vote = null;
+    }
+    this.#role = "follower";
+    this.#leading = null;
+    this.#votes.clear();
+    if (led !== null) {
+      // A deposed leader waits a whole timeout; all others keep the time that has run (only a leader, or a
+      // granted vote, sets it back).
+      this.#electionElapsed = 0;
+      this.#electionTimeout = this.#drawTimeout();
+      for (const read of led.reads.takeAll()) this.#answerRead(read, null);
+    }
+    this.#setLeader(leader);
+  }
+
+  #setLeader(leader: NodeId | null): void {
+    if (leader !== this.#leader) {
+      for (const id of this.#forwarded.takeAll()) this.#out.read({ id, index: null });
+    }
+    this.#leader = leader;
+  }
+
+  /** A message that only a leader sends: resets the election timer. */
+  #heardFromLeader(leader: NodeId): void {
+    invariant(this.#leading === null, `term ${this.#term} has two leaders: ${this.id}, ${leader}`);
+    if (this.#role !== "follower" || this.#leader !== leader)
+      this.#becomeFollower(this.#term, leader);
+    this.#electionElapsed = 0;
+    this.#leaderLost = false;
+  }
+
+  #becomeLeader(): void {
+    invariant(this.#role === "candidate", "only a candidate is elected");
+    this.#role = "leader";
+    this.#votes.clear();
+    this.#leaderLost = false;
+    this.#electionElapsed = 0;
+    this.#heartbeatElapsed = 0;
+    this.#setLeader(this.id);
+    this.#leading = new Leadership(this.id, this.#term, this.#log, this.#out, this.#o);
+    // Entries of earlier terms commit only below one of this term (5.4.2), and reads wait for that too.
+    this.#append([{ kind: "noop", data: NO_DATA }]);
+  }
+
+  // ------------------------------------------------------------------ elections
+
+  /** Asks for votes now, by a pre-election first. Does nothing at a leader, and at one that is no voter. */
+  campaign(): void {
+    if (this.#leading !== null || !isVoter(this.configuration, this.id)) return;
+    // A disk that has not written the last term cannot win this one: asking would only raise terms.
+    if (!sameHardState(this.#hardStateDurable, { term: this.#term, vote: this.#vote })) return;
+    this.#role = "pre-candidate";
+    this.#setLeader(null);
+    this.#startTimeout();
+    this.#votes = new Map([[this.id, true]]);
+    this.#askForVotes(true, false);
+    this.#tally();
+  }
+
+  /** The connection from the leader was closed, or refused, by the other side: early pre-votes may be granted. */
+  leaderLost(): void {
+    if (this.#leading === null && this.#leader !== null) this.#leaderLost = true;
+  }
+
+  #becomeCandidate(transfer: boolean): void {
+    this.#role = "candidate";
+    this.#term = asTerm(this.#term + 1);
+    this.#vote = this.id;
+    this.#setLeader(null);
+    this.#startTimeout();
+    // The own vote is counted when it is durable (see persisted), like anyone else's.
+    this.#votes = new Map();
+    this.#askForVotes(false, transfer);
+  }
+
+  #startTimeout(): void {
+    this.#electionElapsed = 0;
+    this.#electionTimeout = this.#drawTimeout();
+  }
+
+  #askForVotes(pre: boolean, transfer: boolean): void {
+    const term = pre ? asTerm(this.#term + 1) : this.#term;
+    const { last: lastIndex, lastTerm } = this.#log;
+    const leaderLost = this.#leaderLost;
+    for (const id of allVoters(this.configuration)) {
+      if (id === this.id) continue;
+      this.#out.send(id, term, { type: "vote", pre, lastIndex, lastTerm, transfer, leaderLost });
+    }
+  }
+
+  #tally(): void {
+    switch (voteResult(this.configuration, this.#votes)) {
+      case "pending":
+        return;
+      case "lost":
+        this.#becomeFollower(this.#term, null);
+        return;
+      case "won":
+        if (this.#role === "pre-candidate") this.#becomeCandidate(false);
+        // Others may outvote a slow own disk, but a leadership that its own member could forget, and campaign
+        // for again in the same term, must not begin.
+        else if (this.#votes.get(this.id) === true) this.#becomeLeader();
+    }
+  }
+
+  /** Heard of a leader within an election timeout, or is one: votes are refused (dissertation 4.2.3). */
+  #sticksToLeader({ transfer, leaderLost }: MessageOf<"vote">): boolean {
+    if (transfer || (leaderLost && this.#leaderLost)) return false;
+    return this.#leader !== null && this.#electionElapsed < this.#o.electionTicks;
+  }
+
+  #onVote(message: MessageOf<"vote">): void {
+    const { from, pre, term, lastIndex, lastTerm } = message;
+    const free = this.#vote === null && this.#leader === null;
+    const may = this.#vote === from || free || (pre && term > this.#term);
+    const granted = may && this.#log.isCoveredBy({ index: lastIndex, term: lastTerm });
+    if (pre) {
+      // A granted pre-vote bears the term that was asked for; it promises nothing.
+      const answerTerm = granted ? term : this.#term;
+      this.#out.send(from, answerTerm, { type: "vote-reply", pre, granted });
+      return;
+    }
+    if (granted) {
+      if (this.#log.writesUnderWay >= WRITES_UNDER_WAY_MAX) return;
+      this.#vote = from;
+      this.#startTimeout();
+    }
+    this.#sendAfterPersist(from, { type: "vote-reply", pre, granted });
+  }
+
+  #onVoteReply({ from, pre, granted, term }: MessageOf<"vote-reply">): void {
+    const asked: Role = pre ? "pre-candidate" : "candidate";
+    if (this.#role !== asked) return;
+    // A refusal of a pre-vote bears the voter's term, which is at most ours here; a grant what was asked.
+    if (pre && granted && term !== this.#term + 1) return;
+    if (!isVoter(this.configuration, from) || this.#votes.has(from)) return;
+    this.#votes.set(from, granted);
+    this.#tally();
+  }
+
+  // ------------------------------------------------------------------ messages
+
+  /** One message from another member. Never throws for what a correct member can send, however late. */
+  step(message: Message): void {
+    if (message.to !== this.id || message.from === this.id) return;
+    if (message.term > this.#term && !this.#enterTerm(message)) return;
+    if (message.term < this.#term) {
+      this.#answerStale(message);
+      return;
+    }
+    switch (message.type) {
+      case "vote":
+        this.#onVote(message);
+        return;
+      case "vote-reply":
+        this.#onVoteReply(message);
+        return;
+      case "append":
+        this.#heardFromLeader(message.from);
+        this.#onAppend(message);
+        return;
+      case "append-reply":
+        if (this.#leading?.appendReply(message) === true) this.#matchMoved(this.#leading);
+        return;
+      case "heartbeat":
+        this.#heardFromLeader(message.from);
+        // Never beyond what this member acknowledged; if the log is shorter now, it lost entries: stop.
+        this.#log.commitTo(message.commit);
+        this.#send(message.from, { type: "heartbeat-reply", round: message.round });
+        return;
+      case "heartbeat-reply":
+        this.#leading?.heartbeatReply(message);
+        this.#releaseReads();
+        return;
+      case "read-index":
+        this.#read({ id: message.id, from: message.from });
+        return;
+      case "read-index-reply":
+        if (this.#forwarded.answered(message.id))
+          this.#out.read({ id: message.id, index: message.index });
+        return;
+      case "timeout-now":
+        this.#onTimeoutNow(message);
+        return;
+      case "snapshot":
+        this.#heardFromLeader(message.from);
+        this.#onSnapshot(message);
+        return;
+      case "snapshot-reply":
+        if (this.#leading?.snapshotReply(message) === true) this.#matchMoved(this.#leading);
+        return;
+    }
+  }
+
+  /** A later term. False: the message is not to be handled. */
+  #enterTerm(message: Message): boolean {
+    if (this.#log.writesUnderWay >= WRITES_UNDER_WAY_MAX) return false;
+    switch (message.type) {
+      case "vote":
+        if (this.#sticksToLeader(message)) {
+          if (message.pre)
+            this.#send(message.from, { type: "vote-reply", pre: true, granted: false });
+          return false;
+        }
+        // Asking for a pre-vote changes nothing here (dissertation 9.6). The pre-vote is handled as it is.
+        if (message.pre) {
+          this.#onVote(message);
+          return false;
+        }
+        this.#becomeFollower(message.term, null);
+        return true;
+      case "vote-reply":
+        if (message.pre && message.granted) {
+          this.#onVoteReply(message);
+          return false;
+        }
+        this.#becomeFollower(message.term, null);
+        return true;
+      case "append":
+      case "heartbeat":
+      case "snapshot":
+        this.#becomeFollower(message.term, message.from);
+        return true;
+      case "append-reply":
+      case "heartbeat-reply":
+      case "read-index":
+      case "read-index-reply":
+      case "timeout-now":
+      case "snapshot-reply":
+        this.#becomeFollower(message.term, null);
+        return true;
+    }
+  }
+
+  /**
+   * An earlier term. Who sends as a leader or candidate of it learns the present one by the answer; with
+   * pre-vote and sticky leaders nothing else would free a member that is stuck behind, or ahead of, the rest.
+   * Timers and state stay untouched.
+   */
+  #answerStale(message: Message): void {
+    const { from } = message;
+    switch (message.type) {
+      case "vote":
+        this.#send(from, { type: "vote-reply", pre: message.pre, granted: false });
+        return;
+      case "append":
+        this.#refuseAppend(from, message.prevIndex, null);
+        return;
+      case "snapshot":
+        this.#refuseAppend(from, message.snapshot.index, null);
+        return;
+      case "heartbeat":
+        this.#send(from, { type: "heartbeat-reply", round: message.round });
+        return;
+      case "read-index":
+        this.#send(from, { type: "read-index-reply", id: message.id, index: null });
+        return;
+      case "vote-reply":
+      case "append-reply":
+      case "heartbeat-reply":
+      case "read-index-reply":
+      case "timeout-now":
+      case "snapshot-reply":
+        return;
+    }
+  }
+
+  // ------------------------------------------------------------------ follower
+
+  #onAppend(message: MessageOf<"append">): void {
+    if (!followOn(message.prevIndex, message.entries)) return; // no correct leader sends that
+    if (message.entries.length > 0 && this.#isBacklogged()) return; // sent again by and by
+    const { from, prevIndex } = message;
+    const skipped = this.commit - prevIndex;
+    if (skipped <= 0) {
+      this.#takeEntries(message);
+    } else if (message.entries.length <= skipped) {
+      // Late, or a first probe: what is committed equals the leader's log, so it may go on from there.
+      this.#acceptAppend(from, prevIndex, this.commit);
+    } else {
+      // What is committed is not looked at again, it may be compacted here.
+      const prevTerm = message.entries[skipped - 1]?.term ?? TERM_0;
+      invariant(
+        prevTerm === this.#log.termAt(this.commit),
+        `the leader ${from} holds another entry at the committed index ${this.commit}`,
+      );
+      const entries = message.entries.slice(skipped);
+      this.#takeEntries({ ...message, prevIndex: this.commit, prevTerm, entries });
+    }
+  }
+
+  #takeEntries(message: MessageOf<"append">): void {
+    const { from, prevIndex, prevTerm, entries, commit } = message;
+    if (this.#log.termAt(prevIndex) !== prevTerm) {
+      this.#refuseAppend(from, prevIndex, this.#hint(prevIndex, prevTerm));
+      return;
+    }
+    const truncated = this.#log.merge(entries);
+    if (truncated !== null) this.#out.truncated(truncated);
+    // Entries behind the last one of this append were not checked against this leader: they may be
+    // of a deposed one, so they are neither committed nor acknowledged by it.
+    const checked = asIndex(prevIndex + entries.length);
+    this.#log.commitTo(asIndex(Math.min(commit, checked)));
+    this.#acceptAppend(from, prevIndex, checked);
+  }
+
+  /** A disk that hangs must not fill the memory: what would be written is not taken. */
+  #isBacklogged(): boolean {
+    return (
+      this.#log.writesUnderWay >= WRITES_UNDER_WAY_MAX ||
+      this.#log.undurableBytes > this.#o.maxUncommittedBytes + this.#o.maxInflightBytes
+    );
+  }
+
+  /** The promise that all up to `match` is on this disk; so it waits for what is still being written. */
+  #acceptAppend(to: NodeId, prevIndex: LogIndex, match: LogIndex): void {
+    this.#sendAfterPersist(to, { type: "append-reply", prevIndex, match, hint: null });
+  }
+
+  #refuseAppend(to: NodeId, prevIndex: LogIndex, hint: MessageOf<"append-reply">["hint"]): void {
+    this.#send(to, { type: "append-reply", prevIndex, match: null, hint });
+  }
+
+  /** Where this log could agree with a leader that has `prevTerm` at `prevIndex`; at the commit index it does. */
+  #hint(prevIndex: LogIndex, prevTerm: Term): { index: LogIndex; term: Term } {
+    const { index, term } = this.#log.lastAtMost(prevIndex, prevTerm);
+    if (index > this.#log.commit) return { index, term };
+    return { index: this.#log.commit, term: this.#log.termAt(this.#log.commit) ?? TERM_0 };
+  }
+
+  #onTimeoutNow({ from }: MessageOf<"timeout-now">): void {
+    if (this.#role !== "follower" || from !== this.#leader) return;
+    if (!isVoter(this.configuration, this.id)) return;
+    if (this.#log.writesUnderWay >= WRITES_UNDER_WAY_MAX) return;
+    // The leader wants it: no pre-vote, and the others' stickiness does not count (dissertation 3.10).
+    this.#becomeCandidate(true);
+  }
+
+  #onSnapshot({ from, snapshot }: MessageOf<"snapshot">): void {
+    if (snapshot.index > this.#log.commit) {
+      if (this.#log.termAt(snapshot.index) !== snapshot.term) {
+        this.#out.install({ from, snapshot });
+        return;
+      }
+      this.#log.commitTo(snapshot.index); // the log has it all: equal up to there
+    }
+    this.#acceptAppend(from, snapshot.index, this.#log.commit);
+  }
+
+  /**
+   * The driver has replaced state and log by this snapshot, durably. Everything else in the log is gone.
+   * @throws InvariantViolation when it is not ahead of the commit index: check `commit` before installing.
+   */
+  snapshotInstalled(snapshot: SnapshotMeta): void {
+    invariant(this.#leading === null, "a leader installs no snapshot");
+    this.#log.restart(snapshot);
+    this.#out.truncated(asIndex(1));
+    this.#toldApplicable = snapshot.index; // applied already
+    if (snapshot.term > this.#term) this.#becomeFollower(snapshot.term, null);
+    if (this.#leader === null) return;
+    this.#sendAfterPersist(this.#leader, {
+      type: "snapshot-reply",
+      index: snapshot.index,
+      ok: true,
+    });
+  }
+
+  // ------------------------------------------------------------------ leader
+
+  /** Appends `items` as consecutive entries, all or none. They are replicated before this disk has them. */
+  propose(items: readonly ProposalItem[]): ProposeResult {
+    const leading = this.#leading;
+    if (leading === null) return refuse("not-leader", "this member does not lead");
+    if (leading.transferTarget !== null)
+      return refuse("transferring", `leadership is being handed to ${leading.transferTarget}`);
+    if (items.length === 0) return refuse("invalid", "there is nothing to propose");
+    if (items.some(({ kind }) => kind === "config" || kind === "bootstrap"))
+      return refuse("invalid", "a configuration is changed by proposeChange only");
+    const bytes = items.reduce((sum, { data }) => sum + data.length, 0);
+    if (!leading.hasRoomFor(bytes))
+      return refuse("overloaded", "too many bytes wait to be committed");
+    const result = this.#append(items);
+    leading.proposed(result.last, bytes);
+    return result;
+  }
+
+  /**
+   * Changes the membership: one change at a time, and only after an entry of this term is committed
+   * (dissertation 4.1, and its correction of 2015). A joint configuration is left without being asked.
+   */
+  proposeChange(changes: readonly ConfigurationChange[]): ProposeResult {
+    const leading = this.#leading;
+    if (leading === null) return refuse("not-leader", "this member does not lead");
+    if (leading.transferTarget !== null)
+      return refuse("transferring", `leadership is being handed to ${leading.transferTarget}`);
+    if (!this.#hasCommittedInTerm())
+      return refuse("pending-change", "this leader has not committed an entry of its term yet");
+    if (this.#log.configurationIndex > this.commit || isJoint(this.configuration))
+      return refuse("pending-change", "another change of the membership is under way");
+    for (const { op, id } of changes) {
+      const why = op === "promote" && this.configuration.learners.includes(id);
+      const behind = why ? leading.promotionRefusal(id) : null;
+      if (behind !== null) return refuse("invalid", behind);
+    }
+    const changed = applyChanges(this.configuration, changes);
+    if (!changed.ok) return refuse("invalid", changed.detail);
+    return this.#append([{ kind: "config", data: encodeConfiguration(changed.configuration) }]);
+  }
+
+  /** Hands leadership to a voter. False: not leader, not a voter, this member itself, or under way already. */
+  transfer(to: NodeId): boolean {
+    return this.#leading?.transfer(to) ?? false;
+  }
+
+  #append(items: readonly ProposalItem[]): Extract<ProposeResult, { ok: true }> {
+    const leading = this.#leading;
+    invariant(leading !== null, "only a leader appends of itself");
+    const first = asIndex(this.lastIndex + 1);
+    const before = this.configuration;
+    for (const { kind, data } of items) {
+      this.#log.append({ term: this.#term, index: asIndex(this.lastIndex + 1), kind, data });
+    }
+    if (this.configuration !== before) leading.reconfigured();
+    return { ok: true, first, last: this.lastIndex, term: this.#term };
+  }
+
+  #hasCommittedInTerm(): boolean {
+    return this.#log.termAt(this.commit) === this.#term;
+  }
+
+  #matchMoved(leading: Leadership): void {
+    this.#advanceCommit(leading);
+    leading.handOver();
+  }
+
+  /** 5.3, 5.4.2: a quorum has it, and it is of this term; what is before it commits with it. */
+  #advanceCommit(leading: Leadership): void {
+    const index = leading.quorumIndex();
+    if (index > this.commit && this.#log.termAt(index) === this.#term) {
+      const first = !this.#hasCommittedInTerm();
+      this.#log.commitTo(index);
+      if (first) this.#confirmReads(leading, leading.reads.takeEarly());
+      this.#leaveJoint(leading);
+    }
+    leading.settled();
+    if (!leading.isOver) return;
+    leading.flush(); // the others learn of the commit from this member for the last time
+    this.#becomeFollower(this.#term, null);
+  }
+
+  #leaveJoint(leading: Leadership): void {
+    const next = leading.nextConfiguration();
+    if (next === null || !this.#hasCommittedInTerm()) return;
+    this.#append([{ kind: "config", data: encodeConfiguration(next) }]);
+  }
+
+  // ------------------------------------------------------------------ reads
+
+  /** Asks for an index at which a read is linearizable; answered in the effects, under `id`. */
+  readIndex(id: number): void {
+    if (this.#leading !== null) {
+      this.#read({ id, from: null });
+      return;
+    }
+    if (this.#leader === null) {
+      this.#out.read({ id, index: null });
+      return;
+    }
+    const forgotten = this.#forwarded.add(id);
+    if (forgotten !== null) this.#out.read({ id: forgotten, index: null });
+    this.#send(this.#leader, { type: "read-index", id });
+  }
+
+  #read(request: ReadRequest): void {
+    const leading = this.#leading;
+    if (leading === null || leading.reads.full) this.#answerRead(request, null);
+    else if (!this.#hasCommittedInTerm()) leading.reads.holdEarly(request);
+    else this.#confirmReads(leading, [request]);
+  }
+
+  /** The round begins after the reads arrived, whatever was under way. */
+  #confirmReads(leading: Leadership, requests: readonly ReadRequest[]): void {
+    if (requests.length === 0) return;
+    const round = leading.heartbeat();
+    for (const request of requests) leading.reads.confirm(request, this.commit, round);
+    this.#releaseReads();
+  }
+
+  #releaseReads(): void {
+    const leading = this.#leading;
+    if (leading === null || leading.reads.count === 0) return;
+    for (const { request, index } of leading.reads.confirmed(leading.confirmedRound()))
+      this.#answerRead(request, index);
+  }
+
+  #answerRead({ id, from }: ReadRequest, index: LogIndex | null): void {
+    if (from === null) this.#out.read({ id, index });
+    else this.#send(from, { type: "read-index-reply", id, index });
+  }
+
+  // ------------------------------------------------------------------ the driver reports
+
+  /** A write is durable, and all before it. Matched with the write itself, so a late one is harmless (ABA). */
+  persisted(ack: PersistAck): void {
+    const hardState = this.#log.persisted(ack);
+    if (hardState !== null) this.#hardStateDurable = hardState;
+    if (this.#role === "candidate") this.#countOwnVote();
+    if (this.#leading !== null) this.#advanceCommit(this.#leading);
+  }
+
+  #countOwnVote(): void {
+    const { term, vote } = this.#hardStateDurable;
+    if (term !== this.#term || vote !== this.id || this.#votes.has(this.id)) return;
+    this.#votes.set(this.id, true);
+    this.#tally();
+  }
+
+  /** The driver has applied everything up to `index`. */
+  applied(index: LogIndex): void {
+    this.#log.appliedTo(index);
+  }
+
+  /** Answer to a fetch; empty: could not be read, compacted meanwhile. */
+  fetched(peer: NodeId, entries: readonly Entry[]): void {
+    this.#leading?.fetched(peer, entries);
+  }
+
+  /** The store has dropped everything up to `index`, which is applied. */
+  compacted(index: LogIndex): void {
+    this.#log.compactTo(index);
+  }
+
+  /** The bytes of a snapshot went out (the peer's own answer counts), or failed to. */
+  snapshotSent(peer: NodeId, _index: LogIndex, ok: boolean): void {
+    if (!ok) this.#leading?.snapshotFailed(peer);
+  }
+}
+
+const NO_DATA = new Uint8Array(0);
+
+const NOTHING = {
+  messages: [],
+  afterPersist: [],
+  reads: [],
+  fetches: [],
+  snapshots: [],
+  install: null,
+} as const;
+
+function sameHardState(a: HardState, b: HardState): boolean {
+  return a.term === b.term && a.vote === b.vote;
+}
+
+function refuse(
+  reason: Extract<ProposeResult, { ok: false }>["reason"],
+  detail: string,
+): ProposeResult {
+  return { ok: false, reason, detail };
+}
+
+/** Entries continue prevIndex without a gap, and terms do not fall. */
+function followOn(prevIndex: LogIndex, entries: readonly Entry[]): boolean {
+  let term = 0;
+  return entries.every((entry, i) => {
+    const right = entry.index === prevIndex + 1 + i && entry.term >= term;
+    term = entry.term;
+    return right;
+  });
+}

@@ -67,10 +67,14 @@ function TaskRow(props: {
       <td data-label="Created">
         <Age at={task.created_at} now={now} />
       </td>
-      <td data-label="Ran" class="number" safe>
+      <td data-label="Ran" class={ran === null ? "number blank" : "number"} safe>
         {ran === null ? "–" : formatDuration(ran)}
       </td>
-      <td data-label="Worker" class="cell-worker" safe>
+      <td
+        data-label="Worker"
+        class={task.lease === null ? "cell-worker blank" : "cell-worker"}
+        safe
+      >
         {task.lease?.worker ?? "–"}
       </td>
       {allowed.cancel || allowed.retry ? (

@@ -174,6 +174,13 @@ describe("lists", () => {
   });
 });
 
+/** What a promise was rejected with; null when it was not. */
+const failureOf = (promise: Promise<unknown>): Promise<unknown> =>
+  promise.then(
+    () => null,
+    (error: unknown) => error,
+  );
+
 describe("readers", () => {
   const open = (name: string): { h: Harness; path: string } => {
     const path = join(folder, name);
@@ -202,11 +209,11 @@ describe("readers", () => {
     const deaths: Error[] = [];
     const reader = new ThreadReader(path, (error) => deaths.push(error));
     const bad = reader.list({ payload: [{ path: "", value: "1" }] }, 1, null);
-    await expect(bad).rejects.toBeInstanceOf(BadFilter);
+    expect(await failureOf(bad)).toBeInstanceOf(BadFilter);
     expect((await reader.list({}, 1, null)).tasks).toHaveLength(1);
     expect(deaths).toEqual([]);
     reader.close();
-    await expect(reader.list({}, 1, null)).rejects.toThrow("closed");
+    expect(String(await failureOf(reader.list({}, 1, null)))).toContain("closed");
     h.db.close();
   });
 
@@ -215,7 +222,7 @@ describe("readers", () => {
     const deaths: Error[] = [];
     const reader = new ThreadReader(path, (error) => deaths.push(error));
     // There is no such file yet: opening it takes the thread down.
-    await expect(reader.list({}, 1, null)).rejects.toThrow("reader thread");
+    expect(String(await failureOf(reader.list({}, 1, null)))).toContain("reader thread");
     expect(deaths).toHaveLength(1);
     const db = new Database(path);
     db.run("PRAGMA journal_mode = WAL");

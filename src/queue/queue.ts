@@ -41,7 +41,8 @@ import type {
   WriteContext,
 } from "./service.ts";
 import type { SignalContext, TaskState } from "./state.ts";
-import { Throughput, type ThroughputSecond } from "./throughput.ts";
+import { ReaderOverloaded, type TaskReader } from "./task-reader.ts";
+import type { ThroughputSecond } from "./throughput.ts";
 import type {
   Attempt,
   Claim,
@@ -61,6 +62,7 @@ import type {
   Status,
   Task,
 } from "./types.ts";
+import { Watching } from "./watching.ts";
 import { WORKERS_MAX } from "./worker-table.ts";
 
 /** Questions that only inform people: not worth a long wait. */
@@ -69,14 +71,6 @@ const VIEW_TIMEOUT_MS: Millis = 1_000;
 const BOOT_RETRY_MS: Millis = 500;
 /** Distinct pairs of queue and name in the hint of one submit; the rest is found after it is applied. */
 const HINT_MAX = 64;
-/** Task ids named in one change; beyond it only the index says that something changed. */
-const CHANGE_TASKS_MAX = 10_000;
-
-/** Reads that may scan: they run beside the thread that ticks. */
-export interface TaskReader {
-  /** At least as new as the newest transaction of this member. */
-  list(filter: TaskFilter, limit: number, cursor: string | null): Promise<TaskPage>;
-}
 
 export interface FlotillaQueueOptions {
   readonly consensus: Consensus;
@@ -100,11 +94,7 @@ export class FlotillaQueue implements TaskQueue {
   readonly #claims: ClaimWaiters;
   readonly #finals: FinalWaiters;
   readonly #reports: ReportGatherer;
-  readonly #throughput = new Throughput();
-  readonly #leaseListeners = new Set<(event: LeaseEvent) => void>();
-  readonly #changeListeners = new Set<(change: Change) => void>();
-  #changed = new Set<string>();
-  #changeScheduled = false;
+  readonly #watching: Watching;
   #draining = false;
   #stopped = false;
   readonly #unlisten: () => void;
@@ -114,6 +104,7 @@ export class FlotillaQueue implements TaskQueue {
     const { clock, consensus, log, machine, requestTimeoutMs } = options;
     this.#proposer = new Proposer(consensus, requestTimeoutMs);
     this.#finals = new FinalWaiters(machine, clock);
+    this.#watching = new Watching(clock, () => machine.applied().index);
     this.#claims = new ClaimWaiters({
       consensus,
       state: machine,
@@ -205,7 +196,7 @@ export class FlotillaQueue implements TaskQueue {
   recheck(): void {
     this.#finals.recheck();
     this.#claims.recheck();
-    this.#notify([], true);
+    this.#watching.tellChange();
   }
 
   /** What waits at this member, for metrics. */
@@ -316,7 +307,11 @@ export class FlotillaQueue implements TaskQueue {
     await this.#current(consistency);
     // How fresh it was when it was asked: what the reader sees is at least that new.
     const read = this.#readInfo(consistency);
-    return { page: await this.#o.reader.list(filter, limit, cursor), read };
+    try {
+      return { page: await this.#o.reader.list(filter, limit, cursor), read };
+    } catch (error) {
+      throw error instanceof ReaderOverloaded ? queueError("overloaded", error.message) : error;
+    }
   }
 
   async attempts(
@@ -464,10 +459,7 @@ export class FlotillaQueue implements TaskQueue {
   }
 
   onLease(listener: (event: LeaseEvent) => void): () => void {
-    this.#leaseListeners.add(listener);
-    return () => {
-      this.#leaseListeners.delete(listener);
-    };
+    return this.#watching.onLease(listener);
   }
 
   // ------------------------------------------------------------------ watching
@@ -512,14 +504,11 @@ export class FlotillaQueue implements TaskQueue {
   }
 
   onChange(listener: (change: Change) => void): () => void {
-    this.#changeListeners.add(listener);
-    return () => {
-      this.#changeListeners.delete(listener);
-    };
+    return this.#watching.onChange(listener);
   }
 
   throughput(): readonly ThroughputSecond[] {
-    return this.#throughput.seconds(this.#o.consensus.logNow());
+    return this.#watching.throughput(this.#o.consensus.logNow());
   }
 
   #ask(method: string, body: unknown): Promise<unknown> {
@@ -530,44 +519,10 @@ export class FlotillaQueue implements TaskQueue {
   // ------------------------------------------------------------------ what was applied
 
   #applied(signals: readonly Signal[], at: SignalContext): void {
-    this.#throughput.applied(signals, at.now);
     this.#finals.applied(signals);
     this.#claims.applied(signals);
     this.#leader.applied(signals, at.now);
-    this.#tellLeases(signals);
-    this.#notify(signals, false);
-  }
-
-  #tellLeases(signals: readonly Signal[]): void {
-    if (this.#leaseListeners.size === 0) return;
-    for (const signal of signals) {
-      if (signal.type !== "lease-cancel" && signal.type !== "lease-lost") continue;
-      const event: LeaseEvent = {
-        type: signal.type === "lease-cancel" ? "cancel" : "lost",
-        task_id: signal.id,
-        fence: signal.fence,
-        reason: signal.type === "lease-cancel" ? "cancelled" : signal.reason,
-      };
-      for (const listener of this.#leaseListeners) listener(event);
-    }
-  }
-
-  #notify(signals: readonly Signal[], always: boolean): void {
-    if (this.#changeListeners.size === 0 || (signals.length === 0 && !always)) return;
-    for (const signal of signals) {
-      if (this.#changed.size >= CHANGE_TASKS_MAX) break;
-      if (signal.type === "claimed") this.#changed.add(signal.task.id);
-      else if ("id" in signal) this.#changed.add(signal.id);
-    }
-    if (this.#changeScheduled) return;
-    this.#changeScheduled = true;
-    this.#o.clock.soon(() => {
-      this.#changeScheduled = false;
-      const tasks = this.#changed;
-      this.#changed = new Set();
-      const appliedIndex = this.#o.machine.applied().index;
-      for (const listener of this.#changeListeners) listener({ appliedIndex, tasks });
-    });
+    this.#watching.applied(signals, at);
   }
 }
 

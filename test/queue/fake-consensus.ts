@@ -6,6 +6,7 @@ import { Database } from "bun:sqlite";
 import type { Command } from "../../src/queue/commands.ts";
 import { TaskMachine } from "../../src/queue/machine.ts";
 import { FlotillaQueue, type FlotillaQueueOptions } from "../../src/queue/queue.ts";
+import { InlineReader } from "../../src/queue/task-reader.ts";
 import type { Task } from "../../src/queue/types.ts";
 import {
   asIndex,
@@ -157,11 +158,12 @@ export class Member implements Consensus {
     this.#cluster = cluster;
     this.id = asNodeId(id);
     this.clock = new NodeClock(cluster.world);
-    this.machine = TaskMachine.open(new Database(":memory:"));
+    const db = new Database(":memory:");
+    this.machine = TaskMachine.open(db);
     this.queue = new FlotillaQueue({
       consensus: this,
       machine: this.machine,
-      reader: { list: () => Promise.resolve({ tasks: [], next: null }) },
+      reader: new InlineReader(db),
       clock: this.clock,
       log: quietLog,
       requestTimeoutMs: REQUEST_TIMEOUT_MS,
@@ -231,23 +233,30 @@ export class Member implements Consensus {
   call(method: string, body: unknown, timeoutMs: Millis): Promise<unknown> {
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     const sent = JSON.stringify(body);
+    const late = this.clock.after(timeoutMs, () => {
+      reject(new ConsensusError("timeout", `${method}: no answer`));
+    });
+    let asked = 0;
+    const settled = (): void => {
+      late.cancel();
+      asked = Number.POSITIVE_INFINITY;
+    };
+    promise.then(settled, settled);
     const deadline = this.clock.monotonic() + timeoutMs;
     const ask = (): void => {
-      if (this.clock.monotonic() >= deadline) {
-        reject(new ConsensusError("no-leader", `${method}: no answer`));
-        return;
-      }
-      const { leader } = this.#cluster;
-      if (leader === null || this.cut || leader.cut) {
-        this.clock.after(10, ask);
-        return;
-      }
+      if (this.clock.monotonic() >= deadline) return;
+      const { leader, term } = this.#cluster;
+      // Like the driver: a question that was lost goes to the next leader, not to this one again.
+      this.clock.after(10, () => asked < this.#cluster.term && ask());
+      if (leader === null || this.cut || leader.cut) return;
+      asked = term;
       this.#deliver(leader, method, sent).then(
         (answer) => resolve(answer),
         (error: unknown) => {
-          if (error instanceof ConsensusError && error.reason === "not-leader")
+          if (error instanceof ConsensusError && error.reason === "not-leader") {
+            asked = Math.min(asked, term - 1);
             this.clock.after(10, ask);
-          else if (error instanceof CallError) reject(error);
+          } else if (error instanceof CallError) reject(error);
           else reject(new ConsensusError("timeout", String(error)));
         },
       );

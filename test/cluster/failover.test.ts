@@ -27,6 +27,13 @@ describe("a client that sees one follower only", () => {
     });
     expect((await follower.fetch(`/api/tasks/${later.id}`, { method: "DELETE" })).status).toBe(204);
     expect((await follower.json<TaskJson>(`/api/tasks/${later.id}`)).status).toBe("Cancelled");
+    // The first claim by name puts it on record: from then on the built-in "*" leaves it alone.
+    await follower.post("/api/leases/claim", {
+      worker_id: "w1",
+      names: ["outside"],
+      max: 1,
+      wait_ms: 0,
+    });
     const outside = await follower.post<TaskJson>("/api/tasks", {
       name: "outside",
       queue: "external",

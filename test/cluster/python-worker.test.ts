@@ -25,6 +25,10 @@ test.skipIf(Bun.which("python3") === null)(
         );
     })();
     try {
+      await eventually("the worker to wait for work", async () => {
+        const { items } = await leader.json<{ items: { id: string }[] }>("/api/workers");
+        return items.some(({ id }) => id === "py-1");
+      });
       const tasks: TaskJson[] = [];
       for (let i = 0; i < 6; i++)
         tasks.push(await follower.post<TaskJson>("/api/tasks", { name: "digest", payload: { i } }));

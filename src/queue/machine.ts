@@ -12,50 +12,21 @@ import {
   type RequestAnswer,
   type StateMachine,
 } from "../replica/ports.ts";
-import {
-  type ClaimRecord,
-  type Outcome,
-  plain,
-  restoreAnswer,
-  type StoredAnswer,
-  storedAnswer,
-} from "./answers.ts";
-import { takeReady } from "./claiming.ts";
-import { ClaimMemory } from "./claims.ts";
+import { type Outcome, plain, restoreAnswer, type StoredAnswer, storedAnswer } from "./answers.ts";
 import { type Answer, type Command, MACHINE_VERSION, type Signal } from "./commands.ts";
 import { logicalHash } from "./hash.ts";
+import { Execution } from "./execution.ts";
 import { IdempotencyKeys } from "./idempotency.ts";
-import { isUnconfirmed, rememberTakeover, type Takeover } from "./leaderships.ts";
-import { NamedNames } from "./names.ts";
-import { Reports } from "./reports.ts";
-import {
-  RUNNING,
-  statusCode,
-  type TaskRow,
-  toClaimedTask,
-  toRunningLease,
-  toTask,
-} from "./rows.ts";
+import { isUnconfirmed, type Takeover } from "./leaderships.ts";
+import { RUNNING, type TaskRow, toRunningLease, toTask } from "./rows.ts";
 import { openSchema } from "./schema.ts";
 import { Sessions } from "./sessions.ts";
-import { bootstrapSettings, mergeSettings } from "./settings.ts";
+import { bootstrapSettings } from "./settings.ts";
 import type { LogPage, RunningLease, SignalListener, TaskState } from "./state.ts";
 import { type AttemptRow, TaskStore } from "./store.ts";
-import { submitTasks } from "./submitting.ts";
-import { Sweeps } from "./sweeps.ts";
-import {
-  cancelTask,
-  endLease,
-  expireLease,
-  leased,
-  releaseByBoot,
-  retryTask,
-  timeOut,
-} from "./transitions.ts";
 import {
   type Attempt,
   type AttemptOutcome,
-  type Claim,
   type ClaimedTask,
   DEFAULT_SETTINGS,
   type Settings,
@@ -82,22 +53,16 @@ interface StateRow {
   readonly idempotency_keys: number;
 }
 
-type LeaderCommand = Extract<Command, { readonly term: number }>;
-
 export class TaskMachine implements StateMachine, TaskState {
   readonly #db: Database;
   readonly #store: TaskStore;
   readonly #sessions: Sessions;
   readonly #keys: IdempotencyKeys;
-  readonly #claims: ClaimMemory;
-  readonly #named: NamedNames;
-  readonly #reports: Reports;
-  readonly #sweeps: Sweeps;
+  readonly #execution: Execution;
   readonly #machineVersion: number;
   #clusterId: string | null;
   #applied: { index: LogIndex; term: Term };
   #logTime: number;
-  #takeovers: readonly Takeover[];
   /** A transaction failed half-way: memory no longer mirrors the tables. */
   #broken = false;
 
@@ -105,10 +70,7 @@ export class TaskMachine implements StateMachine, TaskState {
   readonly #begin: Statement<unknown, []>;
   readonly #commit: Statement<unknown, []>;
   readonly #saveState: Statement<unknown, number[]>;
-  readonly #saveSettings: Statement<unknown, [string | null, string]>;
-  readonly #saveTakeovers: Statement<unknown, [string]>;
-  readonly #confirm: Statement<unknown, [number, number]>;
-  readonly #buried: Statement<{ one: number }, [string, number]>;
+  readonly #saveClusterId: Statement<unknown, [string]>;
   readonly #attempts: Statement<AttemptRow, [number]>;
 
   /**
@@ -132,14 +94,11 @@ export class TaskMachine implements StateMachine, TaskState {
     this.#clusterId = state.cluster_id;
     this.#applied = { index: asIndex(state.applied_index), term: asTerm(state.applied_term) };
     this.#logTime = state.log_time;
-    this.#takeovers = JSON.parse(state.takeovers) as Takeover[];
     this.#store = new TaskStore(db, JSON.parse(state.settings) as Settings);
     this.#sessions = new Sessions(db, limits.sessionAnswers);
     this.#keys = new IdempotencyKeys(db, state.idempotency_keys, limits.idempotencyKeys);
-    this.#claims = new ClaimMemory(db);
-    this.#named = new NamedNames(db, limits.names);
-    this.#reports = new Reports(db);
-    this.#sweeps = new Sweeps(this.#store, this.#keys, this.#claims);
+    const takeovers = JSON.parse(state.takeovers) as Takeover[];
+    this.#execution = new Execution(db, this.#store, this.#keys, takeovers, limits.names);
 
     this.#begin = db.prepare("BEGIN IMMEDIATE");
     this.#commit = db.prepare("COMMIT");
@@ -148,10 +107,7 @@ export class TaskMachine implements StateMachine, TaskState {
          ready_seq = ?, leadership = ?, pending = ?, running = ?, completed = ?, failed = ?, cancelled = ?,
          idempotency_keys = ?`,
     );
-    this.#saveSettings = db.prepare("UPDATE state SET cluster_id = ?, settings = ?");
-    this.#saveTakeovers = db.prepare("UPDATE state SET takeovers = ?");
-    this.#confirm = db.prepare("UPDATE tasks SET confirmed = ?, seen = 1 WHERE seq = ?");
-    this.#buried = db.prepare("SELECT 1 AS one FROM tombstones WHERE id = ? AND expires_at > ?");
+    this.#saveClusterId = db.prepare("UPDATE state SET cluster_id = ?");
     this.#attempts = db.prepare(
       `SELECT attempt, fence, worker, principal, started_at, finished_at, outcome, by_worker, error
        FROM attempts WHERE seq = ? ORDER BY attempt`,
@@ -202,7 +158,8 @@ export class TaskMachine implements StateMachine, TaskState {
     };
     if (entry.bootstrap !== null) {
       this.#clusterId = entry.bootstrap.clusterId;
-      this.#changeSettings(bootstrapSettings(entry.bootstrap.settings));
+      this.#saveClusterId.run(this.#clusterId);
+      this.#execution.changeSettings(bootstrapSettings(entry.bootstrap.settings));
     }
     for (const { member, boot, below } of entry.acks) {
       this.#sessions.acknowledge(member, boot, below);
@@ -235,7 +192,7 @@ export class TaskMachine implements StateMachine, TaskState {
   /** An idempotency key gives the first outcome again, whichever command it came with. */
   #idempotent(command: Command): Outcome {
     const { idem } = command;
-    if (idem === undefined) return this.#execute(command);
+    if (idem === undefined) return this.#execution.execute(command);
     const { now } = this.#store.moment;
     const found = this.#keys.find(idem, now);
     switch (found.kind) {
@@ -250,7 +207,7 @@ export class TaskMachine implements StateMachine, TaskState {
         if (!this.#keys.reserve(idem, now)) {
           return plain({ ok: false, code: "idempotency-full" });
         }
-        const outcome = this.#execute(command);
+        const outcome = this.#execution.execute(command);
         if (outcome.answer.ok) this.#keys.keep(idem, now, storedAnswer(outcome));
         return outcome;
       }
@@ -258,178 +215,7 @@ export class TaskMachine implements StateMachine, TaskState {
   }
 
   #restore(stored: StoredAnswer): Answer {
-    return restoreAnswer(stored, (claim) => this.#stillLeased(claim));
-  }
-
-  #execute(command: Command): Outcome {
-    if ("term" in command) {
-      const { term } = this.#store.moment;
-      return plain(
-        command.term === term ? this.#executeLeader(command) : { ok: false, code: "void" },
-      );
-    }
-    switch (command.type) {
-      case "submit":
-        return plain(submitTasks(this.#store, command.tasks, (id) => this.#isBuried(id)));
-      case "cancel":
-        return plain(this.#byTask(cancelTask(this.#store, command.id), "cancelled", command.id));
-      case "retry": {
-        const said = retryTask(this.#store, command.id, command.if_version);
-        return plain(this.#byTask(said, "retried", command.id));
-      }
-      case "clear":
-        return plain(this.#clear(command.status));
-      case "settings":
-        this.#changeSettings(mergeSettings(this.#store.settings, command.settings));
-        return plain({
-          ok: true,
-          value: { type: "settings", settings: this.#store.settings },
-        });
-      case "claim":
-        return this.#claim(command);
-      case "end": {
-        const { worker_id, principal } = command;
-        const items = command.items.map((item) =>
-          endLease(this.#store, worker_id, principal, item, item.end),
-        );
-        return plain({ ok: true, value: { type: "ended", items } });
-      }
-      case "report": {
-        const { worker_id, principal } = command;
-        const items = command.items.map((item) => {
-          const row = this.#store.slimById(item.task_id);
-          return this.#reports.report(row, worker_id, principal, item, this.#store.moment);
-        });
-        return plain({ ok: true, value: { type: "ended", items } });
-      }
-      case "boot":
-        return plain(this.#boot(command));
-      default:
-        throw unknownCommand(command);
-    }
-  }
-
-  #executeLeader(command: LeaderCommand): Answer {
-    switch (command.type) {
-      case "takeover": {
-        const leadership = ++this.#store.leadership;
-        this.#takeovers = rememberTakeover(this.#takeovers, [leadership, this.#store.moment.now]);
-        this.#saveTakeovers.run(JSON.stringify(this.#takeovers));
-        return done(leadership, false);
-      }
-      case "confirm": {
-        let count = 0;
-        for (const ref of command.items) {
-          const row = leased(this.#store, ref);
-          if (row === null) continue;
-          this.#confirm.run(this.#store.leadership, row.seq);
-          count++;
-        }
-        return done(count, false);
-      }
-      case "expire": {
-        let count = 0;
-        for (const ref of command.items) if (expireLease(this.#store, ref, ref.seen)) count++;
-        return done(count, false);
-      }
-      case "timeout": {
-        let count = 0;
-        for (const ref of command.items) if (timeOut(this.#store, ref)) count++;
-        return done(count, false);
-      }
-      case "due": {
-        const step = this.#sweeps.due(command.max);
-        return done(step.count, step.more);
-      }
-      case "clear-step": {
-        const step = this.#sweeps.clearStep(command.max);
-        return done(step.count, step.more);
-      }
-      case "purge": {
-        const step = this.#sweeps.purge(command.max);
-        return done(step.count, step.more);
-      }
-      default:
-        throw unknownCommand(command);
-    }
-  }
-
-  #byTask(
-    said: "ok" | "not-found" | "already-final" | "not-final" | "version-mismatch",
-    type: "cancelled" | "retried",
-    id: string,
-  ): Answer {
-    return said === "ok" ? { ok: true, value: { type, id } } : { ok: false, code: said, id };
-  }
-
-  #clear(status: Status | null): Answer {
-    const cleared = this.#sweeps.clear(status === null ? null : statusCode(status));
-    if (cleared > 0) this.#store.signals.push({ type: "cleared", status });
-    return { ok: true, value: { type: "cleared", cleared } };
-  }
-
-  #claim(claim: Claim): Outcome {
-    const earlier = this.#claims.find(claim.worker_id, claim.request_id);
-    if (earlier !== null) {
-      const tasks = this.#stillLeased(earlier);
-      return { answer: { ok: true, value: { type: "claimed", tasks } }, claim: earlier };
-    }
-    if (claim.names !== null && !this.#named.add(claim.names)) {
-      return plain({
-        ok: false,
-        code: "names-full",
-        detail: `the cluster knows ${this.#named.all().size} handler names already`,
-      });
-    }
-    const rows = takeReady(this.#store, claim, this.#named.all());
-    const tasks: ClaimedTask[] = [];
-    for (const row of rows) {
-      const task = toClaimedTask(row, this.#store.settings.lease);
-      if (task === null) continue;
-      tasks.push(task);
-      this.#store.signals.push({ type: "claimed", task, claim });
-    }
-    const first = rows[0]?.fence ?? null;
-    if (first === null) return plain({ ok: true, value: { type: "claimed", tasks } });
-    const record: ClaimRecord = { first, seqs: rows.map((row) => row.seq) };
-    this.#claims.keep(claim.worker_id, claim.request_id, this.#store.moment.now, record);
-    return { answer: { ok: true, value: { type: "claimed", tasks } }, claim: record };
-  }
-
-  #boot(command: Extract<Command, { readonly type: "boot" }>): Answer {
-    let count = 0;
-    for (const row of this.#sweeps.leases()) {
-      if (row.member !== command.member || row.boot === null || row.boot >= command.boot) continue;
-      releaseByBoot(this.#store, row);
-      count++;
-    }
-    if (this.#named.add(command.names)) return done(count, false);
-    return {
-      ok: false,
-      code: "names-full",
-      detail: `${this.#named.all().size} handler names are known, ${command.names.length} more do not fit`,
-    };
-  }
-
-  #changeSettings(settings: Settings): void {
-    this.#store.settings = settings;
-    this.#saveSettings.run(this.#clusterId, JSON.stringify(settings));
-    this.#store.signals.push({ type: "settings", settings });
-  }
-
-  #stillLeased({ first, seqs }: ClaimRecord): ClaimedTask[] {
-    const tasks: ClaimedTask[] = [];
-    for (const [i, seq] of seqs.entries()) {
-      const row = this.#store.bySeq(seq);
-      if (row === null || row.status !== RUNNING || row.fence !== first + i) continue;
-      const task = toClaimedTask(row, this.#store.settings.lease);
-      if (task !== null) tasks.push(task);
-    }
-    return tasks;
-  }
-
-  #isBuried(id: string): boolean {
-    return this.#buried.get(id, this.#store.moment.now) !== null;
+    return restoreAnswer(stored, (claim) => this.#execution.stillLeased(claim));
   }
 
   #saveCounters(): void {
@@ -493,7 +279,7 @@ export class TaskMachine implements StateMachine, TaskState {
 
   logs(id: string, cursor: string | null, limit: number): LogPage | null {
     const row = this.#store.slimById(id);
-    return row === null ? null : this.#reports.page(row, cursor, limit);
+    return row === null ? null : this.#execution.reports.page(row, cursor, limit);
   }
 
   counts(): Readonly<Record<Status, number>> {
@@ -506,11 +292,11 @@ export class TaskMachine implements StateMachine, TaskState {
   }
 
   namedNames(): ReadonlySet<string> {
-    return this.#named.all();
+    return this.#execution.named.all();
   }
 
   running(): readonly RunningLease[] {
-    return this.#sweeps.leases().map(toRunningLease);
+    return this.#execution.sweeps.leases().map(toRunningLease);
   }
 
   leaseOf(id: string): RunningLease | null {
@@ -519,8 +305,8 @@ export class TaskMachine implements StateMachine, TaskState {
   }
 
   claimAnswer(workerId: string, requestId: string): readonly ClaimedTask[] | null {
-    const earlier = this.#claims.find(workerId, requestId);
-    return earlier === null ? null : this.#stillLeased(earlier);
+    const earlier = this.#execution.claims.find(workerId, requestId);
+    return earlier === null ? null : this.#execution.stillLeased(earlier);
   }
 
   leadership(): number {
@@ -530,9 +316,11 @@ export class TaskMachine implements StateMachine, TaskState {
   unconfirmed(now: number, max: number): readonly RunningLease[] {
     const { leadership, settings } = this.#store;
     const found: RunningLease[] = [];
-    for (const row of this.#sweeps.leases()) {
+    for (const row of this.#execution.sweeps.leases()) {
       if (found.length >= max) break;
-      if (isUnconfirmed(this.#takeovers, leadership, row.confirmed, now, settings.lease)) {
+      if (
+        isUnconfirmed(this.#execution.takeovers, leadership, row.confirmed, now, settings.lease)
+      ) {
         found.push(toRunningLease(row));
       }
     }
@@ -540,11 +328,11 @@ export class TaskMachine implements StateMachine, TaskState {
   }
 
   nextDueAt(): number | null {
-    return this.#sweeps.nextDueAt();
+    return this.#execution.sweeps.nextDueAt();
   }
 
   nextPurgeAt(): number | null {
-    return this.#sweeps.nextPurgeAt();
+    return this.#execution.sweeps.nextPurgeAt();
   }
 
   clearing(): boolean {
@@ -557,24 +345,12 @@ export class TaskMachine implements StateMachine, TaskState {
   }
 }
 
-const done = (count: number, more: boolean): Answer => ({
-  ok: true,
-  value: { type: "done", count, more },
-});
-
 /** The proposer checked the command's shape; only what would be skipped in silence is checked here. */
 function asCommand(command: unknown): Command {
   if (typeof command === "object" && command !== null && "type" in command) {
     return command as Command;
   }
   throw new FatalError("a log entry holds a command without a type");
-}
-
-function unknownCommand(command: never): FatalError {
-  const { type } = command as { type: unknown };
-  return new FatalError(
-    `a log entry holds a command "${String(type)}" that this build does not know: start a newer build`,
-  );
 }
 
 function toAttempt(row: AttemptRow): Attempt {

@@ -1,60 +1,78 @@
 /**
- * A member's data folder: private, and locked for the life of the process. The lock is an open transaction
- * of SQLite, which the kernel drops with the process, however it dies.
+ * The folder of a member's files, locked for the life of its process: two processes on one folder would
+ * each be a member of the same name.
  */
 import { Database } from "bun:sqlite";
-import { chmodSync, closeSync, existsSync, fsyncSync, mkdirSync, openSync } from "node:fs";
+import { existsSync, mkdirSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { FatalError } from "../replica/ports.ts";
+import { syncPath } from "./durable-files.ts";
+
+const LOCK_FILE = "lock.db";
 
 export interface DataFolder {
   /** Absolute. */
   readonly path: string;
-  /** Lets another process have it; the end of this one does the same. */
+  /** Gives the lock back; the process ending, however it ends, does too. */
   release(): void;
 }
 
-/** Creates what is missing. @throws FatalError when the folder cannot be made, or another process has it */
+/**
+ * Creates the folder (mode 0700, its entries synced up to the first parent that existed) and locks it.
+ * @throws FatalError with one sentence that names the folder: in use, not a folder, cannot be written
+ */
 export function openDataFolder(path: string): DataFolder {
-  const folder = resolve(path);
-  create(folder);
-  const lock = new Database(join(folder, "lock.db"), { create: true, strict: true });
-  try {
-    lock.run("PRAGMA locking_mode=EXCLUSIVE");
-    lock.run("BEGIN EXCLUSIVE");
-  } catch {
-    lock.close();
-    throw new FatalError(
-      `another process uses the data folder ${folder}: stop it, or give --data another folder.`,
-    );
-  }
-  return { path: folder, release: () => lock.close() };
+  const absolute = resolve(path);
+  createFolder(absolute);
+  const lock = takeLock(absolute);
+  return { path: absolute, release: () => lock.close(true) };
 }
 
-function create(folder: string): void {
-  if (existsSync(folder)) return;
+function createFolder(path: string): void {
   try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
-    chmodSync(folder, 0o700);
-    syncFolder(dirname(folder));
+    if (existsSync(path)) {
+      if (!statSync(path).isDirectory()) throw new Error("there is a file of that name");
+      return;
+    }
+    let existing = dirname(path);
+    while (!existsSync(existing)) existing = dirname(existing);
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+    for (let folder = dirname(path); ; folder = dirname(folder)) {
+      syncPath(folder);
+      if (folder === existing) return;
+    }
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
     throw new FatalError(
-      `the data folder ${folder} cannot be made (${reason}): give --data a folder that this user may write.`,
+      `cannot create the data folder ${path} (${reasonOf(error)}): give --data a folder that can be written`,
     );
   }
 }
 
-/** Makes the names in a folder durable: a file that was synced but whose name was not can be gone. */
-export function syncFolder(path: string): void {
-  syncFile(path);
+/**
+ * The lock is an exclusive transaction on a database of its own: the kernel drops it when the process dies,
+ * kill -9 included, so no stale lock is ever left to remove by hand. The file is never opened otherwise:
+ * closing any descriptor of it would drop the lock.
+ */
+function takeLock(folder: string): Database {
+  let lock: Database | null = null;
+  try {
+    lock = new Database(join(folder, LOCK_FILE), { create: true, strict: true });
+    lock.run("PRAGMA locking_mode = EXCLUSIVE");
+    lock.run("BEGIN EXCLUSIVE");
+    return lock;
+  } catch (error) {
+    lock?.close(true);
+    if (error instanceof Error && "code" in error && error.code === "SQLITE_BUSY") {
+      throw new FatalError(
+        `the data folder ${folder} is in use by another process: end that one, or give this member a --data of its own`,
+      );
+    }
+    throw new FatalError(
+      `cannot lock the data folder ${folder} (${reasonOf(error)}): it must be a folder that can be written`,
+    );
+  }
 }
 
-export function syncFile(path: string): void {
-  const handle = openSync(path, "r");
-  try {
-    fsyncSync(handle);
-  } finally {
-    closeSync(handle);
-  }
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

@@ -1,38 +1,106 @@
-/** What the member's main thread and its log thread say to each other. */
-import type { Entry, LogIndex, NodeId, PersistOp, Term } from "../raft/types.ts";
+/**
+ * What the log's owner and its thread say to each other. Entries travel as columns and one buffer: cloning
+ * many small objects is slow, and a view that is cloned takes the whole buffer under it along.
+ */
+import { asIndex, asTerm, type Entry, type EntryKind, type PersistOp } from "../raft/types.ts";
 import type { RecoveredLog } from "../replica/ports.ts";
 
+export interface PackedEntries {
+  readonly terms: readonly number[];
+  readonly indexes: readonly number[];
+  readonly kinds: readonly EntryKind[];
+  readonly sizes: readonly number[];
+  /** The entries' bytes, one after the other; transferred. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** Requests with an `id` are answered by exactly one `done` or `refused` of that id. */
 export type LogRequest =
   | {
-      readonly type: "open";
-      readonly path: string;
-      readonly id: NodeId;
-      readonly incarnation: string;
+      readonly kind: "open";
+      readonly id: number;
+      readonly folder: string;
+      readonly member: string;
       readonly tailBytes: number;
     }
-  | { readonly type: "append"; readonly ops: readonly PersistOp[] }
   | {
-      readonly type: "read";
-      readonly call: number;
-      readonly from: LogIndex;
-      readonly to: LogIndex;
+      readonly kind: "append";
+      /** Per write, in order. */
+      readonly hardStates: readonly PersistOp["hardState"][];
+      readonly counts: readonly number[];
+      readonly packed: PackedEntries;
+    }
+  | {
+      readonly kind: "read";
+      readonly id: number;
+      readonly from: number;
+      readonly to: number;
       readonly maxBytes: number;
     }
-  | {
-      readonly type: "compact";
-      readonly call: number;
-      readonly index: LogIndex;
-      readonly term: Term;
-    }
-  | { readonly type: "bind"; readonly call: number; readonly clusterId: string }
-  | { readonly type: "close" };
+  | { readonly kind: "compact"; readonly id: number; readonly index: number; readonly term: number }
+  | { readonly kind: "bind"; readonly id: number; readonly clusterId: string }
+  | { readonly kind: "close" };
+
+export interface LogSizes {
+  readonly entries: number;
+  readonly bytes: number;
+}
 
 export type LogReply =
-  | { readonly type: "opened"; readonly recovered: RecoveredLog }
-  /** The oldest `count` appends that were not answered yet are durable, in one transaction of `ms`. */
-  | { readonly type: "appended"; readonly count: number; readonly ms: number }
-  | { readonly type: "read"; readonly call: number; readonly entries: readonly Entry[] }
-  | { readonly type: "done"; readonly call: number }
-  | { readonly type: "closed" }
-  /** The thread does nothing more: an error of the disk, or a file that is not what it must be. */
-  | { readonly type: "failed"; readonly message: string; readonly fatal: boolean };
+  /** So many more writes, the oldest ones, are durable. `ms`: the transaction, its sync included. */
+  | {
+      readonly kind: "durable";
+      readonly writes: number;
+      readonly ms: number;
+      readonly sizes: LogSizes;
+    }
+  | {
+      readonly kind: "opened";
+      readonly id: number;
+      readonly recovered: RecoveredLog;
+      readonly sizes: LogSizes;
+    }
+  | { readonly kind: "entries"; readonly id: number; readonly packed: PackedEntries }
+  | { readonly kind: "done"; readonly id: number; readonly sizes: LogSizes }
+  /** The request cannot be met; the log is as it was. `fatal`: and the member must not go on. */
+  | {
+      readonly kind: "refused";
+      readonly id: number;
+      readonly message: string;
+      readonly fatal: boolean;
+    }
+  /** The thread has stopped writing for good. */
+  | { readonly kind: "failed"; readonly message: string };
+
+export function packEntries(entries: readonly Entry[]): PackedEntries {
+  let size = 0;
+  for (const { data } of entries) size += data.length;
+  const bytes = new Uint8Array(size);
+  let at = 0;
+  for (const { data } of entries) {
+    bytes.set(data, at);
+    at += data.length;
+  }
+  return {
+    terms: entries.map(({ term }) => term),
+    indexes: entries.map(({ index }) => index),
+    kinds: entries.map(({ kind }) => kind),
+    sizes: entries.map(({ data }) => data.length),
+    bytes,
+  };
+}
+
+export function unpackEntries({ terms, indexes, kinds, sizes, bytes }: PackedEntries): Entry[] {
+  let at = 0;
+  return indexes.map((index, i) => {
+    const term = terms[i];
+    const kind = kinds[i];
+    const size = sizes[i];
+    if (term === undefined || kind === undefined || size === undefined) {
+      throw new Error(`entry ${index} came without its term, kind or size`);
+    }
+    const data = bytes.subarray(at, at + size);
+    at += size;
+    return { term: asTerm(term), index: asIndex(index), kind, data };
+  });
+}

@@ -1,95 +1,218 @@
 /**
- * The log's own thread: whatever waits becomes one transaction, and one fsync. Gathered with `setImmediate`,
- * after all messages of the turn have come in (a microtask runs between two messages, and gathers nothing).
- * After the first failure it answers nothing any more: an fsync that failed is never believed later (S6).
+ * Entry of the log thread: the only place that writes `log.db`. What waits goes into one transaction; it is
+ * gathered with `setImmediate`, since a Worker gets one message a turn and a microtask would run before the
+ * next one. Any failure of a write ends the writing for good (S6): the owner stops the process.
  */
-import type { LogIndex, PersistOp, Term } from "../raft/types.ts";
+import {
+  asIndex,
+  asNodeId,
+  asTerm,
+  type LogIndex,
+  type PersistOp,
+  type Term,
+} from "../raft/types.ts";
 import { FatalError } from "../replica/ports.ts";
-import { LogDatabase } from "./log-database.ts";
-import type { LogReply, LogRequest } from "./log-messages.ts";
+import { LogFile } from "./log-file.ts";
+import {
+  type LogReply,
+  type LogRequest,
+  type LogSizes,
+  packEntries,
+  unpackEntries,
+} from "./log-messages.ts";
 
 declare const self: Worker;
 
-let database: LogDatabase | null = null;
+/** One transaction takes no more than this, so that the first of many does not wait for all of them. */
+const TRANSACTION_BYTES_MAX = 8 * 1024 * 1024;
+
+interface Compaction {
+  readonly id: number;
+  readonly index: LogIndex;
+  readonly term: Term;
+}
+
+let file: LogFile | null = null;
 let failed = false;
+let scheduled = false;
+/** Bytes of files as of the newest checkpoint or compaction, and what was written since. */
+let fileBytes = 0;
+/** Bounded by the owner, which stops handing over beyond a limit. */
 let waiting: PersistOp[] = [];
-let gathering = false;
+/** One runs at a time, by steps between the writes; the owner asks for few. */
+const compactions: Compaction[] = [];
 
-function reply(message: LogReply): void {
-  self.postMessage(message);
+function post(reply: LogReply, transfer: Transferable[] = []): void {
+  self.postMessage(reply, transfer);
 }
 
-function guarded(run: () => void): void {
+function sizes(): LogSizes {
+  return { entries: file?.entryCount ?? 0, bytes: fileBytes };
+}
+
+function opened(): LogFile {
+  if (file === null) throw new Error("the log is not open");
+  return file;
+}
+
+function fail(error: unknown): void {
   if (failed) return;
-  try {
-    run();
-  } catch (error) {
-    failed = true;
-    const message = error instanceof Error ? error.message : String(error);
-    reply({ type: "failed", message, fatal: error instanceof FatalError });
-  }
-}
-
-function opened(): LogDatabase {
-  if (database === null) throw new Error("the log is not open");
-  return database;
-}
-
-function commit(): void {
-  gathering = false;
-  if (waiting.length === 0) return;
-  const ops = waiting;
+  failed = true;
   waiting = [];
-  const startedAt = performance.now();
-  opened().write(ops);
-  reply({ type: "appended", count: ops.length, ms: performance.now() - startedAt });
-  opened().checkpointIfGrown();
+  post({ kind: "failed", message: reasonOf(error) });
 }
 
-/** In steps, so that appends pass between them. */
-function compact(call: number, index: LogIndex, term: Term): void {
-  const more = opened().compactStep(index, term);
-  opened().vacuumStep();
-  if (more) setImmediate(() => guarded(() => compact(call, index, term)));
-  else reply({ type: "done", call });
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+function schedule(): void {
+  if (scheduled) return;
+  scheduled = true;
+  setImmediate(() => {
+    scheduled = false;
+    turn();
+  });
+}
+
+/** Commits what waits, then does one piece of upkeep, and comes again while there is more of either. */
+function turn(): void {
+  if (failed || file === null) return;
+  try {
+    commitWaiting();
+    if (file.checkpointIfDue()) fileBytes = file.bytes();
+    else compactOneStep();
+  } catch (error) {
+    fail(error);
+    return;
+  }
+  if (waiting.length > 0 || compactions.length > 0) schedule();
+}
+
+function commitWaiting(): void {
+  if (waiting.length === 0) return;
+  const batch = takeBatch();
+  const startedAt = performance.now();
+  opened().commit(batch);
+  const ms = performance.now() - startedAt;
+  post({ kind: "durable", writes: batch.length, ms, sizes: sizes() });
+}
+
+function takeBatch(): readonly PersistOp[] {
+  let bytes = 0;
+  let count = 0;
+  for (const { entries } of waiting) {
+    for (const { data } of entries) bytes += data.length;
+    if (count > 0 && bytes > TRANSACTION_BYTES_MAX) break;
+    count += 1;
+  }
+  fileBytes += bytes;
+  return waiting.splice(0, count);
+}
+
+function compactOneStep(): void {
+  const next = compactions[0];
+  if (next === undefined) return;
+  let more: boolean;
+  try {
+    more = opened().compactStep(next.index, next.term);
+  } catch (error) {
+    // SQLite's own errors are the disk's: fatal. Ours refuse what was asked and have changed nothing.
+    if (error instanceof Error && "code" in error) throw error;
+    compactions.shift();
+    refuse(next.id, error);
+    return;
+  }
+  if (more) return;
+  compactions.shift();
+  fileBytes = opened().bytes();
+  post({ kind: "done", id: next.id, sizes: sizes() });
+}
+
+function refuse(id: number, error: unknown): void {
+  post({ kind: "refused", id, message: reasonOf(error), fatal: error instanceof FatalError });
+}
+
+/** Reads and bindings come after every write that was handed over before them. */
+function settleWaiting(): LogFile {
+  while (waiting.length > 0) commitWaiting();
+  return opened();
+}
+
+function append({ hardStates, counts, packed }: Extract<LogRequest, { kind: "append" }>): void {
+  const entries = unpackEntries(packed);
+  let at = 0;
+  counts.forEach((count, i) => {
+    waiting.push({ hardState: hardStates[i] ?? null, entries: entries.slice(at, at + count) });
+    at += count;
+  });
+  schedule();
+}
+
+function read({ id, from, to, maxBytes }: Extract<LogRequest, { kind: "read" }>): void {
+  const log = settleWaiting();
+  try {
+    const packed = packEntries(log.read(asIndex(from), asIndex(to), maxBytes));
+    post({ kind: "entries", id, packed }, [packed.bytes.buffer]);
+  } catch (error) {
+    refuse(id, error);
+    throw error;
+  }
 }
 
 function handle(request: LogRequest): void {
-  switch (request.type) {
+  switch (request.kind) {
     case "open":
-      database = new LogDatabase(request.path);
-      reply({
-        type: "opened",
-        recovered: database.open(request.id, request.incarnation, request.tailBytes),
-      });
+      try {
+        const result = LogFile.open(request.folder, asNodeId(request.member), request.tailBytes);
+        file = result.file;
+        fileBytes = file.bytes();
+        post({ kind: "opened", id: request.id, recovered: result.recovered, sizes: sizes() });
+      } catch (error) {
+        refuse(request.id, error);
+      }
       return;
     case "append":
-      waiting.push(...request.ops);
-      if (gathering) return;
-      gathering = true;
-      setImmediate(() => guarded(commit));
+      append(request);
       return;
     case "read":
-      commit();
-      reply({
-        type: "read",
-        call: request.call,
-        entries: opened().read(request.from, request.to, request.maxBytes),
-      });
+      read(request);
       return;
     case "compact":
-      compact(request.call, request.index, request.term);
+      compactions.push({
+        id: request.id,
+        index: asIndex(request.index),
+        term: asTerm(request.term),
+      });
+      schedule();
       return;
-    case "bind":
-      opened().bindCluster(request.clusterId);
-      reply({ type: "done", call: request.call });
+    case "bind": {
+      const log = settleWaiting();
+      try {
+        log.bindCluster(request.clusterId);
+        post({ kind: "done", id: request.id, sizes: sizes() });
+      } catch (error) {
+        refuse(request.id, error);
+        if (!(error instanceof FatalError)) throw error;
+      }
       return;
+    }
     case "close":
-      commit();
-      database?.close();
-      reply({ type: "closed" });
-      return;
+      // What was handed over before is written: whoever closes in order loses nothing.
+      if (file !== null) settleWaiting();
+      file?.close();
+      file = null;
+      self.terminate();
   }
 }
 
-self.onmessage = ({ data }: MessageEvent<LogRequest>): void => guarded(() => handle(data));
+self.onmessage = (event: MessageEvent<LogRequest>): void => {
+  const request = event.data;
+  if (failed && request.kind !== "close") return;
+  try {
+    handle(request);
+  } catch (error) {
+    fail(error);
+    if (request.kind === "close") self.terminate();
+  }
+};

@@ -1,167 +1,251 @@
-/** The log in SQLite, on a thread of its own, seen from the main thread. */
-import { join } from "node:path";
+/**
+ * The durable log of a member: `log.db`, on a thread of its own, so that a slow disk never holds up the
+ * thread that ticks. This side numbers nothing and writes nothing; it hands over, and answers in order.
+ */
 import type { Entry, LogIndex, NodeId, PersistAck, PersistOp, Term } from "../raft/types.ts";
 import { FatalError, type LogStats, type LogStore, type RecoveredLog } from "../replica/ports.ts";
-import type { LogReply, LogRequest } from "./log-messages.ts";
+import {
+  type LogReply,
+  type LogRequest,
+  type LogSizes,
+  packEntries,
+  unpackEntries,
+} from "./log-messages.ts";
 
-/** Durations kept for `stats`. */
+/**
+ * Data that may wait for the disk. The limits on uncommitted and in-flight bytes of the layers above keep it
+ * far below; beyond it the disk hangs and memory would go next.
+ */
+const WAITING_BYTES_MAX = 512 * 1024 * 1024;
+/** Reads, bindings and compactions that may wait for the thread. */
+const REQUESTS_MAX = 1_024;
+/** {@link LogStats.recentMs} holds at most so many. */
 const RECENT_MAX = 512;
 
-interface Append {
-  readonly op: PersistOp;
+interface Handed {
+  readonly ack: PersistAck;
+  readonly bytes: number;
   readonly done: (ack: PersistAck) => void;
 }
 
-export class SqliteLog implements LogStore {
-  readonly #path: string;
-  readonly #id: NodeId;
-  readonly #worker: Worker;
-  readonly #opened = Promise.withResolvers<RecoveredLog>();
-  readonly #closed = Promise.withResolvers<void>();
-  /** Handed to the thread and not answered, oldest first. The core's window bounds them. */
-  readonly #unanswered: Append[] = [];
-  readonly #calls = new Map<number, (entries: readonly Entry[]) => void>();
-  readonly #recentMs: number[] = [];
-  readonly #counts = { writes: 0, transactions: 0, entries: 0, bytes: 0 };
-  #outbox: PersistOp[] = [];
-  #nextCall = 1;
-  #report: (error: Error) => void = () => undefined;
-  #ended = false;
+interface Asked {
+  readonly resolve: (reply: LogReply) => void;
+  readonly reject: (error: Error) => void;
+}
 
-  /** `folder`: the locked data folder; `id`: whose it must be. */
-  constructor(folder: string, id: NodeId) {
-    this.#path = join(folder, "log.db");
-    this.#id = id;
-    this.#worker = new Worker(new URL("./log-thread.ts", import.meta.url).href);
-    this.#worker.addEventListener("message", ({ data }: MessageEvent<LogReply>) =>
-      this.#replied(data),
-    );
-    this.#worker.addEventListener("error", ({ message }) =>
-      this.#fail(new Error(`the log thread failed: ${message}`)),
-    );
-    this.#worker.addEventListener("close", () => {
-      this.#closed.resolve();
-      this.#fail(new Error("the log thread ended"));
-    });
+export class SqliteLog implements LogStore {
+  readonly #folder: string;
+  readonly #member: NodeId;
+  #worker: Worker | null = null;
+  /** Resolves with the thread's `close` event: only then are the file's locks free again. */
+  #ended: Promise<void> = Promise.resolve();
+  #closing = false;
+  #failure: Error | null = null;
+  #report: ((error: Error) => void) | null = null;
+  /** Of this turn, not posted yet. */
+  #gathered: PersistOp[] = [];
+  /** Handed over and not yet durable, oldest first. */
+  #handed: Handed[] = [];
+  #handedBytes = 0;
+  readonly #asked = new Map<number, Asked>();
+  #nextId = 1;
+  #writes = 0;
+  #transactions = 0;
+  #sizes: LogSizes = { entries: 0, bytes: 0 };
+  #recentMs: number[] = [];
+
+  /** `folder` exists and is locked ({@link import("./data-folder.ts").openDataFolder}). */
+  constructor(folder: string, member: NodeId) {
+    this.#folder = folder;
+    this.#member = member;
   }
 
-  open(tailBytes: number): Promise<RecoveredLog> {
-    const incarnation = crypto.randomUUID();
-    this.#post({ type: "open", path: this.#path, id: this.#id, incarnation, tailBytes });
-    return this.#opened.promise;
+  /** @throws FatalError as LogFile.open; the thread has ended then */
+  async open(tailBytes: number): Promise<RecoveredLog> {
+    if (this.#worker !== null) throw new Error("the log is open already");
+    this.#start();
+    try {
+      const reply = await this.#ask((id) => ({
+        kind: "open",
+        id,
+        folder: this.#folder,
+        member: this.#member,
+        tailBytes,
+      }));
+      if (reply.kind !== "opened") throw new Error(`unexpected ${reply.kind}`);
+      return reply.recovered;
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
   }
 
   append(op: PersistOp, done: (ack: PersistAck) => void): void {
-    if (this.#ended) return;
-    this.#unanswered.push({ op, done });
-    if (this.#outbox.length === 0) setImmediate(() => this.#flush());
-    this.#outbox.push(op);
-    this.#counts.writes += 1;
-    this.#counts.entries += op.entries.length;
-    for (const { data } of op.entries) this.#counts.bytes += data.length;
+    if (this.#failure !== null) return;
+    if (this.#worker === null || this.#closing) throw new Error("the log is not open");
+    let bytes = 0;
+    for (const { data } of op.entries) bytes += data.length;
+    const last = op.entries.at(-1);
+    const ack: PersistAck = {
+      hardState: op.hardState,
+      last: last === undefined ? null : { index: last.index, term: last.term },
+    };
+    this.#handed.push({ ack, bytes, done });
+    this.#handedBytes += bytes;
+    if (this.#handedBytes > WAITING_BYTES_MAX) {
+      this.#fail(new FatalError(`${this.#handedBytes} bytes wait for the log's disk: it hangs`));
+      return;
+    }
+    // A turn's writes leave in one message; the thread gathers those of many turns into one transaction.
+    if (this.#gathered.length === 0) queueMicrotask(() => this.#post());
+    this.#gathered.push(op);
   }
 
-  read(from: LogIndex, to: LogIndex, maxBytes: number): Promise<readonly Entry[]> {
-    return this.#call((call) => ({ type: "read", call, from, to, maxBytes }));
+  /** None when `from` is compacted or beyond the end. @throws Error closed or failed */
+  async read(from: LogIndex, to: LogIndex, maxBytes: number): Promise<readonly Entry[]> {
+    this.#post();
+    const reply = await this.#ask((id) => ({ kind: "read", id, from, to, maxBytes }));
+    if (reply.kind !== "entries") throw new Error(`unexpected ${reply.kind}`);
+    return unpackEntries(reply.packed);
   }
 
+  /** @throws Error when `index` is beyond the log or of another term (nothing is forgotten then) */
   async compact(index: LogIndex, term: Term): Promise<void> {
-    await this.#call((call) => ({ type: "compact", call, index, term }));
+    this.#post();
+    await this.#ask((id) => ({ kind: "compact", id, index, term }));
   }
 
+  /** @throws FatalError when the folder belongs to another cluster */
   async bindCluster(clusterId: string): Promise<void> {
-    await this.#call((call) => ({ type: "bind", call, clusterId }));
+    this.#post();
+    await this.#ask((id) => ({ kind: "bind", id, clusterId }));
   }
 
   stats(): LogStats {
-    return { ...this.#counts, recentMs: [...this.#recentMs] };
+    return {
+      writes: this.#writes,
+      transactions: this.#transactions,
+      entries: this.#sizes.entries,
+      bytes: this.#sizes.bytes,
+      recentMs: [...this.#recentMs],
+    };
   }
 
   onFailure(report: (error: Error) => void): void {
     this.#report = report;
+    if (this.#failure !== null) report(this.#failure);
   }
 
-  /** Writes what waits, closes the file, and resolves when the thread has really ended. */
+  /** Writes what was handed over, then ends the thread and waits for its end. */
   async close(): Promise<void> {
-    if (this.#ended) return;
-    this.#flush();
-    this.#ended = true;
-    this.#post({ type: "close" });
-    await this.#closed.promise;
+    if (!this.#closing && this.#worker !== null) {
+      this.#post();
+      this.#closing = true;
+      this.#worker.postMessage({ kind: "close" } satisfies LogRequest);
+    }
+    await this.#ended;
   }
 
-  #flush(): void {
-    if (this.#outbox.length === 0) return;
-    const ops = this.#outbox;
-    this.#outbox = [];
-    this.#post({ type: "append", ops });
+  #start(): void {
+    const worker = new Worker(new URL("./log-thread.ts", import.meta.url).href);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#ended = promise;
+    worker.onmessage = (event: MessageEvent<LogReply>) => this.#receive(event.data);
+    worker.onerror = (event) => {
+      event.preventDefault();
+      this.#fail(new FatalError(`the log thread failed: ${event.message}`));
+    };
+    worker.addEventListener("close", () => {
+      resolve();
+      // Without it the member would go on and acknowledge nothing, silently.
+      if (!this.#closing) this.#fail(new FatalError("the log thread ended"));
+      this.#rejectAsked(new Error("the log is closed"));
+    });
+    this.#worker = worker;
   }
 
-  /** Promises here never reject: a failure ends the process through `onFailure`. */
-  #call(request: (call: number) => LogRequest): Promise<readonly Entry[]> {
-    const { promise, resolve } = Promise.withResolvers<readonly Entry[]>();
-    const call = this.#nextCall++;
-    this.#calls.set(call, resolve);
-    this.#flush();
-    this.#post(request(call));
+  #post(): void {
+    if (this.#gathered.length === 0 || this.#closing || this.#failure !== null) return;
+    const ops = this.#gathered;
+    this.#gathered = [];
+    const packed = packEntries(ops.flatMap(({ entries }) => entries));
+    const request: LogRequest = {
+      kind: "append",
+      hardStates: ops.map(({ hardState }) => hardState),
+      counts: ops.map(({ entries }) => entries.length),
+      packed,
+    };
+    this.#worker?.postMessage(request, [packed.bytes.buffer]);
+  }
+
+  async #ask(request: (id: number) => LogRequest): Promise<LogReply> {
+    if (this.#failure !== null) throw this.#failure;
+    if (this.#worker === null || this.#closing) throw new Error("the log is not open");
+    if (this.#asked.size >= REQUESTS_MAX) {
+      throw new Error(`${this.#asked.size} requests wait for the log thread already`);
+    }
+    const id = this.#nextId++;
+    const { promise, resolve, reject } = Promise.withResolvers<LogReply>();
+    this.#asked.set(id, { resolve, reject });
+    this.#worker.postMessage(request(id));
     return promise;
   }
 
-  #post(request: LogRequest): void {
-    this.#worker.postMessage(request);
-  }
-
-  #replied(reply: LogReply): void {
-    switch (reply.type) {
-      case "opened":
-        this.#opened.resolve(reply.recovered);
-        return;
-      case "appended":
-        this.#appended(reply.count, reply.ms);
-        return;
-      case "read":
-        this.#answer(reply.call, reply.entries);
-        return;
-      case "done":
-        this.#answer(reply.call, []);
-        return;
-      case "closed":
-        this.#worker.terminate();
+  #receive(reply: LogReply): void {
+    switch (reply.kind) {
+      case "durable":
+        this.#durable(reply);
         return;
       case "failed":
-        this.#fail(
-          reply.fatal
-            ? new FatalError(reply.message)
-            : new FatalError(`the log cannot be written: ${reply.message}`),
-        );
+        this.#fail(new FatalError(`the log cannot be written: ${reply.message}`));
         return;
+      case "refused": {
+        const error = reply.fatal ? new FatalError(reply.message) : new Error(reply.message);
+        this.#settle(reply.id)?.reject(error);
+        return;
+      }
+      case "opened":
+      case "done":
+        this.#sizes = reply.sizes;
+        this.#settle(reply.id)?.resolve(reply);
+        return;
+      case "entries":
+        this.#settle(reply.id)?.resolve(reply);
     }
   }
 
-  #appended(count: number, ms: number): void {
-    this.#counts.transactions += 1;
+  #durable({ writes, ms, sizes }: Extract<LogReply, { kind: "durable" }>): void {
+    if (this.#failure !== null) return;
+    this.#sizes = sizes;
+    this.#writes += writes;
+    this.#transactions += 1;
     this.#recentMs.push(ms);
     if (this.#recentMs.length > RECENT_MAX) this.#recentMs.shift();
-    for (const { op, done } of this.#unanswered.splice(0, count)) {
-      const last = op.entries.at(-1);
-      done({
-        hardState: op.hardState,
-        last: last === undefined ? null : { index: last.index, term: last.term },
-      });
+    for (const { ack, bytes, done } of this.#handed.splice(0, writes)) {
+      this.#handedBytes -= bytes;
+      done(ack);
     }
   }
 
-  #answer(call: number, entries: readonly Entry[]): void {
-    const resolve = this.#calls.get(call);
-    this.#calls.delete(call);
-    resolve?.(entries);
+  #settle(id: number): Asked | undefined {
+    const asked = this.#asked.get(id);
+    this.#asked.delete(id);
+    return asked;
   }
 
+  /** Told once; nothing is answered from here on. */
   #fail(error: Error): void {
-    if (this.#ended) return;
-    this.#ended = true;
-    this.#unanswered.length = 0;
-    this.#opened.reject(error);
-    this.#report(error);
+    if (this.#failure !== null) return;
+    this.#failure = error;
+    this.#handed = [];
+    this.#gathered = [];
+    this.#rejectAsked(error);
+    this.#report?.(error);
+  }
+
+  #rejectAsked(error: Error): void {
+    const asked = [...this.#asked.values()];
+    this.#asked.clear();
+    for (const { reject } of asked) reject(error);
   }
 }

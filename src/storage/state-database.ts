@@ -1,81 +1,120 @@
 /**
- * The state database: the file that CURRENT names. A state is never renamed over a live name, or the WAL that
- * is left of the old one would be replayed into the new (S5).
+ * The state database: tasks and all else that the machine keeps. It can always be replayed from the log, so
+ * it never waits for the disk (`synchronous=NORMAL`).
  *
- * `synchronous=NORMAL`: whatever a loss of power takes can be replayed from the log, because state and applied
- * index share a transaction. `wal_autocheckpoint=0`: with a reader beside it every commit would retry a
- * checkpoint; the checkpointer does it instead (S3).
+ * Its name is written in the file `CURRENT`. A database is never renamed over a live name, because a left-over
+ * `-wal` of the old one would be replayed into the new one (S5): a new one gets a new name, `CURRENT` is
+ * switched, and the old one is deleted with its `-wal` and `-shm`.
  */
 import { Database } from "bun:sqlite";
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeSync,
-} from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { FatalError } from "../replica/ports.ts";
-import { syncFolder } from "./data-folder.ts";
+import { replaceFile, syncPath } from "./durable-files.ts";
 
-const NAME = /^state-\d+-[0-9a-f]{8}\.db$/;
+const CURRENT_FILE = "CURRENT";
+const NAME = /^state-\d+-[0-9a-f]+\.db$/;
+/** A database without a table is not larger than a few pages of 4 KiB. */
+const UNUSED_BYTES_MAX = 12 * 1024;
+/** A checkpoint, or a reader that recovers the WAL, holds the file for moments. */
+const BUSY_TIMEOUT_MS = 5_000;
 
 export interface StateDatabase {
-  /** The writer's connection. */
+  /** The writer's connection; whoever opened it closes it. */
   readonly db: Database;
+  /** Absolute when `folder` is. For readers and the checkpointer. */
   readonly path: string;
 }
 
-/** `folder`: the locked data folder. @throws FatalError when CURRENT names no file that is there */
+/**
+ * Opens the database that `CURRENT` names, creating both in an empty folder, and removes state files that
+ * nothing refers to any more. @throws FatalError when CURRENT names what is not there, or SQLite refuses
+ */
 export function openStateDatabase(folder: string): StateDatabase {
-  const name = currentName(folder);
-  removeOthers(folder, name);
+  const name = currentName(folder) ?? createFirst(folder);
+  removeStale(folder, name);
   const path = join(folder, name);
-  const db = new Database(path, { create: true, strict: true });
-  db.run("PRAGMA busy_timeout=5000");
-  db.run("PRAGMA auto_vacuum=INCREMENTAL");
-  db.run("PRAGMA journal_mode=WAL");
-  db.run("PRAGMA synchronous=NORMAL");
-  db.run("PRAGMA wal_autocheckpoint=0");
-  return { db, path };
-}
-
-function currentName(folder: string): string {
-  const current = join(folder, "CURRENT");
-  if (!existsSync(current)) {
-    const name = `state-0-${crypto.randomUUID().slice(0, 8)}.db`;
-    switchCurrent(folder, name);
-    return name;
-  }
-  const name = readFileSync(current, "utf8").trim();
-  if (NAME.test(name)) return name;
-  throw new FatalError(
-    `${current} names no state database: remove this member and add it again with an empty folder.`,
-  );
-}
-
-/** Makes `name` the current state, durably: the old one or the new one, never neither. */
-export function switchCurrent(folder: string, name: string): void {
-  const current = join(folder, "CURRENT");
-  const handle = openSync(`${current}.new`, "w", 0o600);
   try {
-    writeSync(handle, `${name}\n`);
-    fsyncSync(handle);
-  } finally {
-    closeSync(handle);
+    return { db: connect(path, { readwrite: true, create: false, strict: true }), path };
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new FatalError(
+      `cannot open ${path} (${reason}): if it is damaged, remove this member from the cluster and add it again with an empty folder`,
+    );
   }
-  renameSync(`${current}.new`, current);
-  syncFolder(folder);
 }
 
-/** What an install that was cut short has left. */
-function removeOthers(folder: string, name: string): void {
+function currentName(folder: string): string | null {
+  const file = join(folder, CURRENT_FILE);
+  if (!existsSync(file)) {
+    refuseOrphans(folder, file);
+    return null;
+  }
+  const name = readFileSync(file, "utf8").trim();
+  if (!NAME.test(name)) {
+    throw new FatalError(`${file} does not hold the name of a state database, but "${name}"`);
+  }
+  if (!existsSync(join(folder, name))) {
+    throw new FatalError(
+      `${file} names ${name}, which is not there: put it back, or remove this member from the cluster and add it again with an empty folder`,
+    );
+  }
+  return name;
+}
+
+/**
+ * Without CURRENT only the empty beginning of a first start is swept away: a state that was in use may be the
+ * only copy of what the log has forgotten since.
+ */
+function refuseOrphans(folder: string, file: string): void {
+  for (const name of readdirSync(folder)) {
+    if (!NAME.test(name)) continue;
+    const path = join(folder, name);
+    const used = statSync(path).size > UNUSED_BYTES_MAX || sizeOf(`${path}-wal`) > 0;
+    if (!used) continue;
+    throw new FatalError(
+      `${file} is missing and ${name} holds a state: write that name into CURRENT, or move the file away to start without it`,
+    );
+  }
+}
+
+function sizeOf(path: string): number {
+  return existsSync(path) ? statSync(path).size : 0;
+}
+
+/** The name becomes current once the file behind it is on the disk; before, it is swept away at the next start. */
+function createFirst(folder: string): string {
+  const nonce = crypto.getRandomValues(new Uint8Array(4)).toHex();
+  const name = `state-0-${nonce}.db`;
+  const path = join(folder, name);
+  connect(path, { readwrite: true, create: true, strict: true }).close(true);
+  syncPath(path);
+  replaceFile(join(folder, CURRENT_FILE), `${name}\n`);
+  return name;
+}
+
+function connect(
+  path: string,
+  options: { readwrite: true; create: boolean; strict: true },
+): Database {
+  const db = new Database(path, options);
+  try {
+    db.run(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`);
+    db.run("PRAGMA auto_vacuum = INCREMENTAL");
+    db.run("PRAGMA journal_mode = WAL");
+    db.run("PRAGMA synchronous = NORMAL");
+    // The checkpointer's work: by itself SQLite would do it, or try in vain, inside every commit (S3).
+    db.run("PRAGMA wal_autocheckpoint = 0");
+    return db;
+  } catch (error) {
+    db.close(true);
+    throw error;
+  }
+}
+
+function removeStale(folder: string, current: string): void {
   for (const file of readdirSync(folder)) {
-    if (/^state-\d+-[0-9a-f]{8}\.db(-wal|-shm)?$/.test(file) && !file.startsWith(name))
-      rmSync(join(folder, file));
+    const base = file.replace(/-(?:wal|shm)$/, "");
+    if (NAME.test(base) && base !== current) rmSync(join(folder, file), { force: true });
   }
 }

@@ -1,0 +1,69 @@
+/**
+ * The format of `log.db`: tables, the numbers of the entry kinds, checksums. Nothing here opens a file.
+ *
+ * Every row carries a CRC32 over all that it says, its own index included: a bit that flips on the disk, or
+ * a row that lands under another key, is found when the log is opened and whenever it is read.
+ */
+import type { EntryKind, HardState, LogIndex, Term } from "../raft/types.ts";
+import { FatalError } from "../replica/ports.ts";
+
+export const LOG_FILE = "log.db";
+/** Raised when a build can no longer read what an older one wrote, or the other way round. */
+export const LOG_FORMAT = "1";
+
+export const LOG_TABLES = [
+  `CREATE TABLE entries (
+     idx INTEGER PRIMARY KEY, term INTEGER NOT NULL, kind INTEGER NOT NULL,
+     crc INTEGER NOT NULL, data BLOB NOT NULL) STRICT`,
+  // Term and vote in one row: in two, a crash could leave a new term with an old vote, and a second vote.
+  `CREATE TABLE hard_state (
+     one INTEGER PRIMARY KEY CHECK (one = 1), term INTEGER NOT NULL, vote TEXT,
+     crc INTEGER NOT NULL) STRICT`,
+  `CREATE TABLE meta (
+     key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL) STRICT, WITHOUT ROWID`,
+] as const;
+
+/** What `meta` holds. `compacted` is `index:term`; `cluster_id` is missing until it is known. */
+export type MetaKey = "format" | "id" | "incarnation" | "cluster_id" | "boot" | "compacted";
+
+const KINDS: readonly EntryKind[] = ["noop", "command", "config", "bootstrap"];
+
+export function kindNumber(kind: EntryKind): number {
+  return KINDS.indexOf(kind);
+}
+
+/** Null: a number that this build does not know. */
+export function kindOf(number: number): EntryKind | null {
+  return KINDS[number] ?? null;
+}
+
+const header = new DataView(new ArrayBuffer(17));
+const headerBytes = new Uint8Array(header.buffer);
+
+/** CRC32 over (term, index, kind, data). */
+export function entryCrc(term: Term, index: LogIndex, kind: number, bytes: Uint8Array): number {
+  header.setFloat64(0, term);
+  header.setFloat64(8, index);
+  header.setUint8(16, kind);
+  return Bun.hash.crc32(bytes, Bun.hash.crc32(headerBytes));
+}
+
+export function hardStateCrc({ term, vote }: HardState): number {
+  return Bun.hash.crc32(JSON.stringify([term, vote]));
+}
+
+export function metaCrc(key: MetaKey, value: string): number {
+  return Bun.hash.crc32(JSON.stringify([key, value]));
+}
+
+/**
+ * The refusal of a log that is damaged. It is never read as "the log ends here": what is damaged may have
+ * been acknowledged, and a member that forgets it can lose it for the whole cluster (S6).
+ */
+export function damaged(path: string, what: string): FatalError {
+  return new FatalError(
+    `${path} is damaged: ${what}. This member must not vote or acknowledge with it. Keep a copy of its data ` +
+      "folder, remove the member from the cluster, and add it again with an empty folder; " +
+      "a cluster of one has to go back to a backup",
+  );
+}

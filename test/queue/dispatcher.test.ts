@@ -80,6 +80,19 @@ describe("claims", () => {
     expect(claimsIn(cluster)).toBe(1);
   });
 
+  test("ready tasks are promised once: three that come due bring three claims to ten waiters", async () => {
+    const cluster = await pair();
+    const polls = Array.from({ length: 10 }, (_, i) =>
+      cluster.member(i % 2).queue.claim(claimOf(`w${i}`), 10_000, null),
+    );
+    const run_at = cluster.member(0).logNow() + 1_000;
+    const tasks = Array.from({ length: 3 }, () => task({ run_at }));
+    await cluster.settled(cluster.member(0).queue.submit(tasks, context));
+    const answers = await cluster.settled(Promise.all(polls));
+    expect(answers.reduce((sum, answer) => sum + answer.tasks.length, 0)).toBe(3);
+    expect(claimsIn(cluster)).toBe(3);
+  });
+
   test("who waits longest is served first, across what they ask for", async () => {
     const cluster = await single();
     const { queue } = cluster.member(0);
@@ -302,6 +315,19 @@ describe("a waiter that is gone", () => {
     await cluster.settled(submitOne(cluster.member(0)));
     await cluster.run(1_000);
     expect(claimsIn(cluster)).toBe(0);
+  });
+
+  test("an offer that reaches the leader after its waiter left does not stay", async () => {
+    const cluster = await pair();
+    cluster.member(0).cut = true;
+    const gone = new AbortController();
+    const poll = cluster.member(1).queue.claim(claimOf("w"), 30_000, gone.signal);
+    await cluster.run(20);
+    gone.abort();
+    await cluster.settled(poll);
+    cluster.member(0).cut = false;
+    await cluster.run(100);
+    expect(cluster.member(0).queue.waiting().offers).toBe(0);
   });
 
   test("draining answers local waiters with terminate and sends outside workers elsewhere", async () => {

@@ -277,6 +277,36 @@ describe("maintenance", () => {
     );
   });
 
+  test("retention that is due all the time is gathered to a command every few seconds", async () => {
+    const made = await cluster(1);
+    const { queue, machine } = made.member(0);
+    const retention = { completed: 1_000, cancelled: 1_000, failed: 1_000 };
+    await made.settled(queue.updateSettings({ retention }, context));
+    for (let i = 0; i < 100; i++) {
+      const id = await made.settled(submitOne(made.member(0)));
+      await made.settled(queue.cancel(id, context));
+      await made.run(100);
+    }
+    await made.run(10_000);
+    expect(machine.counts().Cancelled).toBe(0);
+    expect(made.commands().filter(({ command }) => command.type === "purge").length).toBeLessThan(
+      6,
+    );
+  });
+
+  test("a long list of what is due goes in steps of bounded size", async () => {
+    const made = await cluster(1);
+    const run_at = made.member(0).logNow() + 1_000;
+    for (let i = 0; i < 5; i++) {
+      const tasks = Array.from({ length: 500 }, () => task({ run_at }));
+      await made.settled(made.member(0).queue.submit(tasks, context));
+    }
+    await made.run(1_500);
+    const dues = made.commands().filter(({ command }) => command.type === "due");
+    expect(dues).toHaveLength(3);
+    expect(made.member(0).machine.ready().get("default")?.get("work")).toBe(2_500);
+  });
+
   test("scheduled tasks come due in log time under whichever leader", async () => {
     const made = await cluster(2);
     const run_at = made.member(0).logNow() + 10_000;

@@ -57,6 +57,11 @@ export interface RecoveredLog {
   readonly hardState: HardState;
   /** Entry before the first one kept; (0, 0) when nothing was compacted. */
   readonly compacted: { readonly index: LogIndex; readonly term: Term };
+  /**
+   * What compaction keeps of the entries it forgets, ascending: the `bootstrap` entry and the newest `config`
+   * entry up to `compacted`. Absent or empty while neither was compacted.
+   */
+  readonly foundations?: readonly Entry[];
   readonly lastIndex: LogIndex;
   /** Terms by the first index that bears them, ascending, from `compacted.index + 1` on. */
   readonly terms: readonly { readonly index: LogIndex; readonly term: Term }[];
@@ -74,9 +79,15 @@ export interface LogStore {
   open(tailBytes: number): Promise<RecoveredLog>;
   /** Hands one atomic write over; `done` runs when it is durable (fsynced), in the order of the calls. */
   append(op: PersistOp, done: (ack: PersistAck) => void): void;
-  /** Entries [from, to], cut so that their data stays under maxBytes, but at least one. */
+  /**
+   * Entries [from, to] as far as they are held, cut so that their data stays under maxBytes, but at least one;
+   * none when `from` itself is compacted or beyond the end.
+   */
   read(from: LogIndex, to: LogIndex, maxBytes: number): Promise<readonly Entry[]>;
-  /** Forgets entries up to and including `index` in steps; the entry itself stays known as `compacted`. */
+  /**
+   * Forgets entries up to and including `index` in steps; the entry itself stays known as `compacted`.
+   * @throws Error when `index` is beyond the log or its entry is of another term: nothing is forgotten then
+   */
   compact(index: LogIndex, term: Term): Promise<void>;
   /** Binds the folder to a cluster, durably. Refused when it is bound to another one. */
   bindCluster(clusterId: string): Promise<void>;
@@ -89,7 +100,9 @@ export interface LogStore {
 export interface LogStats {
   readonly writes: number;
   readonly transactions: number;
+  /** Held now: compacted and replaced ones do not count. */
   readonly entries: number;
+  /** On disk, as of the newest upkeep and with what was written since. */
   readonly bytes: number;
   /** Duration of each of the newest transactions, fsync included, milliseconds; newest last, at most 512. */
   readonly recentMs: readonly number[];

@@ -32,6 +32,7 @@ import {
   LOG_FILE,
   LOG_FORMAT,
   LOG_TABLES,
+  MEMBERSHIP_KINDS,
   metaCrc,
   type MetaKey,
 } from "./log-format.ts";
@@ -223,6 +224,12 @@ export class LogFile {
       reached = { index: asIndex(row.idx), term: asTerm(row.term) };
     }
     this.#transact(() => {
+      this.#db.run(
+        `INSERT OR REPLACE INTO foundations (kind, idx, term, crc, data)
+         SELECT kind, idx, term, crc, data FROM entries
+         WHERE idx <= ? AND kind IN (${MEMBERSHIP_KINDS}) ORDER BY idx`,
+        [reached.index],
+      );
       this.#db.run("DELETE FROM entries WHERE idx <= ?", [reached.index]);
       this.#setMeta("compacted", `${reached.index}:${reached.term}`);
     });
@@ -310,11 +317,19 @@ export class LogFile {
       identity: { ...identity, boot },
       hardState,
       compacted: this.#compacted,
+      foundations: this.#recoverFoundations(),
       lastIndex: this.#last,
       terms,
       configurations,
       tail: tail.slice(kept),
     };
+  }
+
+  #recoverFoundations(): readonly Entry[] {
+    return this.#db
+      .prepare<EntryRow, []>("SELECT idx, term, kind, crc, data FROM foundations ORDER BY idx")
+      .all()
+      .map((row) => this.#verified(row, asIndex(row.idx)));
   }
 
   #recoverIdentity(id: NodeId): Identity {

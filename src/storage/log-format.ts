@@ -15,6 +15,10 @@ export const LOG_TABLES = [
   `CREATE TABLE entries (
      idx INTEGER PRIMARY KEY, term INTEGER NOT NULL, kind INTEGER NOT NULL,
      crc INTEGER NOT NULL, data BLOB NOT NULL) STRICT`,
+  // What compaction must not forget: entry 1 and the newest membership below the first row of `entries`.
+  `CREATE TABLE foundations (
+     kind INTEGER PRIMARY KEY, idx INTEGER NOT NULL, term INTEGER NOT NULL,
+     crc INTEGER NOT NULL, data BLOB NOT NULL) STRICT`,
   // Term and vote in one row: in two, a crash could leave a new term with an old vote, and a second vote.
   `CREATE TABLE hard_state (
      one INTEGER PRIMARY KEY CHECK (one = 1), term INTEGER NOT NULL, vote TEXT,
@@ -27,6 +31,9 @@ export const LOG_TABLES = [
 export type MetaKey = "format" | "id" | "incarnation" | "cluster_id" | "boot" | "compacted";
 
 const KINDS: readonly EntryKind[] = ["noop", "command", "config", "bootstrap"];
+
+/** As lists in SQL: the kinds that say who the members are. */
+export const MEMBERSHIP_KINDS = "2, 3";
 
 export function kindNumber(kind: EntryKind): number {
   return KINDS.indexOf(kind);

@@ -1,45 +1,56 @@
 /**
- * Keeps the state database's WAL short, without stopping the writer for long (S3): two PASSIVE checkpoints
- * run beside it, then the owner holds its applies for a third, short one, so that the WAL starts over.
- * Never TRUNCATE or RESTART beside a live writer: they take its lock.
+ * Keeps the state database's WAL short, and says what of the state is durable (S3): two PASSIVE checkpoints
+ * run beside the writer, then the owner holds its applies for a third, short one. Without that hold new frames
+ * always arrive before a checkpoint ends, and the WAL never starts over.
  */
-import type { CheckpointResult } from "./checkpoint-thread.ts";
+import type { CheckpointReply, CheckpointRequest } from "./checkpoint-messages.ts";
 
 export interface Checkpoint {
-  /** The applied index that is durable in the state database now, or null: not all of the WAL was moved. */
+  /** The applied index that is durable in the database file now, or null: not all of the WAL was moved. */
   readonly durableApplied: number | null;
+  /** How long applies were held. */
   readonly heldMs: number;
 }
 
 export interface CheckpointerOptions {
-  readonly path: string;
-  /** Read BEFORE a checkpoint: what it made durable is at least that. */
+  /** The database's path; asked anew for each run, since an install changes it. */
+  readonly path: string | (() => string);
+  /** Of the newest committed transaction. */
   readonly appliedIndex: () => number;
-  /** Holds applies until what it returns is called. */
-  readonly hold: () => () => void;
+  /** Holds applies until what it returns is called; at once, or when it resolves. */
+  readonly hold: () => (() => void) | Promise<() => void>;
 }
 
 export class StateCheckpointer {
   readonly #o: CheckpointerOptions;
-  readonly #worker = new Worker(new URL("./checkpoint-thread.ts", import.meta.url).href);
-  #answer: PromiseWithResolvers<CheckpointResult> | null = null;
+  readonly #worker: Worker;
+  readonly #ended: Promise<void>;
+  #answer: PromiseWithResolvers<CheckpointReply> | null = null;
   #running: Promise<Checkpoint> | null = null;
-  #closed = false;
+  /** Why there will be no more checkpoints. */
+  #over: Error | null = null;
 
   constructor(options: CheckpointerOptions) {
     this.#o = options;
-    this.#worker.addEventListener("message", ({ data }: MessageEvent<CheckpointResult>) =>
-      this.#answer?.resolve(data),
-    );
-    this.#worker.addEventListener("error", ({ message }) =>
-      this.#answer?.reject(new Error(message)),
-    );
-    this.#worker.addEventListener("close", () =>
-      this.#answer?.reject(new Error("the checkpoint thread ended")),
-    );
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#ended = promise;
+    this.#worker = new Worker(new URL("./checkpoint-thread.ts", import.meta.url).href);
+    this.#worker.onmessage = ({ data }: MessageEvent<CheckpointReply>) =>
+      this.#answer?.resolve(data);
+    this.#worker.onerror = (event) => {
+      event.preventDefault();
+      this.#end(new Error(`the checkpoint thread failed: ${event.message}`));
+    };
+    this.#worker.addEventListener("close", () => {
+      this.#end(new Error("the checkpoint thread ended"));
+      resolve();
+    });
   }
 
-  /** One checkpoint; a call while one runs shares it. @throws Error when the thread fails */
+  /**
+   * One checkpoint, on the caller's own clock; a call while one runs shares it. Applies go on again whatever
+   * happens. @throws Error when the thread or the disk fails: then nothing became durable
+   */
   run(): Promise<Checkpoint> {
     this.#running ??= this.#run().finally(() => {
       this.#running = null;
@@ -47,38 +58,57 @@ export class StateCheckpointer {
     return this.#running;
   }
 
+  /** Ends the thread, after the checkpoint that runs. */
   async close(): Promise<void> {
-    this.#closed = true;
     await this.#running?.catch(() => undefined);
-    this.#worker.terminate();
+    if (this.#over === null) {
+      this.#over = new Error("the checkpointer is closed");
+      this.#worker.postMessage({ kind: "close" } satisfies CheckpointRequest);
+    }
+    await this.#ended;
   }
 
   async #run(): Promise<Checkpoint> {
     await this.#passive();
     await this.#passive();
-    const release = this.#o.hold();
+    const release = await this.#o.hold();
     const heldAt = performance.now();
+    let durableApplied: number | null;
     try {
+      // Read before: whatever commits during the checkpoint may or may not be in it.
       const applied = this.#o.appliedIndex();
-      const result = await this.#passive();
-      return {
-        durableApplied: isComplete(result) ? applied : null,
-        heldMs: performance.now() - heldAt,
-      };
+      durableApplied = isComplete(await this.#passive()) ? applied : null;
     } finally {
       release();
     }
+    return { durableApplied, heldMs: performance.now() - heldAt };
   }
 
-  #passive(): Promise<CheckpointResult> {
-    if (this.#closed) return Promise.reject(new Error("the checkpointer is closed"));
-    this.#answer = Promise.withResolvers<CheckpointResult>();
-    this.#worker.postMessage(this.#o.path);
-    return this.#answer.promise;
+  async #passive(): Promise<Extract<CheckpointReply, { kind: "checkpointed" }>> {
+    if (this.#over !== null) throw this.#over;
+    this.#answer = Promise.withResolvers<CheckpointReply>();
+    const path = typeof this.#o.path === "string" ? this.#o.path : this.#o.path();
+    this.#worker.postMessage({ kind: "checkpoint", path } satisfies CheckpointRequest);
+    const reply = await this.#answer.promise;
+    if (reply.kind === "failed") throw new Error(`the state checkpoint failed: ${reply.message}`);
+    return reply;
+  }
+
+  #end(error: Error): void {
+    this.#over ??= error;
+    this.#answer?.reject(this.#over);
   }
 }
 
 /** One that moved almost nothing also reports busy = 0: only "all of the WAL is in the file" counts. */
-export function isComplete({ busy, log, checkpointed }: CheckpointResult): boolean {
-  return busy === 0 && log === checkpointed;
+export function isComplete({
+  busy,
+  log,
+  checkpointed,
+}: {
+  readonly busy: number;
+  readonly log: number;
+  readonly checkpointed: number;
+}): boolean {
+  return busy === 0 && log >= 0 && log === checkpointed;
 }

@@ -1,0 +1,272 @@
+/**
+ * The log in memory: the same answers as the durable one, and as durable as the process. For tests, and for
+ * models that bring their own idea of a disk; what is acknowledged survives a close and a new open.
+ */
+import {
+  asIndex,
+  type Entry,
+  type HardState,
+  INDEX_0,
+  type LogIndex,
+  type NodeId,
+  type PersistAck,
+  type PersistOp,
+  type Term,
+  TERM_0,
+} from "../raft/types.ts";
+import {
+  type Clock,
+  FatalError,
+  type LogStats,
+  type LogStore,
+  type Millis,
+  type RecoveredLog,
+} from "../replica/ports.ts";
+
+/** As of SqliteLog: longer reads come in pieces. */
+const READ_ENTRIES_MAX = 10_000;
+const RECENT_MAX = 512;
+
+/** What a {@link MemoryLog} leaves behind when it is closed, and the next one opens. */
+export class MemoryFolder {
+  entries: Entry[] = [];
+  hardState: HardState = { term: TERM_0, vote: null };
+  compacted: RecoveredLog["compacted"] = { index: INDEX_0, term: TERM_0 };
+  foundations: readonly Entry[] = [];
+  clusterId: string | null = null;
+  boot = 0;
+
+  constructor(
+    readonly id: NodeId,
+    readonly incarnation: string,
+  ) {}
+
+  get lastIndex(): LogIndex {
+    return asIndex(this.compacted.index + this.entries.length);
+  }
+}
+
+export interface MemoryLogOptions {
+  readonly clock: Clock;
+  readonly folder: MemoryFolder;
+  /** Who opens it; another id than the folder's is refused. */
+  readonly member: NodeId;
+  /** How long each transaction takes; 0: until the event loop comes round. */
+  readonly latencyMs?: () => Millis;
+}
+
+interface Handed {
+  readonly op: PersistOp;
+  readonly done: (ack: PersistAck) => void;
+}
+
+export class MemoryLog implements LogStore {
+  readonly #clock: Clock;
+  readonly #folder: MemoryFolder;
+  readonly #member: NodeId;
+  readonly #latencyMs: () => Millis;
+  #open = false;
+  #failure: Error | null = null;
+  #report: ((error: Error) => void) | null = null;
+  /** Handed over, oldest first; the layers above limit what is in flight. */
+  #waiting: Handed[] = [];
+  #busy = false;
+  /** Run when nothing waits any more. */
+  #idle: (() => void)[] = [];
+  #writes = 0;
+  #transactions = 0;
+  #recentMs: number[] = [];
+
+  constructor({ clock, folder, member, latencyMs = () => 0 }: MemoryLogOptions) {
+    this.#clock = clock;
+    this.#folder = folder;
+    this.#member = member;
+    this.#latencyMs = latencyMs;
+  }
+
+  async open(tailBytes: number): Promise<RecoveredLog> {
+    const folder = this.#folder;
+    if (folder.id !== this.#member) {
+      throw new FatalError(`the folder belongs to member ${folder.id}, not to ${this.#member}`);
+    }
+    folder.boot += 1;
+    this.#open = true;
+    const { id, incarnation, clusterId, boot, hardState, compacted, foundations } = folder;
+    const terms: { index: LogIndex; term: Term }[] = [];
+    for (const { index, term } of folder.entries) {
+      if (terms.at(-1)?.term !== term) terms.push({ index, term });
+    }
+    let bytes = 0;
+    const before = folder.entries.findLastIndex(({ data }) => (bytes += data.length) > tailBytes);
+    return {
+      identity: { id, incarnation, clusterId, boot },
+      hardState,
+      compacted,
+      foundations,
+      lastIndex: folder.lastIndex,
+      terms,
+      configurations: folder.entries.filter(isMembership),
+      tail: folder.entries.slice(before + 1),
+    };
+  }
+
+  append(op: PersistOp, done: (ack: PersistAck) => void): void {
+    if (this.#failure !== null) return;
+    if (!this.#open) throw new Error("the log is not open");
+    this.#waiting.push({ op, done });
+    this.#next();
+  }
+
+  async read(from: LogIndex, to: LogIndex, maxBytes: number): Promise<readonly Entry[]> {
+    await this.#settled();
+    const { entries, compacted } = this.#folder;
+    if (from <= compacted.index) return [];
+    const taken: Entry[] = [];
+    let bytes = 0;
+    const first = from - compacted.index - 1;
+    const count = Math.min(to - from + 1, READ_ENTRIES_MAX);
+    for (const entry of entries.slice(first, first + count)) {
+      bytes += entry.data.length;
+      if (taken.length > 0 && bytes > maxBytes) break;
+      taken.push(entry);
+    }
+    return taken;
+  }
+
+  async compact(index: LogIndex, term: Term): Promise<void> {
+    await this.#settled();
+    const folder = this.#folder;
+    if (index <= folder.compacted.index) return;
+    const count = index - folder.compacted.index;
+    const held = folder.entries[count - 1];
+    if (held === undefined) {
+      throw new Error(`cannot compact up to ${index}: the log ends at ${folder.lastIndex}`);
+    }
+    if (held.term !== term) {
+      throw new Error(
+        `cannot compact up to ${index} of term ${term}: its term here is ${held.term}`,
+      );
+    }
+    const below = [...folder.foundations, ...folder.entries.slice(0, count)];
+    folder.foundations = below.filter(
+      (entry) => isMembership(entry) && entry === below.findLast(({ kind }) => kind === entry.kind),
+    );
+    folder.entries = folder.entries.slice(count);
+    folder.compacted = { index, term };
+  }
+
+  async bindCluster(clusterId: string): Promise<void> {
+    await this.#settled();
+    const bound = this.#folder.clusterId;
+    if (bound !== null && bound !== clusterId) {
+      throw new FatalError(`the folder belongs to cluster ${bound}, not to ${clusterId}`);
+    }
+    this.#folder.clusterId = clusterId;
+  }
+
+  stats(): LogStats {
+    let bytes = 0;
+    for (const { data } of this.#folder.entries) bytes += data.length;
+    return {
+      writes: this.#writes,
+      transactions: this.#transactions,
+      entries: this.#folder.entries.length,
+      bytes,
+      recentMs: [...this.#recentMs],
+    };
+  }
+
+  onFailure(report: (error: Error) => void): void {
+    this.#report = report;
+    if (this.#failure !== null) report(this.#failure);
+  }
+
+  async close(): Promise<void> {
+    if (!this.#open) return;
+    if (this.#failure === null) await this.#settled();
+    this.#open = false;
+  }
+
+  async #settled(): Promise<void> {
+    if (this.#failure !== null) throw this.#failure;
+    if (!this.#open) throw new Error("the log is not open");
+    if (!this.#busy) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#idle.push(resolve);
+    await promise;
+    if (this.#failure !== null) throw this.#failure;
+  }
+
+  #next(): void {
+    if (this.#busy || this.#waiting.length === 0 || this.#failure !== null) return;
+    this.#busy = true;
+    const startedAt = this.#clock.monotonic();
+    const latency = this.#latencyMs();
+    if (latency > 0) this.#clock.after(latency, () => this.#commit(startedAt));
+    else this.#clock.soon(() => this.#commit(startedAt));
+  }
+
+  /** All that waits by now, as one transaction: all of it or nothing. */
+  #commit(startedAt: Millis): void {
+    const batch = this.#waiting;
+    this.#waiting = [];
+    const before = { entries: [...this.#folder.entries], hardState: this.#folder.hardState };
+    try {
+      for (const { op } of batch) this.#write(op);
+    } catch (error) {
+      this.#folder.entries = before.entries;
+      this.#folder.hardState = before.hardState;
+      this.#fail(error instanceof Error ? error : new Error(String(error)));
+      return;
+    }
+    this.#writes += batch.length;
+    this.#transactions += 1;
+    this.#recentMs.push(this.#clock.monotonic() - startedAt);
+    if (this.#recentMs.length > RECENT_MAX) this.#recentMs.shift();
+    this.#busy = false;
+    for (const { op, done } of batch) {
+      const last = op.entries.at(-1);
+      done({
+        hardState: op.hardState,
+        last: last === undefined ? null : { index: last.index, term: last.term },
+      });
+    }
+    this.#next();
+    if (!this.#busy) this.#wakeIdle();
+  }
+
+  #write({ hardState, entries }: PersistOp): void {
+    const folder = this.#folder;
+    const first = entries[0];
+    if (first !== undefined) {
+      if (first.index <= folder.compacted.index || first.index > folder.lastIndex + 1) {
+        throw new Error(
+          `entry ${first.index} does not fit a log that holds ${folder.compacted.index + 1} to ${folder.lastIndex}`,
+        );
+      }
+      folder.entries.length = first.index - folder.compacted.index - 1;
+      for (const entry of entries) {
+        if (entry.index !== folder.lastIndex + 1) {
+          throw new Error(`entry ${entry.index} follows entry ${folder.lastIndex} in one write`);
+        }
+        folder.entries.push(entry);
+      }
+    }
+    if (hardState !== null) folder.hardState = hardState;
+  }
+
+  #fail(error: Error): void {
+    this.#failure = new FatalError(`the log cannot be written: ${error.message}`);
+    this.#waiting = [];
+    this.#wakeIdle();
+    this.#report?.(this.#failure);
+  }
+
+  #wakeIdle(): void {
+    for (const wake of this.#idle.splice(0)) wake();
+  }
+}
+
+function isMembership({ kind }: Entry): boolean {
+  return kind === "config" || kind === "bootstrap";
+}

@@ -1,6 +1,8 @@
 /**
  * A model of the log's disk. What was acknowledged survives everything; of what was handed over and not
  * acknowledged, a crash keeps a prefix drawn from the seed.
+ *
+ * What it does not model: torn pages and flipped bits (test/storage does that on real files), compaction.
  */
 import type {
   Entry,
@@ -27,37 +29,66 @@ export class Disk {
   hardState: HardState = { term: asTerm(0), vote: null };
   clusterId: string | null = null;
   boot = 0;
+  /** Told before each write. */
+  onWrite: ((op: PersistOp) => void) | null = null;
 
   constructor(
     readonly id: NodeId,
-    readonly incarnation: string,
+    public incarnation: string,
   ) {}
 
   write(op: PersistOp): void {
+    this.onWrite?.(op);
     if (op.hardState !== null) this.hardState = op.hardState;
-    const first = op.entries[0];
-    if (first === undefined) return;
-    if (first.index > this.entries.length + 1) throw new Error(`gap in the log at ${first.index}`);
-    this.entries.length = first.index - 1;
-    this.entries.push(...op.entries);
+    overwrite(this.entries, op.entries);
   }
+
+  termAt(index: LogIndex): Term | null {
+    if (index === 0) return asTerm(0);
+    return this.entries[index - 1]?.term ?? null;
+  }
+}
+
+function overwrite(log: Entry[], entries: readonly Entry[]): void {
+  const first = entries[0];
+  if (first === undefined) return;
+  if (first.index > log.length + 1) throw new Error(`gap in the log at ${first.index}`);
+  log.length = first.index - 1;
+  for (const entry of entries) log.push(entry);
+}
+
+/** What a disk may do to the writes of one process; changed while it runs. */
+export interface DiskFaults {
+  /** How long the next write takes. */
+  latency(): Millis;
+  /** The next write fails: the process is told once, and nothing is acknowledged any more. */
+  fails?(): boolean;
 }
 
 export class SimLogStore implements LogStore {
   readonly #world: World;
   readonly #disk: Disk;
   readonly #clock: NodeClock;
-  readonly #latency: () => Millis;
+  readonly #faults: DiskFaults;
+  /** The log as this process wrote it, durable or not: what its core believes it holds. */
+  readonly handed: Entry[];
   #queue: { op: PersistOp; done: (ack: PersistAck) => void }[] = [];
+  #inFlight: PersistOp[] = [];
   #busy = false;
   #killed = false;
+  #failed = false;
+  #hung = false;
   #writes = 0;
+  #onFailure: ((error: Error) => void) | null = null;
+  /** Finishes the write under way at once; for a disk that comes back. */
+  #finish: (() => void) | null = null;
 
-  constructor(world: World, disk: Disk, clock: NodeClock, latency: () => Millis) {
+  constructor(world: World, disk: Disk, clock: NodeClock, faults: DiskFaults | (() => Millis)) {
     this.#world = world;
     this.#disk = disk;
     this.#clock = clock;
-    this.#latency = latency;
+    this.#faults = typeof faults === "function" ? { latency: faults } : faults;
+    this.handed = [...disk.entries];
   }
 
   async open(): Promise<RecoveredLog> {
@@ -78,32 +109,74 @@ export class SimLogStore implements LogStore {
     };
   }
 
+  /** Writes handed over and not acknowledged. */
+  get pending(): number {
+    return this.#queue.length + this.#inFlight.length;
+  }
+
   append(op: PersistOp, done: (ack: PersistAck) => void): void {
+    if (this.#killed) return;
+    overwrite(this.handed, op.entries);
     this.#queue.push({ op, done });
     this.#next();
   }
 
   #next(): void {
-    if (this.#busy || this.#queue.length === 0) return;
+    if (this.#busy || this.#failed || this.#hung || this.#queue.length === 0) return;
     this.#busy = true;
     const batch = this.#queue.splice(0);
-    this.#clock.after(this.#latency(), () => {
-      for (const { op } of batch) this.#disk.write(op);
-      this.#writes += 1;
-      this.#busy = false;
-      this.#inFlight = [];
+    this.#inFlight = batch.map(({ op }) => op);
+    let over = false;
+    const finish = (): void => {
+      if (over || this.#killed || this.#hung) return;
+      over = true;
+      this.#finish = null;
+      this.#written(batch);
+    };
+    this.#finish = finish;
+    this.#world.at(this.#world.now + this.#faults.latency(), finish);
+  }
+
+  /** The disk is done, whether or not the process is awake to hear of it. */
+  #written(batch: readonly { op: PersistOp; done: (ack: PersistAck) => void }[]): void {
+    this.#busy = false;
+    if (this.#faults.fails?.() === true) {
+      this.#failed = true;
+      this.#clock.enter(() => this.#onFailure?.(new Error("the disk failed (injected)")));
+      return;
+    }
+    for (const { op } of batch) this.#disk.write(op);
+    this.#inFlight = [];
+    this.#writes += 1;
+    this.#clock.enter(() => {
       for (const { op, done } of batch) {
+        if (this.#killed) return;
         const last = op.entries.at(-1);
         done({
           hardState: op.hardState,
           last: last === undefined ? null : { index: last.index, term: last.term },
         });
       }
-      this.#next();
     });
-    this.#inFlight = batch.map(({ op }) => op);
+    this.#next();
   }
-  #inFlight: PersistOp[] = [];
+
+  /** The disk stops answering, for ever or until `recover`. */
+  hang(): void {
+    this.#hung = true;
+  }
+
+  get hung(): boolean {
+    return this.#hung;
+  }
+
+  recover(): void {
+    if (!this.#hung) return;
+    this.#hung = false;
+    const finish = this.#finish;
+    if (finish === null) this.#next();
+    else this.#world.at(this.#world.now, finish);
+  }
 
   /** The process dies: a prefix of what was under way may have reached the disk. */
   kill(): void {
@@ -142,7 +215,9 @@ export class SimLogStore implements LogStore {
     };
   }
 
-  onFailure(): void {}
+  onFailure(report: (error: Error) => void): void {
+    this.#onFailure = report;
+  }
 
   async close(): Promise<void> {}
 }

@@ -1,6 +1,9 @@
 /**
  * A model of the peers' connections: a member sends on the connection that it dialled. Frames of one
  * connection arrive in order, or are lost; a partition cuts the path; a killed process closes its side.
+ *
+ * Beyond what a real connection does, frames may be lost, doubled or overtaken in it: the ports promise
+ * nothing better, and what is built on them must not need more.
  */
 import type { NodeId } from "../../src/raft/types.ts";
 import type {
@@ -11,7 +14,8 @@ import type {
   Transport,
   TransportEvents,
 } from "../../src/replica/ports.ts";
-import type { World } from "./world.ts";
+import { decodeFrame, encodeFrame } from "../../src/transport/codec.ts";
+import type { NodeClock, World } from "./world.ts";
 
 export interface NetworkOptions {
   /** One-way delay, drawn from [min, max]. */
@@ -19,20 +23,51 @@ export interface NetworkOptions {
   delayMax: Millis;
   loss: number;
   duplicate: number;
+  /** Share of frames that may be overtaken, by up to ten greatest delays. */
+  reorder?: number;
+  /** Frames on their way in one connection; beyond it they are refused. */
+  sendLimit?: number;
+  /** Every frame is encoded and decoded as on a real connection. */
+  codec?: boolean;
 }
 
 interface Endpoint {
   readonly transport: SimTransport;
   readonly events: TransportEvents;
   readonly hello: () => PeerHello;
+  /** Runs a part of the process, when it is awake. */
+  readonly enter: (run: () => void) => void;
+}
+
+interface Connection {
+  readonly to: Endpoint;
+  lastAt: Millis;
+  inFlight: number;
+  pingsMissed: number;
+  /** Frames that would arrive later than this are lost with the connection. */
+  brokenAt: Millis;
+}
+
+/** What the simulator sees of the wire. */
+export interface NetworkWatch {
+  sent(from: NodeId, to: NodeId, frame: PeerFrame): void;
+  delivered(from: NodeId, to: NodeId, frame: PeerFrame): void;
 }
 
 const REDIAL_MS: Millis = 50;
-const KEEP_ALIVE_MS: Millis = 2_000;
+const HANDSHAKE_TIMEOUT_MS: Millis = 2_000;
+const PING_EVERY_MS: Millis = 500;
+const PINGS_MISSED_MAX = 6;
+/** A cut path shows by pings that are not answered. */
+const KEEP_ALIVE_MS: Millis = PING_EVERY_MS * PINGS_MISSED_MAX;
 
 export class Network {
   readonly #endpoints = new Map<NodeId, Endpoint>();
   readonly #cut = new Set<string>();
+  /** Until when nothing passes a path; nothing is lost. */
+  readonly #clogged = new Map<string, Millis>();
+  watch: NetworkWatch | null = null;
+  counts = { sent: 0, lost: 0, doubled: 0, overtaken: 0, refused: 0, cut: 0, clogged: 0 };
 
   constructor(
     readonly world: World,
@@ -45,12 +80,21 @@ export class Network {
     else this.#cut.delete(`${from}>${to}`);
   }
 
+  clog(from: NodeId, to: NodeId, ms: Millis): void {
+    this.#clogged.set(`${from}>${to}`, this.world.now + ms);
+  }
+
   heal(): void {
     this.#cut.clear();
+    this.#clogged.clear();
   }
 
   isCut(from: NodeId, to: NodeId): boolean {
     return this.#cut.has(`${from}>${to}`);
+  }
+
+  cloggedUntil(from: NodeId, to: NodeId): Millis {
+    return this.#clogged.get(`${from}>${to}`) ?? 0;
   }
 
   attach(id: NodeId, endpoint: Endpoint): void {
@@ -86,23 +130,37 @@ export class Network {
 export class SimTransport implements Transport {
   readonly #network: Network;
   readonly #self: NodeId;
+  readonly #clock: NodeClock | null;
   #events: TransportEvents | null = null;
   #hello: (() => PeerHello) | null = null;
   readonly #peers = new Set<NodeId>();
   /** Live connections that this member dialled, each with the endpoint it reached and its newest delivery time. */
-  readonly #connections = new Map<NodeId, { to: Endpoint; lastAt: Millis }>();
-  readonly #dialling = new Set<NodeId>();
+  readonly #connections = new Map<NodeId, Connection>();
+  /** Dials under way, by peer; each is a new object. */
+  readonly #dialling = new Map<NodeId, object>();
   #closed = false;
 
-  constructor(network: Network, self: NodeId) {
+  /** `clock`: the process that this transport belongs to; nothing reaches it while that stands still. */
+  constructor(network: Network, self: NodeId, clock: NodeClock | null = null) {
     this.#network = network;
     this.#self = self;
+    this.#clock = clock;
   }
 
   start(self: () => PeerHello, events: TransportEvents): void {
+    if (this.#closed) return;
     this.#hello = self;
     this.#events = events;
-    this.#network.attach(this.#self, { transport: this, events, hello: self });
+    const enter = (run: () => void): void => this.#enter(run);
+    this.#network.attach(this.#self, { transport: this, events, hello: self, enter });
+  }
+
+  #enter(run: () => void): void {
+    const guarded = (): void => {
+      if (!this.#closed) run();
+    };
+    if (this.#clock === null) guarded();
+    else this.#clock.enter(guarded);
   }
 
   setPeers(peers: ReadonlyMap<NodeId, string>): void {
@@ -116,21 +174,62 @@ export class SimTransport implements Transport {
   send(to: NodeId, frame: PeerFrame): boolean {
     const connection = this.#connections.get(to);
     if (connection === undefined || this.#closed) return false;
-    const { world, options } = this.#network;
-    const copies = world.prng.chance(options.loss)
-      ? 0
-      : world.prng.chance(options.duplicate)
-        ? 2
-        : 1;
-    for (let i = 0; i < copies; i++) {
-      connection.lastAt = Math.max(connection.lastAt, world.now + this.#network.delay());
-      world.at(connection.lastAt, () => {
-        if (this.#network.isCut(this.#self, to)) return;
-        if (this.#network.endpoint(to) !== connection.to) return;
-        connection.to.events.frame(this.#self, frame);
-      });
+    const { world, options, counts, watch } = this.#network;
+    const { prng } = world;
+    if (connection.inFlight >= (options.sendLimit ?? Number.POSITIVE_INFINITY)) {
+      counts.refused += 1;
+      return false;
     }
+    counts.sent += 1;
+    watch?.sent(this.#self, to, frame);
+    const sent = options.codec === true ? decodeFrame(encodeFrame(frame)) : frame;
+    let copies = 1;
+    if (options.loss > 0 && prng.chance(options.loss)) {
+      copies = 0;
+      counts.lost += 1;
+    } else if (options.duplicate > 0 && prng.chance(options.duplicate)) {
+      copies = 2;
+      counts.doubled += 1;
+    }
+    for (let i = 0; i < copies; i++) this.#deliver(to, connection, sent);
     return true;
+  }
+
+  #deliver(to: NodeId, connection: Connection, frame: PeerFrame): void {
+    const { world, options, counts } = this.#network;
+    const delay = this.#network.delay();
+    const overtaken = (options.reorder ?? 0) > 0 && world.prng.chance(options.reorder ?? 0);
+    let at = Math.max(world.now + delay, this.#network.cloggedUntil(this.#self, to));
+    if (overtaken) {
+      counts.overtaken += 1;
+      at += world.prng.float() * 10 * options.delayMax;
+    } else {
+      at = Math.max(connection.lastAt, at);
+      connection.lastAt = at;
+    }
+    connection.inFlight += 1;
+    world.at(at, () => this.#arrive(to, connection, frame));
+  }
+
+  #arrive(to: NodeId, connection: Connection, frame: PeerFrame): void {
+    const { world, counts } = this.#network;
+    const until = this.#network.cloggedUntil(this.#self, to);
+    if (until > world.now) {
+      counts.clogged += 1;
+      world.at(until, () => this.#arrive(to, connection, frame));
+      return;
+    }
+    connection.inFlight -= 1;
+    if (connection.brokenAt < world.now) return;
+    if (this.#network.isCut(this.#self, to)) {
+      counts.cut += 1;
+      return;
+    }
+    if (this.#network.endpoint(to) !== connection.to) return;
+    connection.to.enter(() => {
+      this.#network.watch?.delivered(this.#self, to, frame);
+      connection.to.events.frame(this.#self, frame);
+    });
   }
 
   isConnected(peer: NodeId): boolean {
@@ -154,9 +253,24 @@ export class SimTransport implements Transport {
   /** The connection to that process is over; one to its successor is not meant. */
   lost(peer: NodeId, process: SimTransport, reason: DisconnectReason): void {
     if (this.#closed || this.#connections.get(peer)?.to.transport !== process) return;
+    this.#end(peer, reason);
+  }
+
+  /** The connection breaks in mid-stream: what is on its way is lost from some point on. */
+  break(peer: NodeId): void {
+    const connection = this.#connections.get(peer);
+    if (connection === undefined) return;
+    const { world } = this.#network;
+    connection.brokenAt = world.now + this.#network.delay() * world.prng.float();
+    this.#end(peer, "closed-by-peer");
+  }
+
+  #end(peer: NodeId, reason: DisconnectReason): void {
     this.#connections.delete(peer);
-    this.#events?.disconnected(peer, reason);
-    this.#dial(peer);
+    this.#enter(() => {
+      this.#events?.disconnected(peer, reason);
+      this.#dial(peer);
+    });
   }
 
   #dial(peer: NodeId): void {
@@ -167,27 +281,86 @@ export class SimTransport implements Transport {
       !this.#peers.has(peer)
     )
       return;
-    this.#dialling.add(peer);
+    const attempt = {};
+    this.#dialling.set(peer, attempt);
     const { world } = this.#network;
-    world.at(world.now + 2 * this.#network.delay(), () => {
+    const over = (): boolean => this.#closed || this.#dialling.get(peer) !== attempt;
+    const again = (): void => {
+      if (over()) return;
       this.#dialling.delete(peer);
-      if (this.#closed || this.#hello === null || this.#events === null) return;
+      world.at(world.now + REDIAL_MS, () => this.#dial(peer));
+    };
+    world.at(world.now + HANDSHAKE_TIMEOUT_MS, again);
+    world.at(world.now + this.#network.delay(), () => {
+      if (over() || this.#hello === null) return;
       const other = this.#network.endpoint(peer);
-      const reachable =
-        !this.#network.isCut(this.#self, peer) && !this.#network.isCut(peer, this.#self);
-      if (!reachable || other === undefined) {
-        if (reachable) this.#events.disconnected(peer, "refused");
-        world.at(world.now + REDIAL_MS, () => this.#dial(peer));
+      if (this.#network.isCut(this.#self, peer)) {
+        again();
         return;
       }
-      const mine = this.#hello();
-      const theirs = other.hello();
-      if (other.events.admit(mine) !== null || this.#events.admit(theirs) !== null) {
-        world.at(world.now + REDIAL_MS, () => this.#dial(peer));
+      if (other === undefined) {
+        const refused = !this.#network.isCut(peer, this.#self);
+        if (refused) this.#enter(() => this.#events?.disconnected(peer, "refused"));
+        again();
         return;
       }
-      this.#connections.set(peer, { to: other, lastAt: 0 });
-      this.#events.connected(peer, theirs);
+      other.enter(() => this.#handshake(peer, other, over, again));
     });
+  }
+
+  /** Runs in the other process; what follows, in this one. */
+  #handshake(peer: NodeId, other: Endpoint, over: () => boolean, again: () => void): void {
+    const { world } = this.#network;
+    if (over() || this.#hello === null) return;
+    if (this.#network.isCut(peer, this.#self) || this.#network.endpoint(peer) !== other) {
+      again();
+      return;
+    }
+    const admitted = other.events.admit(this.#hello()) === null;
+    const theirs = other.hello();
+    world.at(world.now + this.#network.delay(), () =>
+      this.#enter(() => {
+        if (over()) return;
+        if (!admitted || this.#events?.admit(theirs) !== null) {
+          again();
+          return;
+        }
+        this.#dialling.delete(peer);
+        if (this.#network.endpoint(peer) !== other) {
+          this.#events.disconnected(peer, "closed-by-peer");
+          this.#dial(peer);
+          return;
+        }
+        const connection: Connection = {
+          to: other,
+          lastAt: 0,
+          inFlight: 0,
+          pingsMissed: 0,
+          brokenAt: Number.POSITIVE_INFINITY,
+        };
+        this.#connections.set(peer, connection);
+        this.#events.connected(peer, theirs);
+        this.#ping(peer, connection);
+      }),
+    );
+  }
+
+  /** Pings in a row that were not answered end the connection. */
+  #ping(peer: NodeId, connection: Connection): void {
+    const { world } = this.#network;
+    world.at(world.now + PING_EVERY_MS, () => {
+      if (this.#closed || this.#connections.get(peer) !== connection) return;
+      const silent =
+        this.#network.isCut(this.#self, peer) ||
+        this.#network.isCut(peer, this.#self) ||
+        connection.to.transport.still;
+      connection.pingsMissed = silent ? connection.pingsMissed + 1 : 0;
+      if (connection.pingsMissed >= PINGS_MISSED_MAX) this.#end(peer, "timeout");
+      else this.#ping(peer, connection);
+    });
+  }
+
+  get still(): boolean {
+    return this.#clock?.still ?? false;
   }
 }

@@ -2,7 +2,13 @@
  * Virtual time: one queue of events for all nodes, drawn from one seed. Nothing happens but by an event, so
  * the same seed gives the same run.
  */
+import { drainMicrotasks } from "bun:jsc";
 import type { Clock, Millis, Random, Timer } from "../../src/replica/ports.ts";
+
+/** Epoch time at which virtual time begins. */
+const EPOCH: Millis = 1_800_000_000_000;
+/** Events between two turns of the real event loop: they let the process breathe, and change nothing. */
+const EVENTS_PER_TURN = 20_000;
 
 /** Small, fast, good enough and reproducible: sfc32. */
 export class Prng implements Random {
@@ -96,19 +102,27 @@ export class World {
     }
   }
 
-  /** Runs events until virtual time `until`, or until `done` says so; microtasks run between events. */
+  /**
+   * Runs events until virtual time `until`, or until `done` says so. What an event sets off in promises is
+   * carried to its end before the next event: no chain of them takes virtual time, or overlaps another event.
+   */
   async run(until: Millis, done: () => boolean = () => false): Promise<boolean> {
+    drainMicrotasks();
     while (!done()) {
       const next = this.#heap[0];
       if (next === undefined || next.at > until) {
-        this.#now = until;
+        this.#now = Math.max(this.#now, until);
         return done();
       }
       this.#pop();
       this.#now = next.at;
       this.events += 1;
       next.run();
-      await drainMicrotasks();
+      drainMicrotasks();
+      if (this.events % EVENTS_PER_TURN === 0)
+        await new Promise<void>((resolve) => {
+          setImmediate(resolve);
+        });
     }
     return true;
   }
@@ -144,20 +158,37 @@ function before(a: Event | undefined, b: Event | undefined): boolean {
   return a.at < b.at || (a.at === b.at && a.order < b.order);
 }
 
-/** Promise reactions chain; a handful of rounds reaches the end of the chains that the node uses. */
-async function drainMicrotasks(): Promise<void> {
-  for (let i = 0; i < 12; i++) await Promise.resolve();
-}
+/** Timers fire when the node's own clock is this near to their time, for the sake of rounding. */
+const EARLY_MS: Millis = 1e-6;
 
-/** A node's view of time. Timers of a node that was killed never fire. */
+/**
+ * One process's view of time, and its life: nothing of a process runs after it was killed, or while it
+ * stands still; what came meanwhile runs, in order, when it goes on.
+ */
 export class NodeClock implements Clock {
   /** Wall clock error, ms. */
   wallOffset: Millis = 0;
   #alive = true;
+  /** The monotonic clock showed `#shown` at virtual time `#since`, and runs at `#rate` from there. */
+  #shown: Millis = 0;
+  #since: Millis = 0;
+  #rate = 1;
+  #stillUntil: Millis = 0;
+  /** What came while the process stood still, oldest first. */
+  #held: (() => void)[] = [];
   readonly #world: World;
 
   constructor(world: World) {
     this.#world = world;
+  }
+
+  get alive(): boolean {
+    return this.#alive;
+  }
+
+  /** Stands still at this time. */
+  get still(): boolean {
+    return this.#world.now < this.#stillUntil;
   }
 
   kill(): void {
@@ -165,22 +196,69 @@ export class NodeClock implements Clock {
   }
 
   monotonic(): Millis {
-    return this.#world.now;
+    return this.#shown + (this.#world.now - this.#since) * this.#rate;
   }
 
   wall(): Millis {
-    return 1_800_000_000_000 + this.#world.now + this.wallOffset;
+    return EPOCH + this.#world.now + this.wallOffset;
+  }
+
+  /** From now on this clock gains or loses: 1.1 is a tenth too fast. */
+  setRate(rate: number): void {
+    this.#shown = this.monotonic();
+    this.#since = this.#world.now;
+    this.#rate = rate;
+  }
+
+  /** The process stands still (stopped, or its event loop is blocked); clocks go on. */
+  pause(ms: Millis): void {
+    this.#stillUntil = Math.max(this.#stillUntil, this.#world.now + ms);
+    this.#world.at(this.#stillUntil, () => this.#wake());
+  }
+
+  /** The whole machine stands still: the monotonic clock does not count that time; the wall clock is set afterwards. */
+  suspend(ms: Millis): void {
+    this.pause(ms);
+    this.#shown -= ms * this.#rate;
+  }
+
+  resume(): void {
+    this.#stillUntil = Math.min(this.#stillUntil, this.#world.now);
+    this.#wake();
+  }
+
+  #wake(): void {
+    if (this.still) return;
+    const held = this.#held;
+    this.#held = [];
+    for (const run of held) this.#world.at(this.#world.now, () => this.enter(run));
+  }
+
+  /** Runs a part of the process: now, when it goes on, or never. */
+  enter(run: () => void): void {
+    if (!this.#alive) return;
+    if (this.still) this.#held.push(run);
+    else run();
   }
 
   after(delay: Millis, run: () => void): Timer {
     let cancelled = false;
-    this.#world.at(this.#world.now + delay, () => {
-      if (!cancelled && this.#alive) run();
-    });
+    const due = this.monotonic() + delay;
+    const wait = (): void => {
+      const left = Math.max(0, due - this.monotonic());
+      this.#world.at(this.#world.now + left / this.#rate, () =>
+        this.enter(() => {
+          if (cancelled) return;
+          if (this.monotonic() < due - EARLY_MS) wait();
+          else run();
+        }),
+      );
+    };
+    wait();
     return { cancel: () => (cancelled = true) };
   }
 
   soon(run: () => void): void {
-    this.#world.at(this.#world.now, () => this.#alive && run());
+    this.#world.at(this.#world.now, () => this.enter(run));
   }
 }

@@ -59,7 +59,7 @@ import { BEAT_MS, Staleness } from "./staleness.ts";
 /** One logical tick of the core. */
 const TICK_MS: Millis = 10;
 /** Without a quorum for this long, writes and reads are refused at once (the contract says 2 s, answer included). */
-export const NO_QUORUM_MS: Millis = 1_700;
+const NO_QUORUM_MS: Millis = 1_700;
 /** A forwarded command without an answer is sent again after this long; the leader drops repeats. */
 const RESEND_MS: Millis = 1_000;
 /** Characters in one `propose` frame: at most three bytes each, so a frame stays under its 16 MiB. */
@@ -142,7 +142,7 @@ export class Replica implements Consensus {
   /** Null until the cluster is founded. */
   #raft: Raft | null = null;
   #record: BootstrapRecord | null = null;
-  #recovered: RecoveredLog;
+  readonly #recovered: RecoveredLog;
   #waiting: string | null = null;
   #sealHook:
     ((batch: readonly SealedRequest[], add: (text: string) => Promise<unknown>) => void) | null =
@@ -153,7 +153,7 @@ export class Replica implements Consensus {
   /** Writes handed to storage and acknowledged by it, counted; what a message waits for is a count. */
   #persistIssued = 0;
   #persistDone = 0;
-  #heldMessages: { after: number; messages: readonly Message[] }[] = [];
+  readonly #heldMessages: { after: number; messages: readonly Message[] }[] = [];
   /** Indexes sealed by this leadership and not applied yet. */
   #inFlight: LogIndex[] = [];
   #applyWaiters: ApplyWaiter[] = [];
@@ -587,6 +587,8 @@ export class Replica implements Consensus {
       this.#hellos.set(peer, hello);
       if (this.#raft === null) this.#found();
       else this.#spreadRecord();
+      // At once: who is elected in its first second must know by then whether its clock is the odd one out.
+      this.#sendClock(peer);
       if (peer === this.#leadership.leader) this.#toLeader(peer);
       this.#schedulePump();
     });
@@ -1119,15 +1121,18 @@ export class Replica implements Consensus {
     }
     if (now >= this.#nextClockWordAt) {
       this.#nextClockWordAt = now + CLOCK_WORD_MS;
-      const body = { wall: this.#o.clock.wall() };
-      for (const peer of this.#hellos.keys())
-        this.#send(peer, { kind: "call", id: 0, method: "replica.clock", body });
+      for (const peer of this.#hellos.keys()) this.#sendClock(peer);
     }
     if (now >= this.#nextFoundingAt) {
       this.#nextFoundingAt = now + FOUNDING_MS;
       if (this.#raft === null) this.#found();
       else this.#spreadRecord();
     }
+  }
+
+  #sendClock(peer: NodeId): void {
+    const body = { wall: this.#o.clock.wall() };
+    this.#send(peer, { kind: "call", id: 0, method: "replica.clock", body });
   }
 
   async #answerBeat(): Promise<{ commit: LogIndex }> {

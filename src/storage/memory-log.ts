@@ -72,10 +72,10 @@ export class MemoryLog implements LogStore {
   #waiting: Handed[] = [];
   #busy = false;
   /** Run when nothing waits any more. */
-  #idle: (() => void)[] = [];
+  readonly #idle: (() => void)[] = [];
   #writes = 0;
   #transactions = 0;
-  #recentMs: number[] = [];
+  readonly #recentMs: number[] = [];
 
   constructor({ clock, folder, member, latencyMs = () => 0 }: MemoryLogOptions) {
     this.#clock = clock;
@@ -188,13 +188,17 @@ export class MemoryLog implements LogStore {
   }
 
   async #settled(): Promise<void> {
-    if (this.#failure !== null) throw this.#failure;
-    if (!this.#open) throw new Error("the log is not open");
+    this.#check();
     if (!this.#busy) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#idle.push(resolve);
     await promise;
+    this.#check();
+  }
+
+  #check(): void {
     if (this.#failure !== null) throw this.#failure;
+    if (!this.#open) throw new Error("the log is not open");
   }
 
   #next(): void {

@@ -52,7 +52,7 @@ export class SqliteLog implements LogStore {
   #writes = 0;
   #transactions = 0;
   #sizes: LogSizes = { entries: 0, bytes: 0 };
-  #recentMs: number[] = [];
+  readonly #recentMs: number[] = [];
 
   /** `folder` exists and is locked ({@link import("./data-folder.ts").openDataFolder}). */
   constructor(folder: string, member: NodeId) {

@@ -1,4 +1,7 @@
-/** Appends to the log in the given folder until it is killed, and prints each index once it is durable. */
+/**
+ * Appends to the log in the given folder, and prints each index once it is durable: until it is killed, or
+ * the log fails; then it prints the failure, waits for a second one, and ends.
+ */
 import { asIndex } from "../../src/raft/types.ts";
 import { SqliteLog } from "../../src/storage/sqlite-log.ts";
 import { entry, hard, MEMBER } from "./entries.ts";
@@ -18,4 +21,8 @@ function appendOne(): void {
   });
 }
 
+log.onFailure((error) => {
+  process.stdout.write(`${error.name} ${error.message}\n`);
+  setTimeout(() => process.exit(0), 100);
+});
 for (let i = 0; i < 16; i++) appendOne();

@@ -5,7 +5,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { asIndex, asNodeId, asTerm, type NodeId } from "../../src/raft/types.ts";
 import { FatalError, type LogStore } from "../../src/replica/ports.ts";
-import { entry, hard, MEMBER, plain, run, write } from "./entries.ts";
+import { entry, hard, plain, run, write } from "./entries.ts";
 
 const TAIL_BYTES = 1024 * 1024;
 

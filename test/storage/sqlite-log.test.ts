@@ -292,4 +292,30 @@ describe("the log in SQLite", () => {
       await log.close();
     }
   }, 30_000);
+
+  test("a disk that takes no more is told once, and everything acknowledged before is there", async () => {
+    // A limit on the size of files stands for the disk; its signal is ignored, so that the write fails instead.
+    const child = Bun.spawn(
+      [
+        "bash",
+        "-c",
+        'trap "" XFSZ; ulimit -f 512; exec "$0" "$@"',
+        process.execPath,
+        join(import.meta.dir, "appender.ts"),
+        folder,
+      ],
+      { stdout: "pipe", stderr: "inherit" },
+    );
+    const text = await new Response(child.stdout).text();
+    expect(await child.exited).toBe(0);
+    const lines = text.trim().split("\n");
+    expect(lines.at(-1)).toStartWith("FatalError the log cannot be written: ");
+    expect(lines.filter((line) => line.startsWith("FatalError"))).toHaveLength(1);
+    const acknowledged = Number(lines.at(-2));
+    expect(acknowledged).toBeGreaterThan(0);
+    const log = new SqliteLog(folder, MEMBER);
+    const { lastIndex } = await log.open(0);
+    expect(Number(lastIndex)).toBeGreaterThanOrEqual(acknowledged);
+    await log.close();
+  });
 });

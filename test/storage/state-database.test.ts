@@ -30,7 +30,8 @@ describe("the state database", () => {
 
   test("has the settings that its promises rest on", () => {
     const { db } = openStateDatabase(folder);
-    const read = (name: string) => Object.values(db.query(`PRAGMA ${name}`).get() ?? {})[0];
+    const read = (name: string): unknown =>
+      Object.values(db.query<Record<string, unknown>, []>(`PRAGMA ${name}`).get() ?? {})[0];
     expect(read("journal_mode")).toBe("wal");
     expect(read("synchronous")).toBe(1);
     expect(read("wal_autocheckpoint")).toBe(0);
@@ -122,10 +123,10 @@ describe("the state checkpointer", () => {
     let applied = 0;
     let held = false;
     let resume: (() => void) | null = null;
-    let stopped = false;
+    const stop = new AbortController();
     const text = "x".repeat(2_000);
     const writer = (async () => {
-      while (!stopped) {
+      while (!stop.signal.aborted) {
         if (held) await new Promise<void>((resolve) => (resume = resolve));
         db.transaction(() => {
           for (let i = 0; i < 20; i++) insert.run((applied * 20 + i) % 2_000, text);
@@ -153,7 +154,7 @@ describe("the state checkpointer", () => {
       appliedAtHold = applied;
       await Bun.sleep(20);
     }
-    stopped = true;
+    stop.abort();
     await writer;
     const written = applied * 20 * text.length;
     const wal = Bun.file(`${path}-wal`).size;

@@ -21,7 +21,7 @@ import { LeaseKeeper } from "./lease-keeper.ts";
 import type { ReportPart, ThreadSetup } from "./protocol.ts";
 import { EXECUTOR_PRINCIPAL, type ExecutorQueue } from "./queue-port.ts";
 import { endOf, type Run, type StopCause } from "./run.ts";
-import { ExecutorSlot, type RunEnding } from "./slot.ts";
+import { ExecutorSlot, type RunEnding, type Slot, type SlotEvents } from "./slot.ts";
 
 export interface ExecutorPoolOptions {
   readonly queue: ExecutorQueue;
@@ -45,6 +45,11 @@ export interface ExecutorPoolOptions {
   readonly resultMaxBytes?: () => number;
   /** In [0, 1); jitter of retries only. */
   readonly random?: () => number;
+  /** Where tasks run instead of in Bun Workers, and the names that run there: for tests in virtual time. */
+  readonly slots?: {
+    readonly names: readonly string[];
+    open(events: SlotEvents): Slot;
+  };
 }
 
 /** The handlers could not be loaded; the message is one sentence for the operator. */
@@ -77,7 +82,7 @@ export class ExecutorPool {
   readonly #runs = new Map<number, Run>();
   readonly #stuck = new Set<ExecutorThread>();
   readonly #early = new Map<number, LeaseEvent>();
-  #slots: readonly ExecutorSlot[] = [];
+  #slots: readonly Slot[] = [];
   #claimer: Claimer | null = null;
   #names: readonly string[] = [];
   #kills = 0;
@@ -154,6 +159,10 @@ export class ExecutorPool {
    */
   async load(): Promise<readonly string[]> {
     if (this.#options.concurrency === 0 || this.#names.length > 0) return this.#names;
+    if (this.#options.slots !== undefined) {
+      this.#names = this.#options.slots.names;
+      return this.#names;
+    }
     const { promise, resolve, reject } = Promise.withResolvers<readonly string[]>();
     const thread = new ExecutorThread(this.#setup(), this.#clock, this.#log, {
       ready: resolve,
@@ -230,9 +239,9 @@ export class ExecutorPool {
     return { type: "setup", handlers, ioRoots, allowNet };
   }
 
-  #slot(setup: ThreadSetup): ExecutorSlot {
+  #slot(setup: ThreadSetup): Slot {
     const resultMaxBytes = this.#options.resultMaxBytes ?? (() => DEFAULT_SETTINGS.max_payload);
-    return new ExecutorSlot(setup, this.#clock, this.#log, resultMaxBytes, this.#stuckAfterMs, {
+    const events: SlotEvents = {
       report: (task, part) => this.#reported(task, part),
       ended: (task, ending) => this.#ended(task, ending),
       changed: () => this.#turn(),
@@ -244,7 +253,11 @@ export class ExecutorPool {
       },
       stuck: (thread) => this.#stuckThread(thread),
       unstuck: (thread) => this.#unstuckThread(thread),
-    });
+    };
+    const { slots } = this.#options;
+    if (slots !== undefined) return slots.open(events);
+    const { clock } = this.#options;
+    return new ExecutorSlot(setup, clock, this.#log, resultMaxBytes, this.#stuckAfterMs, events);
   }
 
   // --- taking work

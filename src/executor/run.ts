@@ -1,7 +1,7 @@
 /** One claimed task on its way through the pool, and what the queue is told when it is over. */
 import type { Timer } from "../replica/ports.ts";
 import type { ClaimedTask, LeaseEnd, LeaseRef } from "../queue/types.ts";
-import type { ExecutorSlot, RunEnding } from "./slot.ts";
+import type { RunEnding, Slot } from "./slot.ts";
 
 /** Why a run is being stopped. A later cause replaces an earlier one only to be quieter. */
 export type StopCause =
@@ -15,7 +15,7 @@ export type StopCause =
 export interface Run {
   readonly task: ClaimedTask;
   readonly lease: LeaseRef;
-  readonly slot: ExecutorSlot;
+  readonly slot: Slot;
   /** Monotonic time at which the newest heartbeat that was answered was sent; at first, of the claim's answer. */
   confirmedAt: number;
   stop: StopCause | null;

@@ -43,6 +43,12 @@ type Phase =
   | "waiting"
   | "stopped";
 
+/** What a pool needs of a slot; the simulator brings its own. */
+export type Slot = Pick<
+  ExecutorSlot,
+  "free" | "blocked" | "run" | "abort" | "kill" | "unblock" | "stop"
+>;
+
 export class ExecutorSlot {
   readonly #setup: ThreadSetup;
   readonly #clock: Clock;

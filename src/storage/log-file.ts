@@ -42,7 +42,7 @@ const WAL_BYTES = 4 * 1024 * 1024;
 /** What a transaction writes beside its entries' own bytes: a few pages of 4 KiB, for the estimate above. */
 const TRANSACTION_OVERHEAD_BYTES = 12 * 1024;
 /** One step of compaction forgets at most this many rows, and about this many bytes: under 50 ms. */
-export const COMPACT_STEP_ROWS = 5_000;
+const COMPACT_STEP_ROWS = 5_000;
 const COMPACT_STEP_BYTES = 8 * 1024 * 1024;
 /** One step of giving pages back to the file system. */
 const VACUUM_STEP_PAGES = 1_000;

@@ -270,10 +270,13 @@ describe("the log in SQLite", () => {
 
   test("a process that is killed in the middle of its appends has lost nothing that it acknowledged", async () => {
     for (let round = 0; round < 3; round++) {
-      const child = Bun.spawn([process.execPath, join(import.meta.dir, "appender.ts"), folder], {
-        stdout: "pipe",
-        stderr: "inherit",
-      });
+      const child = Bun.spawn(
+        [process.execPath, Bun.fileURLToPath(import.meta.resolve("./appender.ts")), folder],
+        {
+          stdout: "pipe",
+          stderr: "inherit",
+        },
+      );
       let text = "";
       const decoder = new TextDecoder();
       for await (const chunk of child.stdout) {
@@ -301,7 +304,7 @@ describe("the log in SQLite", () => {
         "-c",
         'trap "" XFSZ; ulimit -f 512; exec "$0" "$@"',
         process.execPath,
-        join(import.meta.dir, "appender.ts"),
+        Bun.fileURLToPath(import.meta.resolve("./appender.ts")),
         folder,
       ],
       { stdout: "pipe", stderr: "inherit" },

@@ -48,7 +48,7 @@ export class Leadership {
   #transferTarget: NodeId | null = null;
   #transferTicks = 0;
   /** Proposals that are not both committed and durable here, oldest first. */
-  #proposed: { readonly last: LogIndex; readonly bytes: number }[] = [];
+  readonly #proposed: { readonly last: LogIndex; readonly bytes: number }[] = [];
   #proposedBytes = 0;
 
   constructor(self: NodeId, term: Term, log: RaftLog, out: Outbox, options: LeadershipOptions) {

@@ -22,7 +22,7 @@ interface Write {
 }
 
 export class PendingWrites {
-  #writes: Write[] = [];
+  readonly #writes: Write[] = [];
 
   get count(): number {
     return this.#writes.length;

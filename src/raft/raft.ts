@@ -594,19 +594,24 @@ export class Raft {
     const skipped = this.commit - prevIndex;
     if (skipped <= 0) {
       this.#takeEntries(message);
-    } else if (message.entries.length <= skipped) {
-      // Late, or a first probe: what is committed equals the leader's log, so it may go on from there.
-      this.#acceptAppend(from, prevIndex, this.commit);
-    } else {
-      // What is committed is not looked at again, it may be compacted here.
-      const prevTerm = message.entries[skipped - 1]?.term ?? TERM_0;
-      invariant(
-        prevTerm === this.#log.termAt(this.commit),
-        `the leader ${from} holds another entry at the committed index ${this.commit}`,
-      );
-      const entries = message.entries.slice(skipped);
-      this.#takeEntries({ ...message, prevIndex: this.commit, prevTerm, entries });
+      return;
     }
+    // Late, or a first probe. What is committed equals the log of every leader to come; it may be compacted
+    // here, so only what is behind it is looked at.
+    for (const { index, term } of message.entries.slice(0, skipped)) {
+      const own = this.#log.termAt(index);
+      invariant(
+        own === null || own === term,
+        `the leader ${from} holds another entry at the committed index ${index}`,
+      );
+    }
+    const entries = message.entries.slice(skipped);
+    if (entries.length === 0) {
+      this.#acceptAppend(from, prevIndex, this.commit);
+      return;
+    }
+    const prevTerm = message.entries[skipped - 1]?.term ?? TERM_0;
+    this.#takeEntries({ ...message, prevIndex: this.commit, prevTerm, entries });
   }
 
   #takeEntries(message: MessageOf<"append">): void {
@@ -676,7 +681,9 @@ export class Raft {
     this.#log.restart(snapshot);
     this.#out.truncated(asIndex(1));
     this.#toldApplicable = snapshot.index; // applied already
-    if (snapshot.term > this.#term) this.#becomeFollower(snapshot.term, null);
+    // A candidate asked for votes with another log, maybe in another configuration: it asks anew.
+    if (this.#role !== "follower" || snapshot.term > this.#term)
+      this.#becomeFollower(asTerm(Math.max(this.#term, snapshot.term)), null);
     if (this.#leader === null) return;
     this.#sendAfterPersist(this.#leader, {
       type: "snapshot-reply",

@@ -18,9 +18,9 @@ export interface ReadRequest {
 /** The leader's side: lives as long as the leadership. */
 export class LeaderReads {
   /** Came before the first commit of the term. */
-  #early: ReadRequest[] = [];
+  readonly #early: ReadRequest[] = [];
   /** Wait for their round; rounds ascend. */
-  #confirming: {
+  readonly #confirming: {
     readonly request: ReadRequest;
     readonly index: LogIndex;
     readonly round: number;

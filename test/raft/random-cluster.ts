@@ -34,7 +34,7 @@ export class RandomCluster {
   readonly #prng: Prng;
   readonly #members = new Map<NodeId, Member>();
   readonly #down = new Map<NodeId, Disk>();
-  #network: Message[] = [];
+  readonly #network: Message[] = [];
   /** Pairs "from>to" whose messages are lost. */
   readonly #cut = new Set<string>();
   readonly #loss: number;
@@ -124,7 +124,7 @@ export class RandomCluster {
     if (roll < 550) for (let n = p.between(1, 4); n > 0; n--) this.#deliver();
     else if (roll < 700) for (const each of this.#members.values()) each.raft.tick();
     else if (roll < 740) member.raft.tick();
-    else if (roll < 880) for (let n = p.between(1, 3); n > 0; n--) member.persist();
+    else if (roll < 880) for (let n = p.between(1, 3); n > 0; n--) this.#persist(member);
     else if (roll < 930) this.#propose();
     else if (roll < 945) this.#read(member);
     else if (roll < 955) member.fetch();
@@ -143,16 +143,29 @@ export class RandomCluster {
 
   #settle(): void {
     for (const member of this.#members.values()) {
-      member.pump();
+      this.#pump(member);
       this.#check(member);
       if (this.#prng.chance(0.7)) this.#apply(member);
       this.#collect(member);
     }
   }
 
+  /** A promise is checked when it leaves: a later write may take back what this one put on the disk. */
+  #persist(member: Member): boolean {
+    const before = member.sent.length;
+    const wrote = member.persist();
+    for (const message of member.sent.slice(before)) this.#checkPromise(member, message);
+    return wrote;
+  }
+
+  #pump(member: Member): void {
+    const before = member.sent.length;
+    member.pump();
+    for (const message of member.sent.slice(before)) this.#checkPromise(member, message);
+  }
+
   #collect(member: Member): void {
     for (const message of member.sent.splice(0)) {
-      this.#checkPromise(member, message);
       if (this.#cut.has(`${message.from}>${message.to}`) || this.#prng.chance(this.#loss)) continue;
       this.#network.push(message);
       if (this.#prng.chance(this.#duplicates)) this.#network.push(message);
@@ -424,20 +437,17 @@ export class RandomCluster {
     for (let turn = 0; turn < 2_000; turn++) {
       let busy = false;
       for (const member of this.#members.values()) {
-        member.pump();
-        while (member.persist()) busy = true;
+        this.#pump(member);
+        while (this.#persist(member)) busy = true;
         while (member.fetch()) busy = true;
         if (member.installs.length > 0) {
           this.#install(member);
           busy = true;
         }
-        member.pump();
+        this.#pump(member);
         this.#check(member);
         this.#apply(member);
-        for (const message of member.sent.splice(0)) {
-          this.#checkPromise(member, message);
-          this.#network.push(message);
-        }
+        this.#network.push(...member.sent.splice(0));
         member.reads.length = 0;
       }
       for (const message of this.#network.splice(0)) {

@@ -31,7 +31,7 @@ const DEFAULTS: Settings = {
 const TURNS_MAX = 200;
 
 export class TraceCluster {
-  #lines: string[] = [];
+  readonly #lines: string[] = [];
   readonly #members = new Map<NodeId, Member>();
   readonly #down = new Map<NodeId, Member>();
   #network: Message[] = [];

@@ -2,7 +2,17 @@
  * The language of testdata/*.txt. A file is prose (lines that begin with #), and blocks of commands, one a line,
  * closed by ---- and the trace that they must give. `quietly COMMAND` leaves its trace out.
  */
-import { asIndex, asNodeId, type ConfigurationChange, type NodeId } from "../../src/raft/types.ts";
+import {
+  asIndex,
+  asNodeId,
+  asTerm,
+  type ConfigurationChange,
+  type Entry,
+  type LogIndex,
+  type Message,
+  type NodeId,
+  type Term,
+} from "../../src/raft/types.ts";
 import { nodeIds, record, type Settings, TraceCluster } from "./trace-cluster.ts";
 
 /** Runs a file; answers it with the traces as they really are. */
@@ -152,6 +162,10 @@ function execute(cluster: TraceCluster, [name = "", ...args]: readonly string[])
     case "replay":
       cluster.deliver(cluster.drawer(words[0] ?? "").splice(0));
       return;
+    // A message that no member here has sent.
+    case "forge":
+      cluster.deliver([forge(args)]);
+      return;
     case "stabilize":
       cluster.stabilize();
       return;
@@ -195,6 +209,44 @@ function change(cluster: TraceCluster, node: NodeId, words: readonly string[]): 
     const result = raft.proposeChange(changes);
     if (!result.ok) cluster.say(`${node} refuses: ${result.reason} (${result.detail})`);
   });
+}
+
+/** "3@2": index and term. */
+function position(text: string): { index: LogIndex; term: Term } {
+  const [index, term] = text.split("@").map(Number);
+  return { index: asIndex(index ?? 0), term: asTerm(term ?? 0) };
+}
+
+function forge([route = "", type = "", ...args]: readonly string[]): Message {
+  const [from, to] = route.split(">").map(asNodeId);
+  if (from === undefined || to === undefined) throw new Error(`no route: ${route}`);
+  const option = new Map(
+    args.filter((arg) => arg.includes("=")).map((arg) => arg.split("=", 2) as [string, string]),
+  );
+  const address = { from, to, term: asTerm(Number(option.get("term"))) };
+  const commit = asIndex(Number(option.get("commit") ?? 0));
+  switch (type) {
+    case "append": {
+      const prev = position(option.get("prev") ?? "");
+      const entries: Entry[] = args
+        .filter((arg) => !arg.includes("="))
+        .map((arg) => ({
+          ...position(arg),
+          kind: "command",
+          data: new TextEncoder().encode("forged"),
+        }));
+      return { ...address, type, prevIndex: prev.index, prevTerm: prev.term, entries, commit };
+    }
+    case "heartbeat":
+      return { ...address, type, commit, round: 1 };
+    case "vote": {
+      const last = position(option.get("last") ?? "");
+      const flags = { pre: false, transfer: false, leaderLost: false };
+      return { ...address, type, ...flags, lastIndex: last.index, lastTerm: last.term };
+    }
+    default:
+      throw new Error(`cannot forge ${type}`);
+  }
 }
 
 const SETTINGS: Readonly<Record<string, keyof Settings>> = {

@@ -22,12 +22,7 @@ import { asNodeId, type NodeId } from "./raft/types.ts";
 
 export { isLoopbackHost, originOf } from "./config/addresses.ts";
 export { ConfigError } from "./config/error.ts";
-export {
-  parseTokensFile,
-  TOKEN_ROLES,
-  type TokenRecord,
-  type TokenRole,
-} from "./config/tokens-file.ts";
+export { parseTokensFile } from "./config/tokens-file.ts";
 
 export const BUILTIN_HANDLERS = ["echo", "compute", "io", "http", "sleep", "fail", "*"] as const;
 export type BuiltinHandler = (typeof BUILTIN_HANDLERS)[number];
@@ -106,7 +101,7 @@ const ID_PATTERN = /^[a-z0-9-]{1,32}$/;
 export function parseConfig(
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
-  surroundings: ConfigSurroundings = { isTerminal: process.stdout.isTTY === true },
+  surroundings: ConfigSurroundings = { isTerminal: process.stdout.isTTY },
 ): Config | { readonly help: string } {
   const given = new GivenFlags(argv, env);
   if (given.has("help")) return { help: helpText() };

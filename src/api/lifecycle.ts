@@ -4,7 +4,7 @@
  * nothing of it but `caller`.
  */
 import { Elysia } from "elysia";
-import { ACCESS, allows, Tokens, type Principal } from "./auth.ts";
+import { ACCESS, allows, type Principal, type Tokens } from "./auth.ts";
 import type { ApiDeps } from "./deps.ts";
 import type { Metrics } from "./metrics.ts";
 import { advertisedHost, refuseForeign, refuseForgery } from "./origin.ts";

@@ -142,7 +142,7 @@ type Json = null | boolean | number | string | readonly Json[] | { readonly [key
 export function cleanDocument(document: unknown): Json {
   // Through JSON: drops TypeBox's symbols and undefined members.
   const plain = JSON.parse(JSON.stringify(document)) as Record<string, Json>;
-  return cleanNode(plain) as { readonly [key: string]: Json };
+  return cleanNode(plain);
 }
 
 function cleanNode(node: Json): Json {

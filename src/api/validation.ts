@@ -44,7 +44,7 @@ export function validate<T extends TSchema>(
 ): Static<T> | null {
   const before = errors.length;
   check(schema as unknown as Node, value, pointer, errors);
-  return errors.length === before ? (value as Static<T>) : null;
+  return errors.length === before ? value : null;
 }
 
 function check(node: Node, value: unknown, pointer: string, errors: FieldError[]): void {

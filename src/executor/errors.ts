@@ -13,7 +13,7 @@ export type HandlerVerdict =
   | { readonly kind: "snooze"; readonly delayMs: number };
 
 /** Longest delay that a handler may ask for: a year. */
-export const DELAY_MAX_MS = 365 * 86_400_000;
+const DELAY_MAX_MS = 365 * 86_400_000;
 
 /** The task is Failed at once; no retry would help. */
 export class NonRetryableError extends Error {

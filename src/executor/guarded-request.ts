@@ -147,7 +147,7 @@ async function connect(
   const { request: send } = await (url.protocol === "https:"
     ? import("node:https")
     : import("node:http"));
-  return await new Promise((resolve, reject) => {
+  return new Promise((resolve, reject) => {
     const outgoing = send(options, resolve);
     outgoing.on("error", reject);
     outgoing.end(body ?? undefined);

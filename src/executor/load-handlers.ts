@@ -22,7 +22,7 @@ export async function loadHandlers(setup: ThreadSetup): Promise<ReadonlyMap<stri
     if (name === "" || Buffer.byteLength(name) > NAME_MAX_BYTES)
       throw new TypeError(`${source.path}: a handler's name has 1 to ${NAME_MAX_BYTES} bytes`);
     // Bound: a module may be an object whose methods use `this`.
-    found.set(name, handler.bind(exported) as Handler);
+    found.set(name, (handler as Handler).bind(exported));
   }
   if (found.size === 0) throw new TypeError(`${source.path} exports no handlers`);
   return found;

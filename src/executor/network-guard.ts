@@ -36,10 +36,10 @@ export function parseAllowRule(text: string): AllowRule {
   throw new RangeError(`"${text}" is neither a host, host:port, an address nor a CIDR`);
 }
 
-export const systemResolver: Resolver = async (host) => {
+const systemResolver: Resolver = async (host) => {
   // Loaded when first needed, for the sake of a Worker's start.
   const { lookup } = await import("node:dns/promises");
-  return (await lookup(host, { all: true, verbatim: true })).map(({ address }) => address);
+  return (await lookup(host, { all: true, order: "verbatim" })).map(({ address }) => address);
 };
 
 export class NetworkGuard {

@@ -29,8 +29,7 @@ export function mayPass(error: unknown): boolean {
     case "overloaded":
     case "low-disk":
     case "stopping":
-    // The call is proposed again in the new session.
-    case "stale-session":
+    case "stale-session": // the call is proposed again in the new session
     case "void":
       return true;
     case "not-found":

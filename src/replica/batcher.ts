@@ -8,13 +8,13 @@ import type { SealedRequest } from "./consensus.ts";
 import type { Ack, SealableRequest } from "./envelope.ts";
 
 /** Rows one entry may touch (T3); a larger single command is the proposer's fault and goes alone. */
-export const ENTRY_WEIGHT_MAX = 2_000;
+const ENTRY_WEIGHT_MAX = 2_000;
 /** Bytes of command text in one entry: the limit of 8 MiB less what the envelope adds. */
-export const ENTRY_TEXT_MAX = 8 * 1024 * 1024 - 256 * 1024;
+const ENTRY_TEXT_MAX = 8 * 1024 * 1024 - 256 * 1024;
 /** Entries sealed by this leader and not applied yet: enough to hide a disk's round, few enough to batch. */
 export const ENTRIES_IN_FLIGHT_MAX = 4;
 /** Commands of all members that wait to be sealed. */
-export const QUEUED_MAX = 16_384;
+const QUEUED_MAX = 16_384;
 
 export interface QueuedRequest extends SealableRequest, SealedRequest {
   readonly weight: number;

@@ -8,7 +8,7 @@ import type { NodeId } from "../raft/types.ts";
 import type { Clock, Millis } from "./ports.ts";
 
 /** Largest difference between two wall clocks that counts as agreement. */
-export const CLOCK_SKEW_MAX_MS: Millis = 5_000;
+const CLOCK_SKEW_MAX_MS: Millis = 5_000;
 /** A word of a peer older than this says nothing. */
 const HEARD_LATELY_MS: Millis = 10_000;
 

@@ -13,7 +13,7 @@ import {
   type LoggedRequest,
 } from "./ports.ts";
 
-export const ENVELOPE_VERSION = 1;
+const ENVELOPE_VERSION = 1;
 
 export interface SealableRequest {
   readonly member: NodeId;

@@ -8,9 +8,9 @@ import { ConsensusError } from "./consensus.ts";
 import type { Millis } from "./ports.ts";
 
 /** Unanswered commands a member may have; the machine keeps their answers, so this bounds its window too. */
-export const PENDING_MAX = 4_096;
+const PENDING_MAX = 4_096;
 /** Text of the unanswered commands together. */
-export const PENDING_BYTES_MAX = 64 * 1024 * 1024;
+const PENDING_BYTES_MAX = 64 * 1024 * 1024;
 
 export interface PendingCommand {
   readonly seq: number;

@@ -13,7 +13,7 @@ const BEATS_KEPT = 64;
 
 export class Staleness {
   #freshAt: Millis | null = null;
-  #beats: { askedAt: Millis; commit: LogIndex }[] = [];
+  readonly #beats: { askedAt: Millis; commit: LogIndex }[] = [];
 
   beat(askedAt: Millis, commit: LogIndex, applied: LogIndex): void {
     this.#beats.push({ askedAt, commit });

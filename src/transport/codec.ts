@@ -162,7 +162,7 @@ function decodeAppend(header: Fields, parts: RawParts): Append {
   let lastTerm: number = message.prevTerm;
   const entries = readArray(header, "entries", MAX_ENTRIES).map((item, at): Entry => {
     if (!Array.isArray(item) || item.length !== 3) throw new CodecError("entry is no triple");
-    const [rawTerm, rawKind, rawLength]: readonly unknown[] = item;
+    const [rawTerm, rawKind, rawLength] = item as readonly unknown[];
     const term = readCount({ term: rawTerm }, "term");
     const length = readCount({ length: rawLength }, "length");
     const kind = ENTRY_KINDS[readCount({ kind: rawKind }, "kind")];

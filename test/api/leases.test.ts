@@ -118,7 +118,7 @@ describe("heartbeats", () => {
           ],
         },
       });
-      return response.json();
+      return (await response.json()) as unknown;
     };
     expect(await beat()).toEqual({
       leases: [
@@ -293,7 +293,7 @@ describe("ending a lease", () => {
     ["snooze", {}, "/delay_ms"],
     ["snooze", { delay_ms: "5" }, "/delay_ms"],
     ["complete", { fence: "1" }, "/fence"],
-    ["complete", { attempt: 0 }, "/attempt"],
+    ["complete", { attempt: -1 }, "/attempt"],
     ["release", { result: 1 }, "/result"],
     ["logs", { lines: "x" }, "/lines"],
     ["logs", { lines: [] }, "/lines"],

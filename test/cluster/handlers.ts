@@ -28,7 +28,7 @@ const handlers: Handlers = {
     for (;;);
   },
   async dies(_payload, ctx) {
-    await ctx.progress(50, "half");
+    ctx.progress(50, "half");
     process.exit(7);
   },
   async fails() {

@@ -24,7 +24,7 @@ export interface MainJobReport {
 }
 
 /** Regular files below `folder`, absolute, sorted, at most `limit`. */
-export async function filesBelow(folder: string, limit: number): Promise<string[]> {
+async function filesBelow(folder: string, limit: number): Promise<string[]> {
   const names = (await readdir(folder, { recursive: true })).sort();
   const files: string[] = [];
   for (const name of names) {

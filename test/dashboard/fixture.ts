@@ -11,7 +11,7 @@ import { FakeQueue, START } from "./fake-queue.ts";
 
 export const silentLog: Log = { debug() {}, info() {}, warn() {}, error() {} };
 
-export const openAuth: DashboardAuth = {
+const openAuth: DashboardAuth = {
   required: false,
   authenticate: () => null,
   sessionCookie: () => null,

@@ -138,8 +138,8 @@ describe("three members", () => {
       const leader = cluster.leader();
       if (leader === null) throw new Error("no leader");
       cluster.kill(leader);
-      const survivors = cluster.nodes.filter((node) => node !== leader);
-      const after = submit(survivors[0] ?? leader, { after: 1 });
+      const survivor = cluster.nodes.find((node) => node !== leader);
+      const after = submit(survivor ?? leader, { after: 1 });
       expect(await cluster.run(2_000, () => after.settled)).toBe(true);
       expect(after.error).toBeNull();
       await cluster.start(leader);
@@ -167,7 +167,9 @@ describe("three members", () => {
     cluster
       .node(2)
       .replica?.linearize(5_000)
-      .catch((error: ConsensusError) => (read = error.reason));
+      .catch((error: unknown) => {
+        if (error instanceof ConsensusError) read = error.reason;
+      });
     expect(await cluster.run(2_000, () => write.settled && read !== "")).toBe(true);
     expect(["no-quorum", "outcome-unknown"]).toContain(write.error ?? "");
     expect(read).toBe("no-quorum");

@@ -215,9 +215,9 @@ describe("a frame", () => {
       fc.property(frame, fc.nat(), fc.jsonValue(), (sent, which, value) => {
         const bytes = encodeFrame(sent);
         const length = new DataView(bytes.buffer).getUint32(2);
-        const header: Record<string, unknown> = JSON.parse(
+        const header = JSON.parse(
           new TextDecoder().decode(bytes.subarray(6, 6 + length)),
-        );
+        ) as Record<string, unknown>;
         const keys = Object.keys(header);
         header[keys[which % keys.length] ?? ""] = value;
         try {

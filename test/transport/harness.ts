@@ -1,35 +1,13 @@
 /** Real members' transports on real sockets, with what each of them was told. */
 import type { Server } from "bun";
-import type {
-  Clock,
-  DisconnectReason,
-  Log,
-  PeerFrame,
-  PeerHello,
-  Random,
-} from "../../src/replica/ports.ts";
+import type { DisconnectReason, Log, PeerFrame, PeerHello } from "../../src/replica/ports.ts";
 import { asIndex, asNodeId, asTerm, type NodeId } from "../../src/raft/types.ts";
 import type { Inbound } from "../../src/transport/inbound.ts";
+import { systemClock } from "../../src/system/clock.ts";
+import { systemRandom } from "../../src/system/random.ts";
 import { WebSocketTransport } from "../../src/transport/websocket-transport.ts";
 
 export const SECRET = "correct horse battery staple";
-
-export const systemClock: Clock = {
-  monotonic: () => performance.now(),
-  wall: () => Date.now(),
-  after(delay, run) {
-    const timer = setTimeout(run, delay);
-    return { cancel: () => clearTimeout(timer) };
-  },
-  soon: (run) => void setImmediate(run),
-};
-
-export const systemRandom: Random = {
-  float: () => Math.random(),
-  uint32: () => Math.floor(Math.random() * 2 ** 32),
-  uuid: () => Bun.randomUUIDv7(),
-  hex: (bytes) => Buffer.from(crypto.getRandomValues(new Uint8Array(bytes))).toString("hex"),
-};
 
 export interface MemberOptions {
   readonly secret?: string | null;

@@ -8,9 +8,6 @@ import { createHttp } from "./http.ts";
 import { createIo } from "./io.ts";
 import { sleep } from "./sleep.ts";
 
-/** Names for `--builtin`; "*" exists only without `--handlers`. */
-export const BUILTIN_NAMES = ["echo", "compute", "io", "http", "sleep", "fail"] as const;
-
 /** @throws RangeError when an `allowNet` rule is malformed. */
 export function createBuiltins(
   ioRoots: readonly string[],

@@ -61,7 +61,9 @@ export function createHttp(guard: NetworkGuard): Handler {
       return { status, headers: Object.fromEntries(kept), body: text, truncated };
     } catch (error) {
       if (timeout.aborted && !signal.aborted)
-        throw new Error(`http: ${call.url.host} did not answer within ${timeoutMs} ms`);
+        throw new Error(`http: ${call.url.host} did not answer within ${timeoutMs} ms`, {
+          cause: error,
+        });
       throw error;
     }
   };

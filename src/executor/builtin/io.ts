@@ -31,11 +31,11 @@ export function createIo(ioRoots: readonly string[], guard: NetworkGuard): Handl
     if (path !== undefined) {
       if (typeof path !== "string" || path === "" || path.includes("\0"))
         throw new NonRetryableError("io: payload.path must be a path");
-      return await readFileUnder(ioRoots, path, signal);
+      return readFileUnder(ioRoots, path, signal);
     }
     if (typeof url !== "string" || !URL.canParse(url))
       throw new NonRetryableError("io: payload.url must be a URL");
-    return await readUrl(guard, new URL(url), signal);
+    return readUrl(guard, new URL(url), signal);
   };
 }
 

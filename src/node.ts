@@ -5,6 +5,7 @@
 import { statfs } from "node:fs/promises";
 import packageJson from "../package.json" with { type: "json" };
 import { createApi } from "./api/api.ts";
+import { consensusGauges } from "./api/consensus-gauges.ts";
 import { endedSessionCookie, Tokens } from "./api/auth.ts";
 import { taskFromForm } from "./api/form-task.ts";
 import { type Config, ConfigError, originOf, parseConfig } from "./config.ts";
@@ -17,8 +18,10 @@ import { ThreadReader } from "./queue/task-reader.ts";
 import { DEFAULT_SETTINGS, type Settings } from "./queue/types.ts";
 import { FatalError, type Log } from "./replica/ports.ts";
 import { Replica } from "./replica/replica.ts";
+import { CheckpointSchedule } from "./storage/checkpoint-schedule.ts";
 import { openDataFolder } from "./storage/data-folder.ts";
 import { SqliteLog } from "./storage/sqlite-log.ts";
+import { StateCheckpointer } from "./storage/state-checkpointer.ts";
 import { openStateDatabase } from "./storage/state-database.ts";
 import { systemClock as clock } from "./system/clock.ts";
 import { openLog } from "./system/log.ts";
@@ -47,7 +50,7 @@ async function main(): Promise<void> {
 function configure(): Config {
   try {
     const parsed = parseConfig(process.argv.slice(2), process.env, {
-      isTerminal: process.stdout.isTTY === true,
+      isTerminal: process.stdout.isTTY,
     });
     if (!("help" in parsed)) return parsed;
     process.stdout.write(parsed.help);
@@ -90,11 +93,12 @@ async function run(config: Config, log: Log): Promise<void> {
 
   const state = openStateDatabase(folder.path);
   const machine = TaskMachine.open(state.db);
+  const store = new SqliteLog(folder.path, config.id);
   const replica = await Replica.open({
     clock,
     random,
     log,
-    store: new SqliteLog(folder.path, config.id),
+    store,
     transport,
     machine,
     machineVersion: MACHINE_VERSION,
@@ -106,18 +110,34 @@ async function run(config: Config, log: Log): Promise<void> {
     onFatal: (error) => fail(error, log),
   });
 
+  // Readers wait while this word is 1: the last step of a checkpoint.
+  const pause = new SharedArrayBuffer(4);
+  const appliedIndex = (): number => machine.applied().index;
+  const checkpoints = new CheckpointSchedule({
+    checkpointer: new StateCheckpointer({
+      path: state.path,
+      appliedIndex,
+      hold: () => holdAll(replica, new Int32Array(pause)),
+    }),
+    clock,
+    log,
+    appliedIndex,
+  });
   const disk = watchDisk(folder.path, config.diskReserveBytes, stopping.signal);
   const queue = new FlotillaQueue({
     consensus: replica,
     machine,
-    reader: new ThreadReader(state.path, (error) =>
-      log.error("the reader thread died", { error: error.message }),
+    reader: new ThreadReader(
+      state.path,
+      (error) => log.error("the reader thread died", { error: error.message }),
+      pause,
     ),
     clock,
     log,
     requestTimeoutMs: config.requestTimeoutMs,
     contactTimeoutMs: 2 * config.electionTimeoutMs,
     admission: () => (disk.free() < config.diskReserveBytes ? "low-disk" : null),
+    diskFault: () => disk.fault(),
   });
   const pool = new ExecutorPool({
     queue,
@@ -134,22 +154,25 @@ async function run(config: Config, log: Log): Promise<void> {
     log,
     leaseMs: () => machine.settings().lease,
     resultMaxBytes: () => machine.settings().max_payload,
-    random: random.float,
+    random: () => random.float(),
   });
   const names = await pool.load();
 
   const secure = advertise.startsWith("https:");
-  const app = createApi({
-    queue,
-    nodeId: config.id,
-    advertise,
-    tokens: config.tokens ?? [],
-    clock,
-    random,
-    log,
-    version: packageJson.version,
-    draining: () => queue.draining,
-  }).use(
+  const app = createApi(
+    {
+      queue,
+      nodeId: config.id,
+      advertise,
+      tokens: config.tokens ?? [],
+      clock,
+      random,
+      log,
+      version: packageJson.version,
+      draining: () => queue.draining,
+    },
+    consensusGauges(() => ({ counters: { ...replica.counters }, log: store.stats() })),
+  ).use(
     createDashboard({
       queue,
       nodeId: config.id,
@@ -196,6 +219,7 @@ async function run(config: Config, log: Log): Promise<void> {
     await Promise.race([server.stop(), Bun.sleep(STOP_SERVER_MS)]);
     await replica.stop();
     await server.stop(true);
+    await checkpoints.stop();
     state.db.close();
     folder.release();
     process.exit(0);
@@ -264,26 +288,43 @@ function warnOfSettings({ settings }: Config, inForce: Settings, log: Log): void
   }
 }
 
+/** Applies and readers wait until what is returned is called. */
+function holdAll(replica: Replica, pause: Int32Array): () => void {
+  Atomics.store(pause, 0, 1);
+  const release = replica.holdApplies();
+  return () => {
+    Atomics.store(pause, 0, 0);
+    Atomics.notify(pause, 0);
+    release();
+  };
+}
+
+interface DiskWatch {
+  /** Bytes free at the newest look. */
+  readonly free: () => number;
+  /** A sentence while the disk does not answer a look, or has next to nothing left. */
+  readonly fault: () => string | null;
+}
+
 /** Looks at the free space now and then; asking at every submit would block the loop on a sick disk. */
-function watchDisk(
-  path: string,
-  reserveBytes: number,
-  stopping: AbortSignal,
-): { free: () => number } {
+function watchDisk(path: string, reserveBytes: number, stopping: AbortSignal): DiskWatch {
   let freeBytes = Number.POSITIVE_INFINITY;
+  let failure: string | null = null;
   const look = async (): Promise<void> => {
-    const { bavail, bsize } = await statfs(path);
-    freeBytes = bavail * bsize;
+    try {
+      const { bavail, bsize } = await statfs(path);
+      freeBytes = bavail * bsize;
+      failure = null;
+    } catch (error) {
+      failure = `the disk does not answer: ${error instanceof Error ? error.message : String(error)}`;
+    }
+    if (!stopping.aborted) clock.after(DISK_LOOK_MS, () => void look());
   };
-  const again = (): void => {
-    if (stopping.aborted) return;
-    look().then(
-      () => clock.after(DISK_LOOK_MS, again),
-      () => clock.after(DISK_LOOK_MS, again),
-    );
+  void look();
+  return {
+    free: () => freeBytes,
+    fault: () => failure ?? (freeBytes < reserveBytes / 16 ? "the disk is almost full" : null),
   };
-  if (reserveBytes > 0) again();
-  return { free: () => freeBytes };
 }
 
 await main();

@@ -8,7 +8,7 @@
  */
 import { t, type Static, type TSchema } from "elysia";
 import { DETAILS, LIMITS, STATUSES, type Settings } from "../queue/types.ts";
-import { RawJson } from "./raw-json.ts";
+import type { RawJson } from "./raw-json.ts";
 
 /** 7 days: longer work belongs into several tasks. */
 const TIMEOUT_MAX_MS = 7 * 86_400_000;
@@ -113,9 +113,10 @@ export type Submit = Static<typeof Submit>;
 export const SubmitBulk = object({ tasks: list(Submit, 1, LIMITS.bulkTasks) });
 export const Empty = object({});
 
+/** From 0: one less than the first is an old one, which is the queue's to refuse, not a malformed number. */
 const leaseRef = {
-  attempt: integer(1, Number.MAX_SAFE_INTEGER),
-  fence: integer(1, Number.MAX_SAFE_INTEGER),
+  attempt: integer(0, Number.MAX_SAFE_INTEGER),
+  fence: integer(0, Number.MAX_SAFE_INTEGER),
 };
 const worker_id = name({ example: "worker-7" });
 const ProgressIn = object({

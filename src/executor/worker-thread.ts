@@ -3,6 +3,7 @@
  * time. Everything that leaves it is JSON text; errors are turned into text here, because an `Error`
  * loses its properties, and an uncaught one its message, on the way to the main thread.
  */
+import { setPriority } from "node:os";
 import { format } from "node:util";
 import { AttemptJournal } from "./attempt-journal.ts";
 import { loadHandlers } from "./load-handlers.ts";
@@ -15,6 +16,20 @@ declare const self: Worker;
 /** Lines of handlers' console a second; the rest is counted and dropped, so that a loop cannot flood the node. */
 const CONSOLE_LINES_PER_SECOND = 200;
 const CONSOLE_LINE_MAX_BYTES = 8 * 1024;
+
+/**
+ * Niceness of an executor's thread. Consensus shares the cores with handlers that compute without end; with
+ * equal shares a member of many slots misses its heartbeats. On Linux the call is about this thread alone,
+ * elsewhere about the whole process, where it would do harm.
+ */
+const THREAD_NICENESS = 19;
+if (process.platform === "linux") {
+  try {
+    setPriority(THREAD_NICENESS);
+  } catch {
+    // A sandbox that forbids it: the handlers run all the same.
+  }
+}
 
 /** Keys are names of tasks: user text, hence a Map. */
 let handlers: ReadonlyMap<string, Handler> = new Map();

@@ -239,6 +239,8 @@ function forge([route = "", type = "", ...args]: readonly string[]): Message {
     }
     case "heartbeat":
       return { ...address, type, commit, round: 1 };
+    case "vote-reply":
+      return { ...address, type, pre: false, granted: args.includes("granted") };
     case "vote": {
       const last = position(option.get("last") ?? "");
       const flags = { pre: false, transfer: false, leaderLost: false };

@@ -6,7 +6,7 @@ import { drainMicrotasks } from "bun:jsc";
 import type { Clock, Millis, Random, Timer } from "../../src/replica/ports.ts";
 
 /** Epoch time at which virtual time begins. */
-const EPOCH: Millis = 1_800_000_000_000;
+export const EPOCH: Millis = 1_800_000_000_000;
 /** Events between two turns of the real event loop: they let the process breathe, and change nothing. */
 const EVENTS_PER_TURN = 20_000;
 

@@ -198,7 +198,7 @@ export function createDashboard(deps: DashboardDeps): Elysia {
   function viewOf(visit: Visit) {
     const { allowed } = visit;
     const rights = Object.values(allowed).map(Number).join("");
-    const view = visit.url.searchParams.get("view");
+    const view = visit.url.searchParams.get("view") ?? "";
     switch (view) {
       case "overview":
         return {

@@ -9,7 +9,7 @@ import type { Regions } from "../../views/elements.tsx";
 import { EventStream, HEARTBEAT, encodeMessage } from "./sse.ts";
 
 /** Streams of one member. Each costs a socket and at most its buffer; browsers open one per tab. */
-export const STREAMS_MAX = 200;
+const STREAMS_MAX = 200;
 /** At most two messages a second per client. */
 const RENDER_INTERVAL_MS = 500;
 /** With many different views, each is rendered less often: about this much of it per view. */

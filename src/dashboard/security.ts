@@ -43,7 +43,7 @@ export function allowedFor(role: Role): Allowed {
 /** Whoever asks an open member. */
 export const ANONYMOUS: Principal = { name: "anonymous", role: "admin" };
 
-export const CONTENT_SECURITY_POLICY = [
+const CONTENT_SECURITY_POLICY = [
   "default-src 'none'",
   "script-src 'self'",
   "style-src 'self'",

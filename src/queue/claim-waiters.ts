@@ -17,7 +17,7 @@ import type { TaskState } from "./state.ts";
 import type { Claim, ClaimedTask, Directive } from "./types.ts";
 
 /** Long polls held open by one member. */
-export const CLAIM_WAITERS_MAX = 10_000;
+const CLAIM_WAITERS_MAX = 10_000;
 /** Claims given up whose outcome may still come; those that fall out are left to their leases. */
 const WITHDRAWN_MAX = 10_000;
 const WITHDRAWN_MS: Millis = 60_000;

@@ -7,11 +7,11 @@
 import type { Database, Statement } from "bun:sqlite";
 import type { ClaimRecord } from "./answers.ts";
 
-export const CLAIM_TTL_MS = 300_000;
+const CLAIM_TTL_MS = 300_000;
 /** A worker that repeats a claim older than this many newer ones has lost count, not an answer. */
-export const CLAIMS_PER_WORKER = 64;
+const CLAIMS_PER_WORKER = 64;
 /** Of all workers together; the oldest go first. About 4,000 workers with all of theirs. */
-export const CLAIMS_MAX = 262_144;
+const CLAIMS_MAX = 262_144;
 
 interface Kept extends ClaimRecord {
   readonly worker: string;

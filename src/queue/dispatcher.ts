@@ -16,9 +16,9 @@ import type { TaskState } from "./state.ts";
 import type { Claim } from "./types.ts";
 
 /** Offers parked at one leader; 10,000 waits of each of five members. */
-export const OFFERS_MAX = 50_000;
+const OFFERS_MAX = 50_000;
 /** Claims proposed and not answered; a quarter of what a member may have unanswered in all. */
-export const CLAIMS_IN_FLIGHT_MAX = 1_024;
+const CLAIMS_IN_FLIGHT_MAX = 1_024;
 /** Tasks that the claims added to one entry may take together: half of an entry's budget of rows (T3). */
 const SEAL_TASKS_MAX = 1_000;
 /** After a claim could not be proposed (a busy or faltering leader). */

@@ -5,10 +5,10 @@
  */
 
 /** Leaderships that may pass without a sign of a lease. */
-export const LEADERSHIPS_MAX = 3;
+const LEADERSHIPS_MAX = 3;
 /** Lease periods of log time, from the first leadership that did not hear of it. */
-export const PERIODS_MAX = 4;
-/** No lease goes before a worker that is alive would have stopped by itself: the leader's own factor. */
+const PERIODS_MAX = 4;
+/** A lease expires when it was not heard of for this many periods; its worker stops itself after one. */
 export const EXPIRY_PERIODS = 1.2;
 
 /** A leadership's number and the log time at which it began. */

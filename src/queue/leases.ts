@@ -8,13 +8,12 @@
 import type { Clock, Log, Millis, Timer } from "../replica/ports.ts";
 import type { Command, Signal } from "./commands.ts";
 import { Deadlines } from "./deadlines.ts";
+import { EXPIRY_PERIODS } from "./leaderships.ts";
 import type { RunningLease, TaskState } from "./state.ts";
 import type { LeaseRef, LeaseVerdict } from "./types.ts";
 
-/** A lease expires when it was not heard of for this many periods; its worker stops itself after one. */
-export const EXPIRY_PERIODS = 1.2;
 /** Leases in one command: each touches a few rows (T3). */
-export const LEASES_PER_COMMAND = 400;
+const LEASES_PER_COMMAND = 400;
 /** How often the leader looks whether it was away itself; only while there are leases. */
 const WATCH_MS: Millis = 500;
 /** Later than this on top: the process did not run, and nobody's heartbeat could be heard. */

@@ -105,7 +105,7 @@ function names(value: unknown, what: string): readonly string[] | null {
   return list(value, LIST_MAX, what).map((name) => text(name, what));
 }
 
-export function parseDirective(value: unknown): Directive {
+function parseDirective(value: unknown): Directive {
   if (value === "ok" || value === "quiet" || value === "terminate") return value;
   throw bad("directive");
 }

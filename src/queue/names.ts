@@ -5,7 +5,7 @@
 import type { Database, Statement } from "bun:sqlite";
 
 /** Each one is kept for ever; a cluster with more handlers than this generates their names. */
-export const NAMES_MAX = 10_000;
+const NAMES_MAX = 10_000;
 
 export class NamedNames {
   readonly #names: Set<string>;

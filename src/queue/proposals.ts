@@ -79,7 +79,7 @@ export function asQueueError(error: unknown): Error {
 }
 
 /** @throws QueueError when the machine refused */
-export function expectValue<T extends AnswerValue["type"]>(answer: unknown, type: T): Outcome<T> {
+function expectValue<T extends AnswerValue["type"]>(answer: unknown, type: T): Outcome<T> {
   const given = answer as Answer;
   if (!given.ok) {
     const code = given.code;
@@ -128,7 +128,7 @@ export class Proposer {
 }
 
 /** The promise, or `outcome-unknown` as soon as `signal` aborts; what was asked goes on. */
-export function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return promise;
   const gone = (): QueueError =>
     queueError("outcome-unknown", "the caller stopped waiting; the write may still happen");

@@ -15,9 +15,9 @@ import { LIMITS, type Settings, type Task } from "./types.ts";
 /** Rows that one statement may look at: a few milliseconds. */
 export const SCAN_STEP = 10_000;
 /** Steps of one page: a filter that finds little gives a short page and a cursor to go on, not a long wait. */
-export const SCAN_STEPS_MAX = 100;
+const SCAN_STEPS_MAX = 100;
 /** Bodies in one page, in characters; it always holds one task at least. */
-export const PAGE_TEXT_MAX = 8 * 1024 * 1024;
+const PAGE_TEXT_MAX = 8 * 1024 * 1024;
 
 /** A filter or cursor that cannot be understood; the message is for the caller. */
 export class BadFilter extends Error {

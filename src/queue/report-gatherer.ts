@@ -8,7 +8,7 @@ import type { LeaseEndAnswer, LeaseRef, Progress } from "./types.ts";
 
 const EVERY_MS: Millis = 1_000;
 /** Reports that wait, of all workers on this member. */
-export const REPORTS_MAX = 20_000;
+const REPORTS_MAX = 20_000;
 /** Of one worker: its command goes out early beyond either. */
 const ITEMS_MAX = 500;
 const TEXT_MAX = 1024 * 1024;

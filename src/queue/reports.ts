@@ -16,7 +16,7 @@ import {
   type Progress,
 } from "./types.ts";
 
-export const LOG_CUT_MARK = "… [log cut]";
+const LOG_CUT_MARK = "… [log cut]";
 
 /** A cursor that this build did not make. */
 export class BadCursor extends Error {

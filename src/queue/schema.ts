@@ -9,7 +9,7 @@ import type { Database } from "bun:sqlite";
 import { FatalError } from "../replica/ports.ts";
 
 /** Grows with every incompatible change of the tables. */
-export const SCHEMA_VERSION = 1;
+const SCHEMA_VERSION = 1;
 
 /**
  * Payloads up to this many characters lie in the task's row; longer ones in a table of their own, because

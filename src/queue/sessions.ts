@@ -13,7 +13,7 @@ import type { LoggedRequest } from "../replica/ports.ts";
 import type { StoredAnswer } from "./answers.ts";
 
 /** Answers kept above a member's watermark: 5 s of 50,000 commands a second while one waits its time out. */
-export const ANSWERS_MAX = 262_144;
+const ANSWERS_MAX = 262_144;
 
 interface Session {
   boot: number;

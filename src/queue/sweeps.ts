@@ -21,9 +21,9 @@ import type { TaskStore } from "./store.ts";
 import type { Settings } from "./types.ts";
 
 /** Tasks that one step may look at or delete, whatever it asks for. */
-export const STEP_MAX = 1_000;
+const STEP_MAX = 1_000;
 /** Rows of all tables that one step may delete: attempts and logs hang on tasks. */
-export const STEP_ROWS_MAX = 2_000;
+const STEP_ROWS_MAX = 2_000;
 
 export interface Step {
   readonly count: number;

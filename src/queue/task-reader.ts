@@ -18,7 +18,7 @@ export interface TaskReader {
 }
 
 /** Lists that may wait for the thread; more are refused. */
-export const READS_WAITING_MAX = 256;
+const READS_WAITING_MAX = 256;
 
 /** Too many lists wait for the reader already. */
 export class ReaderOverloaded extends Error {

@@ -2,7 +2,7 @@
  * The task queue's vocabulary: tasks as the outside sees them, settings, and what a worker exchanges.
  * Times are epoch milliseconds of log time inside; the API renders them as RFC 3339.
  */
-import type { LogIndex, NodeId } from "../raft/types.ts";
+import type { NodeId } from "../raft/types.ts";
 
 export const STATUSES = ["Pending", "Running", "Completed", "Failed", "Cancelled"] as const;
 export type Status = (typeof STATUSES)[number];
@@ -264,4 +264,4 @@ export interface ClusterView {
   readonly members: readonly ClusterMemberView[];
 }
 
-export type { LogIndex, NodeId };
+export type { NodeId };

@@ -1,4 +1,7 @@
-/** An assertion that stays on in production: a broken invariant must stop the member, not spread. */
+/**
+ * An assertion that stays on in production: a broken invariant must stop the member, not spread.
+ * @public
+ */
 export class InvariantViolation extends Error {
   override name = "InvariantViolation";
 }

@@ -31,7 +31,7 @@ export interface LeadershipOptions {
 }
 
 /** A learner may trail by this many entries, what is in flight under load, and still be promoted. */
-export const PROMOTION_LAG_ENTRIES = 64;
+const PROMOTION_LAG_ENTRIES = 64;
 
 type MessageOf<T extends Message["type"]> = Extract<Message, { type: T }>;
 

@@ -7,7 +7,7 @@ import type { Clock, Log, Millis, Timer } from "../replica/ports.ts";
 import type { StateCheckpointer } from "./state-checkpointer.ts";
 
 /** Long enough to gather many transactions, short enough that a busy member's WAL stays at some tens of MiB. */
-export const CHECKPOINT_INTERVAL_MS: Millis = 2_000;
+const CHECKPOINT_INTERVAL_MS: Millis = 2_000;
 
 export interface CheckpointScheduleOptions {
   readonly checkpointer: StateCheckpointer;

@@ -30,10 +30,10 @@ import type { CommittedEntry, Log, LoggedRequest, Millis } from "../../src/repli
 import { NodeClock, World } from "../sim/world.ts";
 
 /** One way between two members. */
-export const HOP_MS = 1;
+const HOP_MS = 1;
 /** From sealing to commit: to a follower's disk and back. */
 export const ROUND_MS = 2;
-export const REQUEST_TIMEOUT_MS = 5_000;
+const REQUEST_TIMEOUT_MS = 5_000;
 
 interface Pending {
   readonly text: string;
@@ -447,7 +447,7 @@ export class Member implements Consensus {
           const text = JSON.stringify(answer ?? null);
           back(() => resolve(JSON.parse(text)));
         },
-        (error: unknown) => back(() => reject(error as Error)),
+        (error: unknown) => back(() => reject(error)),
       );
     };
     // Like the driver: what a leader asks itself is handled at once.

@@ -72,7 +72,7 @@ export class SimLogStore implements LogStore {
   readonly #faults: DiskFaults;
   /** The log as this process wrote it, durable or not: what its core believes it holds. */
   readonly handed: Entry[];
-  #queue: { op: PersistOp; done: (ack: PersistAck) => void }[] = [];
+  readonly #queue: { op: PersistOp; done: (ack: PersistAck) => void }[] = [];
   #inFlight: PersistOp[] = [];
   #busy = false;
   #killed = false;

@@ -12,7 +12,7 @@ const CANARY = "test/tools/xss-canary.tsx";
 const pages = [...new Bun.Glob("{views,src}/**/*.{tsx,jsx}").scanSync(ROOT)].toSorted();
 if (pages.length === 0) fail("found no pages to scan");
 
-const scanner = Bun.resolveSync("@kitajs/ts-html-plugin/dist/cli.js", ROOT);
+const scanner = Bun.fileURLToPath(import.meta.resolve("@kitajs/ts-html-plugin/dist/cli.js"));
 const scan = Bun.spawn([process.execPath, scanner, "--simplified", ...pages, CANARY], {
   cwd: ROOT,
   stdin: "ignore",

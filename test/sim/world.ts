@@ -200,7 +200,7 @@ export class NodeClock implements Clock {
   }
 
   wall(): Millis {
-    return EPOCH + this.#world.now + this.wallOffset;
+    return Math.floor(EPOCH + this.#world.now + this.wallOffset);
   }
 
   /** From now on this clock gains or loses: 1.1 is a tenth too fast. */

@@ -1,0 +1,239 @@
+/**
+ * Clients: they submit, read, list, cancel, retry and clear at any member, try again at another one what
+ * failed, use idempotency keys twice, and tell the history what they were answered.
+ */
+import { QueueError } from "../../src/queue/service.ts";
+import type { FlotillaQueue } from "../../src/queue/queue.ts";
+import type { IdempotencyScope, NewTask, RetryPolicy } from "../../src/queue/types.ts";
+import { DEFAULT_RETRY } from "../../src/queue/types.ts";
+import type { Millis } from "../../src/replica/ports.ts";
+import { POOL_NAMES, type SimNode } from "./node.ts";
+import type { Simulation } from "./simulation.ts";
+import { EPOCH, Prng } from "./world.ts";
+
+/** Handled by outside workers alone: they name it, so no star takes it. */
+export const OUTSIDE_NAME = "outside";
+const QUEUES = ["default", "bulk"];
+const KNOWN_MAX = 200;
+const TRIES_MAX = 4;
+const SHORT_RETRY: RetryPolicy = { ...DEFAULT_RETRY, initial_ms: 50, max_ms: 2_000 };
+
+interface SubmitCall {
+  readonly tasks: readonly NewTask[];
+  readonly idempotency: IdempotencyScope | null;
+}
+
+export class Client {
+  readonly #sim: Simulation;
+  readonly #prng: Prng;
+  readonly #name: string;
+  /** Ids that this client may ask about. */
+  readonly #known: string[] = [];
+  readonly #earlier: SubmitCall[] = [];
+  #keys = 0;
+
+  constructor(sim: Simulation, number: number) {
+    this.#sim = sim;
+    this.#prng = new Prng(sim.world.prng.uint32());
+    this.#name = `c${number}`;
+  }
+
+  /** Calls one after the other, until the phase with faults is over. */
+  async run(): Promise<void> {
+    const { thinkMs } = this.#sim.options;
+    while (this.#sim.mood.wild()) {
+      const idle = this.#prng.chance(0.01);
+      await this.#sim.sleep(idle ? 4_000 : this.#prng.float() * 2 * thinkMs);
+      await this.#act();
+    }
+  }
+
+  async #act(): Promise<void> {
+    const p = this.#prng;
+    const roll = p.float();
+    if (roll < 0.35) await this.#submit(this.#newSubmit());
+    else if (roll < 0.4) await this.#repeat();
+    else if (roll < 0.6) await this.#get();
+    else if (roll < 0.68) await this.#cancel();
+    else if (roll < 0.74) await this.#retry();
+    else if (roll < 0.8) await this.#waitFinal();
+    else if (roll < 0.87) await this.#list();
+    else if (roll < 0.93) await this.#stats();
+    else if (roll < 0.95) await this.#attempts();
+    else if (roll < 0.96) await this.#burst();
+    else if (roll < 0.97 && this.#sim.options.clears) await this.#clear();
+  }
+
+  /** One call at a member; null: it failed, or nobody knows. */
+  async #call<T>(run: (queue: FlotillaQueue) => Promise<T>, node?: SimNode): Promise<T | null> {
+    try {
+      return await this.#sim.call(node ?? this.#prng.pick(this.#sim.nodes), run);
+    } catch (error) {
+      this.#sim.history.counts.failed += 1;
+      if (error instanceof QueueError && error.reason === "outcome-unknown")
+        this.#sim.history.counts.unknown += 1;
+      return null;
+    }
+  }
+
+  #pick(): string | null {
+    const recent = this.#known.slice(-40);
+    return recent.length === 0 ? null : this.#prng.pick(recent);
+  }
+
+  #know(ids: readonly string[]): void {
+    this.#known.push(...ids);
+    if (this.#known.length > KNOWN_MAX) this.#known.splice(0, this.#known.length - KNOWN_MAX);
+  }
+
+  // ------------------------------------------------------------------ submits
+
+  #newSubmit(): SubmitCall {
+    const p = this.#prng;
+    const count = p.chance(0.8) ? 1 : p.between(2, 12);
+    const now = EPOCH + this.#sim.world.now;
+    const mayRepeat = p.chance(0.5);
+    const tasks = Array.from({ length: count }, (): NewTask => {
+      const id = p.uuid(now);
+      return {
+        id,
+        name: p.pick([...POOL_NAMES, "stray", OUTSIDE_NAME]),
+        queue: p.pick(QUEUES),
+        priority: p.pick([5, 5, 5, 0, 9]),
+        payload: p.chance(0.8) ? JSON.stringify({ n: p.between(0, 9) }) : null,
+        max_retries: p.pick([0, 1, 3]),
+        run_at: p.chance(0.15) ? Math.floor(now + p.between(-1_000, 4_000)) : null,
+        timeout_ms: p.pick([null, 60_000, 60_000, 800]),
+        retry: p.chance(0.9) ? SHORT_RETRY : { ...SHORT_RETRY, kind: "none" },
+        body_hash: mayRepeat ? p.hex(8) : null,
+      };
+    });
+    // What can be told from a repeat only by its key must bear one, or must not be tried again.
+    const idempotency = p.chance(0.4) ? this.#key() : null;
+    return { tasks, idempotency };
+  }
+
+  #key(): IdempotencyScope {
+    this.#keys += 1;
+    return {
+      principal: this.#name,
+      route: "submit",
+      key: `${this.#name}-${this.#keys}`,
+      hash: this.#prng.hex(4),
+    };
+  }
+
+  async #submit(call: SubmitCall): Promise<void> {
+    const { history } = this.#sim;
+    for (const { id } of call.tasks) history.asked.add(id);
+    this.#know(call.tasks.map(({ id }) => id));
+    const repeatable =
+      call.idempotency !== null || call.tasks.every(({ body_hash }) => body_hash !== null);
+    if (repeatable) {
+      this.#earlier.push(call);
+      if (this.#earlier.length > 20) this.#earlier.shift();
+    }
+    const since = history.begin();
+    for (let attempt = 1; attempt <= (repeatable ? TRIES_MAX : 1); attempt++) {
+      const answer = await this.#call((queue) => this.#send(queue, call));
+      if (answer === null) continue;
+      history.submitted(answer.ids, since, attempt === 1 && !answer.existing && !answer.replayed);
+      return;
+    }
+  }
+
+  #send(queue: FlotillaQueue, { tasks, idempotency }: SubmitCall) {
+    return queue.submit(tasks, { principal: this.#name, idempotency });
+  }
+
+  /** The same submit again, long after it was answered, and sometimes at two members at once (K2). */
+  async #repeat(): Promise<void> {
+    const call = this.#earlier.length === 0 ? null : this.#prng.pick(this.#earlier);
+    if (call === null) return;
+    const since = this.#sim.history.begin();
+    const answers = await Promise.all(
+      Array.from({ length: this.#prng.between(1, 2) }, () =>
+        this.#call((queue) => this.#send(queue, call)),
+      ),
+    );
+    for (const answer of answers)
+      if (answer !== null) this.#sim.history.submitted(answer.ids, since, false);
+  }
+
+  async #burst(): Promise<void> {
+    await Promise.all(
+      Array.from({ length: this.#prng.between(20, 120) }, () => this.#submit(this.#newSubmit())),
+    );
+  }
+
+  // ------------------------------------------------------------------ the rest
+
+  async #get(): Promise<void> {
+    const id = this.#pick();
+    if (id === null) return;
+    const since = this.#sim.history.begin();
+    const answer = await this.#call((queue) => queue.get(id, "linearizable"));
+    if (answer !== null) this.#sim.history.read(id, answer.task, answer.read.appliedIndex, since);
+  }
+
+  async #cancel(): Promise<void> {
+    const id = this.#pick();
+    if (id === null) return;
+    const answer = await this.#call(async (queue) => {
+      await queue.cancel(id, { principal: this.#name, idempotency: null });
+      return true;
+    });
+    if (answer === true) this.#sim.history.cancelled(id);
+  }
+
+  async #retry(): Promise<void> {
+    const id = this.#pick();
+    if (id === null) return;
+    await this.#call((queue) =>
+      queue.retry(id, null, { principal: this.#name, idempotency: null }),
+    );
+  }
+
+  async #waitFinal(): Promise<void> {
+    const id = this.#pick();
+    if (id === null) return;
+    const waitMs: Millis = this.#prng.between(0, 2_000);
+    await this.#call((queue) => queue.waitFinal(id, waitMs, null));
+  }
+
+  async #list(): Promise<void> {
+    const p = this.#prng;
+    const filter = p.chance(0.5)
+      ? {}
+      : { statuses: [p.pick(["Pending", "Running", "Completed"] as const)] };
+    const since = this.#sim.history.begin();
+    const answer = await this.#call((queue) => queue.list(filter, 1_000, null, "linearizable"));
+    if (answer === null) return;
+    const { page, read } = answer;
+    const whole = !("statuses" in filter) && page.next === null && page.tasks.length < 1_000;
+    this.#sim.history.listed(page.tasks, read.appliedIndex, since, whole);
+  }
+
+  async #stats(): Promise<void> {
+    const since = this.#sim.history.begin();
+    const answer = await this.#call((queue) => queue.stats("linearizable"));
+    if (answer !== null) this.#sim.history.counted(answer.stats, answer.read.appliedIndex, since);
+  }
+
+  async #attempts(): Promise<void> {
+    const id = this.#pick();
+    if (id === null) return;
+    const answer = await this.#call((queue) => queue.attempts(id, "linearizable"));
+    const attempts = answer?.attempts ?? [];
+    for (const [i, { attempt }] of attempts.entries()) {
+      const before = attempts[i - 1];
+      if (before !== undefined && attempt <= before.attempt)
+        this.#sim.fail("history", `the attempts of ${id} are out of order`);
+    }
+  }
+
+  async #clear(): Promise<void> {
+    const status = this.#prng.pick([null, "Pending", "Running", "Completed", "Failed"] as const);
+    await this.#call((queue) => queue.clear(status, { principal: this.#name, idempotency: null }));
+  }
+}

@@ -1,0 +1,151 @@
+/**
+ * A slot of the real executor pool with a simulated Worker in it: tasks take virtual time, and succeed, fail,
+ * snooze, crash or hang as the seed says. Everything around it (claims, heartbeats, ends, stops) is the pool's.
+ */
+import type { RunOutcome } from "../../src/executor/protocol.ts";
+import type { RunEnding, Slot, SlotEvents } from "../../src/executor/slot.ts";
+import type { Clock, Millis, Timer } from "../../src/replica/ports.ts";
+import type { ClaimedTask, TaskError } from "../../src/queue/types.ts";
+import type { Prng } from "./world.ts";
+
+/** What handlers do, drawn anew for each run. */
+export interface Mood {
+  /** False: every task succeeds, soon. */
+  wild(): boolean;
+  readonly crashes: boolean;
+  readonly hangs: boolean;
+}
+
+const NO_REST = { progress: null, lines: [] };
+const WORKER_START_MS: Millis = 30;
+
+export function errorOf(message: string, retryable = true): TaskError {
+  return { type: "Error", message, stack: null, retryable };
+}
+
+export class SimSlot implements Slot {
+  readonly #clock: Clock;
+  readonly #prng: Prng;
+  readonly #mood: Mood;
+  readonly #events: SlotEvents;
+  #task: ClaimedTask | null = null;
+  #timer: Timer | null = null;
+  #deaf = false;
+  #down = false;
+  #stopped = false;
+
+  constructor(clock: Clock, prng: Prng, mood: Mood, events: SlotEvents) {
+    this.#clock = clock;
+    this.#prng = prng;
+    this.#mood = mood;
+    this.#events = events;
+  }
+
+  get free(): boolean {
+    return this.#task === null && !this.#down && !this.#stopped;
+  }
+
+  get blocked(): boolean {
+    return false;
+  }
+
+  unblock(): void {}
+
+  run(task: ClaimedTask): void {
+    this.#task = task;
+    this.#deaf = false;
+    const p = this.#prng;
+    const wild = this.#mood.wild();
+    const ms = wild ? p.pick([0, 1, 5, 20, 100, 1_000, 4_000]) * p.float() : p.between(1, 20);
+    if (wild && this.#mood.hangs && p.chance(0.1)) {
+      this.#deaf = p.chance(0.5);
+      this.#hang(task);
+      return;
+    }
+    if (wild && this.#mood.crashes && p.chance(0.15)) {
+      this.#after(task, ms, () => this.#crash(task));
+      return;
+    }
+    if (p.chance(0.1)) {
+      this.#clock.after(ms / 2, () => {
+        if (this.#task === task)
+          this.#events.report(task, { progress: { percent: 50, message: null }, lines: ["half"] });
+      });
+    }
+    const outcome = wild ? this.#draw() : ({ kind: "result", result: "1" } as const);
+    this.#after(task, ms, () => this.#end(task, { kind: "outcome", outcome, rest: NO_REST }));
+  }
+
+  #draw(): RunOutcome {
+    const p = this.#prng;
+    const roll = p.float();
+    if (roll < 0.7) return { kind: "result", result: JSON.stringify({ n: p.between(0, 9) }) };
+    if (roll < 0.9) {
+      const retryAfterMs = p.chance(0.2) ? p.between(0, 2_000) : null;
+      return { kind: "error", error: errorOf("drawn", p.chance(0.8)), retryAfterMs };
+    }
+    return { kind: "snooze", delayMs: p.between(0, 1_500) };
+  }
+
+  /** Busy until it is stopped, or until everything is healed. */
+  #hang(task: ClaimedTask): void {
+    this.#after(task, 500, () => {
+      if (this.#mood.wild()) this.#hang(task);
+      else
+        this.#end(task, {
+          kind: "outcome",
+          outcome: { kind: "result", result: "1" },
+          rest: NO_REST,
+        });
+    });
+  }
+
+  #after(task: ClaimedTask, ms: Millis, run: () => void): void {
+    this.#timer = this.#clock.after(ms, () => {
+      if (this.#task === task && !this.#stopped) run();
+    });
+  }
+
+  #end(task: ClaimedTask, ending: RunEnding): void {
+    this.#timer?.cancel();
+    this.#task = null;
+    this.#events.ended(task, ending);
+    this.#events.changed();
+  }
+
+  #crash(task: ClaimedTask): void {
+    this.#restart();
+    this.#end(task, { kind: "crashed", error: errorOf("the Worker died") });
+  }
+
+  #restart(): void {
+    this.#down = true;
+    this.#clock.after(WORKER_START_MS, () => {
+      this.#down = false;
+      if (this.#stopped) return;
+      this.#events.restarted();
+      this.#events.changed();
+    });
+  }
+
+  abort(task: ClaimedTask): void {
+    if (this.#task !== task || this.#deaf) return;
+    this.#timer?.cancel();
+    const outcome: RunOutcome = { kind: "error", error: errorOf("aborted"), retryAfterMs: null };
+    this.#after(task, this.#prng.float(), () =>
+      this.#end(task, { kind: "outcome", outcome, rest: NO_REST }),
+    );
+  }
+
+  kill(task: ClaimedTask): void {
+    if (this.#task !== task) return;
+    this.#events.killed();
+    this.#restart();
+    this.#after(task, 1, () => this.#end(task, { kind: "killed" }));
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#timer?.cancel();
+  }
+}

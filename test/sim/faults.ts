@@ -1,0 +1,220 @@
+/** What goes wrong, when, and for how long: each family that is on strikes at moments drawn from the seed. */
+import type { Millis } from "../../src/replica/ports.ts";
+import type { DiskFaults } from "./disk.ts";
+import type { SimNode } from "./node.ts";
+import type { FaultFamily } from "./options.ts";
+import type { Simulation } from "./simulation.ts";
+import { Prng } from "./world.ts";
+
+const HOUR_MS: Millis = 3_600_000;
+
+export class Faults {
+  readonly #sim: Simulation;
+  readonly #prng: Prng;
+  readonly struck = new Map<FaultFamily, number>();
+  #on = false;
+
+  constructor(sim: Simulation) {
+    this.#sim = sim;
+    this.#prng = new Prng(sim.world.prng.uint32());
+  }
+
+  start(): void {
+    this.#on = true;
+    const { families, faultEveryMs } = this.#sim.options;
+    for (const family of families) {
+      const strike = STRIKES[family];
+      if (strike === undefined) {
+        this.#count(family);
+        continue;
+      }
+      const next = (): void => {
+        const waitMs = -Math.log(1 - this.#prng.float()) * faultEveryMs;
+        this.#sim.world.at(this.#sim.world.now + waitMs, () => {
+          if (!this.#on) return;
+          if (strike(this.#sim, this.#prng)) this.#count(family);
+          next();
+        });
+      };
+      next();
+    }
+  }
+
+  stop(): void {
+    this.#on = false;
+  }
+
+  #count(family: FaultFamily): void {
+    this.struck.set(family, (this.struck.get(family) ?? 0) + 1);
+  }
+
+  disk(node: SimNode): DiskFaults {
+    const { world, options } = this.#sim;
+    const { diskMinMs, diskMaxMs, families } = options;
+    return {
+      latency: () => {
+        if (!this.#on) return diskMinMs + world.prng.float();
+        const stalled = families.has("disk-stall") && world.prng.chance(0.01);
+        const base = diskMinMs + world.prng.float() * (diskMaxMs - diskMinMs);
+        if (!stalled) return base;
+        const ms = world.prng.pick([100, 700, 3_000, 10_000]) * world.prng.float();
+        this.#sim.trace.say(node.id, `disk stalls for ${Math.round(ms)} ms`);
+        return ms;
+      },
+      fails: () => {
+        const fails = this.#on && families.has("disk-failure") && world.prng.chance(0.002);
+        if (fails) this.#sim.trace.say(node.id, "disk write fails");
+        return fails;
+      },
+    };
+  }
+}
+
+type Strike = (sim: Simulation, prng: Prng) => boolean;
+
+const anyUp = (sim: Simulation, prng: Prng): SimNode | null => {
+  const up = sim.nodes.filter((node) => node.up);
+  return up.length === 0 ? null : prng.pick(up);
+};
+
+/** Families without a moment of their own (loss, drift at birth, …) work through the options. */
+const STRIKES: Partial<Record<FaultFamily, Strike>> = {
+  crash: (sim, prng) => {
+    const node = anyUp(sim, prng);
+    if (node === null) return false;
+    sim.crashed(node, "none");
+    return true;
+  },
+  "crash-at-effect": (sim, prng) => {
+    const node = anyUp(sim, prng);
+    node?.killAfterEffects(prng.between(0, 25));
+    return node !== null;
+  },
+  "power-loss": (sim, prng) => {
+    for (const node of sim.nodes) if (prng.chance(0.5)) node.checkpoint();
+    if (prng.chance(0.5)) return false;
+    const all = prng.chance(0.3);
+    const struck = all ? sim.nodes.filter((node) => node.up) : [anyUp(sim, prng)];
+    for (const node of struck) if (node !== null) sim.crashed(node, "to-checkpoint");
+    return true;
+  },
+  "state-loss": (sim, prng) => {
+    const node = anyUp(sim, prng);
+    if (node === null) return false;
+    sim.crashed(node, "all");
+    return true;
+  },
+  pause: (sim, prng) => {
+    const node = anyUp(sim, prng);
+    if (node === null) return false;
+    const ms = prng.pick([50, 300, 1_500, 6_000, 20_000]) * (0.5 + prng.float());
+    sim.trace.say(node.id, `stands still for ${Math.round(ms)} ms`);
+    node.clock.pause(ms);
+    return true;
+  },
+  suspend: (sim, prng) => {
+    const node = anyUp(sim, prng);
+    if (node === null || node.clock.still) return false;
+    const ms = prng.pick([300, 3_000, 15_000]) * (0.5 + prng.float());
+    sim.trace.say(node.id, `its machine stands still for ${Math.round(ms)} ms`);
+    node.clock.suspend(ms);
+    return true;
+  },
+  partition: (sim, prng) => {
+    partition(sim, prng);
+    return true;
+  },
+  clog: (sim, prng) => {
+    const from = prng.pick(sim.nodes);
+    const to = prng.pick(sim.nodes);
+    sim.network.clog(from.id, to.id, prng.float() * prng.pick([50, 500, 5_000]));
+    return true;
+  },
+  break: (sim, prng) => {
+    const from = anyUp(sim, prng);
+    from?.transport?.break(prng.pick(sim.nodes).id);
+    return from !== null;
+  },
+  "disk-hang": (sim, prng) => {
+    const node = anyUp(sim, prng);
+    const store = node?.store ?? null;
+    if (node === null || store === null || store.hung) return false;
+    sim.trace.say(node.id, "disk hangs");
+    store.hang();
+    const ms = prng.pick([1_000, 5_000, 1_000_000]);
+    sim.world.at(sim.world.now + ms, () => store.recover());
+    return true;
+  },
+  drift: (sim, prng) => {
+    const node = prng.pick(sim.nodes);
+    node.rate = 0.9 + prng.float() * 0.2;
+    node.clock.setRate(node.rate);
+    return true;
+  },
+  "wall-jump": (sim, prng) => {
+    const wrong = sim.nodes.filter((node) => Math.abs(node.wallOffset) > 1_000);
+    const node = prng.pick(sim.nodes);
+    const back = wrong.length > 0 && prng.chance(0.5) ? prng.pick(wrong) : null;
+    // A minority at most is wrong: the rest is what "right" means.
+    if (back === null && 2 * (wrong.length + 1) >= sim.nodes.length && !wrong.includes(node))
+      return false;
+    const offset = back === null ? prng.pick([-1, 1]) * prng.pick([3_000, 60_000, HOUR_MS]) : 0;
+    sim.setWall(back ?? node, offset * (0.5 + prng.float() / 2));
+    return true;
+  },
+  transfer: (sim, prng) => {
+    const leader = sim.nodes.find((node) => node.leadership?.role === "leader" && node.up);
+    if (leader === undefined) return false;
+    const to = prng.chance(0.5) ? prng.pick(sim.nodes).id : null;
+    sim.trace.say(leader.id, `hands leadership to ${to ?? "the best follower"}`);
+    leader.clock.enter(() => void leader.replica?.transfer(to, 1_000));
+    return true;
+  },
+};
+
+function partition(sim: Simulation, prng: Prng): void {
+  const { network, nodes, world } = sim;
+  const ids = nodes.map(({ id }) => id);
+  const cuts: [(typeof ids)[number], (typeof ids)[number]][] = [];
+  const between = (some: readonly (typeof ids)[number][], oneWay: boolean): void => {
+    for (const a of some) {
+      for (const b of ids) {
+        if (some.includes(b)) continue;
+        cuts.push([a, b]);
+        if (!oneWay) cuts.push([b, a]);
+      }
+    }
+  };
+  const kind = prng.pick(["side", "one-way", "isolate", "bridge"] as const);
+  switch (kind) {
+    case "side":
+    case "one-way":
+      between(
+        ids.filter(() => prng.chance(0.5)),
+        kind === "one-way",
+      );
+      break;
+    case "isolate": {
+      const leader = nodes.find((node) => node.leadership?.role === "leader");
+      between([prng.chance(0.5) && leader !== undefined ? leader.id : prng.pick(ids)], false);
+      break;
+    }
+    case "bridge": {
+      // Two sides that overlap in one member.
+      const bridge = prng.pick(ids);
+      const left = ids.filter((id) => id !== bridge && prng.chance(0.5));
+      for (const a of left)
+        for (const b of ids) if (b !== bridge && !left.includes(b)) cuts.push([a, b], [b, a]);
+      break;
+    }
+  }
+  const ms = prng.pick([100, 800, 4_000, 12_000]) * (0.5 + prng.float());
+  sim.trace.say(
+    "net",
+    `${kind}: ${cuts.map(([a, b]) => `${a}>${b}`).join(" ")} for ${Math.round(ms)} ms`,
+  );
+  for (const [a, b] of cuts) network.setCut(a, b, true);
+  world.at(world.now + ms, () => {
+    for (const [a, b] of cuts) network.setCut(a, b, false);
+  });
+}

@@ -1,0 +1,152 @@
+/**
+ * What clients saw. Every answer bears, or can be given, the log index that it stands for; the history is
+ * linearizable if those indexes respect real time: whoever begins after another has ended stands behind it.
+ * A call that failed or timed out is unknown, never absent.
+ */
+import type { Stats } from "../../src/queue/service.ts";
+import type {
+  Claim,
+  ClaimedTask,
+  LeaseRef,
+  LeaseVerdict,
+  Status,
+  Task,
+} from "../../src/queue/types.ts";
+import { STATUSES } from "../../src/queue/types.ts";
+import type { Simulation } from "./simulation.ts";
+
+export class History {
+  readonly #sim: Simulation;
+  /** Ids that some client sent in a submit. */
+  readonly asked = new Set<string>();
+  /** Ids whose submit was answered. */
+  readonly acknowledged = new Set<string>();
+  /** Highest index that a call which has ended stands for. */
+  #floor = 0;
+  readonly #handed = new Map<number, string>();
+  counts = { writes: 0, reads: 0, claims: 0, heartbeats: 0, failed: 0, unknown: 0 };
+
+  constructor(sim: Simulation) {
+    this.#sim = sim;
+  }
+
+  /** A call begins: what it answers must stand behind this index. */
+  begin(): number {
+    return this.#floor;
+  }
+
+  #stands(what: string, index: number | undefined): void {
+    if (index === undefined) this.#fail(`${what} was acknowledged and is not in the log`);
+    else this.#floor = Math.max(this.#floor, index);
+  }
+
+  submitted(ids: readonly string[], since: number, fresh: boolean): void {
+    this.counts.writes += 1;
+    for (const id of ids) {
+      this.acknowledged.add(id);
+      const index = this.#sim.ledger.tasks.get(id)?.moments[0]?.index;
+      if (fresh && index !== undefined && index <= since)
+        this.#fail(
+          `the submit of ${id} began after index ${since} was seen and stands at ${index}`,
+        );
+      this.#stands(`the submit of ${id}`, index);
+    }
+  }
+
+  cancelled(id: string): void {
+    this.counts.writes += 1;
+    this.#stands(`the cancel of ${id}`, this.#sim.ledger.cancelledAt.get(id));
+  }
+
+  completed({ task_id, fence }: LeaseRef): void {
+    this.counts.writes += 1;
+    if (!this.#sim.ledger.completed.has(fence))
+      this.#fail(`the completion of ${task_id} was acknowledged and is not in the log`);
+    this.#stands(`the completion of ${task_id}`, this.#sim.ledger.endedAt.get(fence));
+  }
+
+  claimed(claim: Claim, tasks: readonly ClaimedTask[]): void {
+    this.counts.claims += 1;
+    const request = `${claim.worker_id} ${claim.request_id}`;
+    for (const { id, lease } of tasks) {
+      const known = this.#handed.get(lease.fence);
+      if (known !== undefined && known !== request)
+        this.#fail(`fence ${lease.fence} of ${id} was handed to ${known} and to ${request}`);
+      this.#handed.set(lease.fence, request);
+      this.#stands(`the claim of ${id}`, this.#sim.ledger.claimedAt.get(lease.fence));
+    }
+    if (tasks.length > claim.max)
+      this.#fail(`${request} got ${tasks.length} of ${claim.max} tasks`);
+  }
+
+  /** A deposed leader must not say `ok`, and nobody `lost` of a lease that is held. */
+  heartbeat(
+    worker: string,
+    refs: readonly LeaseRef[],
+    verdicts: readonly LeaseVerdict[],
+    since: number,
+  ): void {
+    this.counts.heartbeats += 1;
+    const { ledger } = this.#sim;
+    for (const [i, { task_id, fence }] of refs.entries()) {
+      const endedAt = ledger.endedAt.get(fence);
+      const claimedAt = ledger.claimedAt.get(fence);
+      if (verdicts[i] === "ok" && endedAt !== undefined && endedAt <= since)
+        this.#fail(
+          `${worker} was told "ok" of ${task_id}, whose lease ended at ${endedAt}, seen at ${since}`,
+        );
+      if (verdicts[i] === "lost" && endedAt === undefined && claimedAt !== undefined)
+        this.#fail(`${worker} was told "lost" of ${task_id}, which it holds`);
+    }
+  }
+
+  /** A linearizable read of one task. */
+  read(id: string, task: Task | null, index: number, since: number): void {
+    this.#readAt(index, since);
+    const moment = this.#sim.ledger.at(id, index);
+    const status = moment?.status ?? null;
+    if ((task?.status ?? null) !== status)
+      this.#fail(`${id} was read as ${task?.status ?? "absent"} at ${index}, and was ${status}`);
+    else if (task !== null && task.version !== moment?.index)
+      this.#fail(
+        `${id} was read in version ${task.version} at ${index}, and was in ${moment?.index}`,
+      );
+  }
+
+  listed(tasks: readonly Task[], index: number, since: number, whole: boolean): void {
+    this.#readAt(index, since);
+    for (const { id, status } of tasks) {
+      const known = this.#sim.ledger.at(id, index)?.status ?? null;
+      if (known !== status)
+        this.#fail(`${id} was listed as ${status} at ${index}, and was ${known}`);
+    }
+    if (!whole || index !== this.#sim.appliedMax) return;
+    if (tasks.length !== this.#sim.ledger.live)
+      this.#fail(
+        `${tasks.length} tasks were listed at ${index}, there are ${this.#sim.ledger.live}`,
+      );
+  }
+
+  counted({ stats }: Stats, index: number, since: number): void {
+    this.#readAt(index, since);
+    if (index !== this.#sim.appliedMax) return;
+    const { counts } = this.#sim.ledger;
+    for (const status of STATUSES satisfies readonly Status[]) {
+      if (stats[status] !== counts[status])
+        this.#fail(
+          `${stats[status]} ${status} were counted at ${index}, there are ${counts[status]}`,
+        );
+    }
+  }
+
+  #readAt(index: number, since: number): void {
+    this.counts.reads += 1;
+    if (index < since)
+      this.#fail(`a read was served at ${index}, though ${since} was seen before it began`);
+    this.#floor = Math.max(this.#floor, index);
+  }
+
+  #fail(what: string): void {
+    this.#sim.fail("history (I16, linearizability, T6)", what);
+  }
+}

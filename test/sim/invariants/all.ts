@@ -1,0 +1,30 @@
+/** Every rule that is checked in every run, beside the ledger and the history. */
+import type { Simulation } from "../simulation.ts";
+import { Bounds } from "./bounds.ts";
+import { Commitment } from "./commitment.ts";
+import { Counters } from "./counters.ts";
+import { OneKeyOneTask } from "./idempotency.ts";
+import type { Invariant } from "./invariant.ts";
+import { LogMatching } from "./log-matching.ts";
+import { LogTime } from "./log-time.ts";
+import { NeverBack } from "./never-back.ts";
+import { NoSelfTruncation } from "./no-self-truncation.ts";
+import { OneLeaderPerTerm } from "./one-leader-per-term.ts";
+import { PromisesAreDurable } from "./promises-are-durable.ts";
+import { Replay } from "./replay.ts";
+import { SameState } from "./same-state.ts";
+
+export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
+  (sim) => new OneLeaderPerTerm(sim),
+  (sim) => new NeverBack(sim),
+  (sim) => new PromisesAreDurable(sim),
+  (sim) => new LogMatching(sim),
+  (sim) => new Commitment(sim),
+  (sim) => new NoSelfTruncation(sim),
+  (sim) => new SameState(sim),
+  (sim) => new OneKeyOneTask(sim),
+  (sim) => new Counters(sim),
+  (sim) => new Bounds(sim),
+  (sim) => new LogTime(sim),
+  (sim) => new Replay(sim),
+];

@@ -1,0 +1,74 @@
+/**
+ * I5: a leader's log holds everything committed. I6: a committed entry never changes. I7: what becomes
+ * committed is on the disks of a quorum. I8: a leader commits through an entry of its own term.
+ */
+import type { Message } from "../../../src/raft/types.ts";
+import type { Leadership } from "../../../src/replica/consensus.ts";
+import type { CommittedEntry } from "../../../src/replica/ports.ts";
+import type { SimNode } from "../node.ts";
+import type { Simulation } from "../simulation.ts";
+import type { Invariant } from "./invariant.ts";
+
+export class Commitment implements Invariant {
+  readonly #sim: Simulation;
+  /** Terms of the committed entries; [0] is index 1. */
+  readonly #terms: number[] = [1];
+
+  constructor(sim: Simulation) {
+    this.#sim = sim;
+  }
+
+  sent(node: SimNode, message: Message): void {
+    // Only an append tells the leader's whole commit index; a heartbeat tells what the receiver may know of it.
+    if (message.type === "append") this.#committed(node, message.commit, message.term);
+    else if (message.type === "heartbeat") this.#committed(node, message.commit, null);
+  }
+
+  applied(node: SimNode, { index, term }: CommittedEntry): void {
+    this.#committed(node, index, null);
+    if (this.#terms[index - 1] !== term)
+      this.#sim.fail(
+        "I6",
+        `${node.id} applies ${index} of term ${term}, committed is term ${this.#terms[index - 1]}`,
+      );
+  }
+
+  leadership(node: SimNode, { role, term }: Leadership): void {
+    if (role !== "leader") return;
+    const handed = node.store?.handed ?? [];
+    for (const [i, committed] of this.#terms.entries()) {
+      if (handed[i]?.term === committed) continue;
+      this.#sim.fail(
+        "I5",
+        `${node.id} leads term ${term} without the committed entry ${i + 1} of term ${committed}`,
+      );
+      return;
+    }
+  }
+
+  /** `ownTerm`: of the leader that says so, when this is its whole commit index. */
+  #committed(node: SimNode, commit: number, ownTerm: number | null): void {
+    if (commit <= this.#terms.length) return;
+    const log = node.store?.handed ?? [];
+    if (ownTerm !== null && log[commit - 1]?.term !== ownTerm)
+      this.#sim.fail(
+        "I8",
+        `${node.id} commits ${commit} of term ${log[commit - 1]?.term} in term ${ownTerm}`,
+      );
+    const { nodes } = this.#sim;
+    for (let index = this.#terms.length + 1; index <= commit; index++) {
+      const term = log[index - 1]?.term;
+      if (term === undefined) {
+        this.#sim.fail("I7", `${node.id} says that ${index} is committed and does not hold it`);
+        return;
+      }
+      const holders = nodes.filter(({ disk }) => disk.entries[index - 1]?.term === term).length;
+      if (2 * holders <= nodes.length)
+        this.#sim.fail(
+          "I7",
+          `${index} of term ${term} is committed on ${holders} of ${nodes.length} disks`,
+        );
+      this.#terms.push(term);
+    }
+  }
+}

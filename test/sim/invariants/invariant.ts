@@ -1,0 +1,30 @@
+/** What a rule may watch. Each rule is a file of its own; it says what broke by `Simulation.fail`. */
+import type { Answer, Signal } from "../../../src/queue/commands.ts";
+import type { Message, PersistOp } from "../../../src/raft/types.ts";
+import type { Leadership } from "../../../src/replica/consensus.ts";
+import type { CommittedEntry } from "../../../src/replica/ports.ts";
+import type { SimNode } from "../node.ts";
+
+export interface Invariant {
+  /** A member's core sent a message: it is on the wire. */
+  sent?(node: SimNode, message: Message): void;
+  /** A member handed a write to its disk; `node.store.handed` does not hold it yet. */
+  appending?(node: SimNode, op: PersistOp): void;
+  /** A write becomes durable; `node.disk` does not hold it yet. */
+  writing?(node: SimNode, op: PersistOp): void;
+  leadership?(node: SimNode, leadership: Leadership): void;
+  /** A member applied an entry, perhaps not for the first time. */
+  applied?(node: SimNode, entry: CommittedEntry, answers: readonly Answer[]): void;
+  /** An entry was applied for the first time anywhere. */
+  logged?(
+    entry: CommittedEntry,
+    answers: readonly Answer[],
+    signals: readonly Signal[],
+    node: SimNode,
+  ): void;
+  started?(node: SimNode): void;
+  /** Every second of virtual time, between two events. */
+  marked?(): void;
+  /** The run is over: everything is healed and quiet. */
+  ended?(): void;
+}

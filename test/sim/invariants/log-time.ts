@@ -1,0 +1,40 @@
+/** Q8, T1: log time never goes back, and is within 10 s of true time while most clocks are right. */
+import type { PersistOp } from "../../../src/raft/types.ts";
+import type { CommittedEntry } from "../../../src/replica/ports.ts";
+import type { SimNode } from "../node.ts";
+import type { Simulation } from "../simulation.ts";
+import { EPOCH } from "../world.ts";
+import type { Invariant } from "./invariant.ts";
+
+const ERROR_MAX_MS = 10_000;
+const decoder = new TextDecoder();
+
+export class LogTime implements Invariant {
+  readonly #sim: Simulation;
+  #last = 0;
+
+  constructor(sim: Simulation) {
+    this.#sim = sim;
+  }
+
+  /** As the leader seals it: when it commits, much later perhaps, it is old by right. */
+  appending({ id, leadership }: SimNode, { entries }: PersistOp): void {
+    for (const { kind, term, data, index } of entries) {
+      if (kind !== "command" || leadership?.role !== "leader" || term !== leadership.term) continue;
+      const now = Number(/"now":(\d+)/.exec(decoder.decode(data.subarray(0, 64)))?.[1]);
+      const error = now - EPOCH - this.#sim.world.now;
+      if (!(Math.abs(error) <= ERROR_MAX_MS))
+        this.#sim.fail(
+          "Q8",
+          `${id} seals ${index} with a log time that is off by ${Math.round(error)} ms`,
+        );
+    }
+  }
+
+  logged({ now, index }: CommittedEntry): void {
+    if (now === 0) return;
+    if (now < this.#last)
+      this.#sim.fail("T1", `log time goes back by ${this.#last - now} ms at ${index}`);
+    this.#last = now;
+  }
+}

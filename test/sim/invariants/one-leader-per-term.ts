@@ -1,0 +1,22 @@
+/** I1: one leader per term, over the whole run. */
+import type { Leadership } from "../../../src/replica/consensus.ts";
+import type { SimNode } from "../node.ts";
+import type { Simulation } from "../simulation.ts";
+import type { Invariant } from "./invariant.ts";
+
+export class OneLeaderPerTerm implements Invariant {
+  readonly #sim: Simulation;
+  readonly #leaderOf = new Map<number, SimNode>();
+
+  constructor(sim: Simulation) {
+    this.#sim = sim;
+  }
+
+  leadership(node: SimNode, { role, term }: Leadership): void {
+    if (role !== "leader") return;
+    const known = this.#leaderOf.get(term);
+    if (known !== undefined && known !== node)
+      this.#sim.fail("I1", `term ${term} has two leaders: ${known.id} and ${node.id}`);
+    this.#leaderOf.set(term, node);
+  }
+}

@@ -1,0 +1,30 @@
+/** I11: at an equal applied index every member has given the same answers, and its state has the same hash. */
+import type { Answer } from "../../../src/queue/commands.ts";
+import type { CommittedEntry } from "../../../src/replica/ports.ts";
+import type { SimNode } from "../node.ts";
+import type { Simulation } from "../simulation.ts";
+import type { Invariant } from "./invariant.ts";
+
+export class SameState implements Invariant {
+  readonly #sim: Simulation;
+  readonly #answers = new Map<number, number | bigint>();
+  readonly #hashes = new Map<number, { hash: string; node: string }>();
+
+  constructor(sim: Simulation) {
+    this.#sim = sim;
+  }
+
+  applied(node: SimNode, { index }: CommittedEntry, answers: readonly Answer[]): void {
+    const digest = Bun.hash(JSON.stringify(answers));
+    const known = this.#answers.get(index);
+    if (known === undefined) this.#answers.set(index, digest);
+    else if (known !== digest)
+      this.#sim.fail("I11", `${node.id} answers the commands of ${index} unlike others`);
+    if (index % this.#sim.hashEvery !== 0 || node.applied !== index) return;
+    const hash = node.machine?.hash() ?? "";
+    const other = this.#hashes.get(index);
+    if (other === undefined) this.#hashes.set(index, { hash, node: node.id });
+    else if (other.hash !== hash)
+      this.#sim.fail("I11, Q9", `the states of ${node.id} and ${other.node} differ at ${index}`);
+  }
+}

@@ -1,0 +1,249 @@
+/**
+ * What the log made of every task, told by the machine's own signals as each entry is applied for the first
+ * time, and held against what a task may do (CONTRACT section 2). Clients' answers are judged by it: it
+ * knows each task's status as of each index.
+ */
+import type { Answer, Command, Signal } from "../../src/queue/commands.ts";
+import type { Status } from "../../src/queue/types.ts";
+import type { CommittedEntry } from "../../src/replica/ports.ts";
+import type { Invariant } from "./invariants/invariant.ts";
+import type { SimNode } from "./node.ts";
+import type { Simulation } from "./simulation.ts";
+
+interface Moment {
+  readonly index: number;
+  /** Null: gone for everyone. */
+  readonly status: Status | null;
+}
+
+export interface LedgerTask {
+  readonly id: string;
+  status: Status | null;
+  cancelling: boolean;
+  attempt: number;
+  /** Of the newest claim; 0: none. */
+  fence: number;
+  retries: number;
+  crashes: number;
+  /** What became of it, oldest first. */
+  readonly moments: Moment[];
+}
+
+const LEGAL: Readonly<Record<Status, readonly (Status | null)[]>> = {
+  Pending: ["Pending", "Running", "Cancelled", null],
+  Running: ["Running", "Pending", "Completed", "Failed", "Cancelled", null],
+  Completed: ["Pending", null],
+  Failed: ["Pending", null],
+  Cancelled: ["Pending", null],
+};
+
+export class Ledger implements Invariant {
+  readonly #sim: Simulation;
+  readonly tasks = new Map<string, LedgerTask>();
+  /** Index of the claim, of the end, by fence. */
+  readonly claimedAt = new Map<number, number>();
+  readonly endedAt = new Map<number, number>();
+  readonly completed = new Set<number>();
+  readonly cancelledAt = new Map<string, number>();
+  readonly counts: Record<Status, number> = {
+    Pending: 0,
+    Running: 0,
+    Completed: 0,
+    Failed: 0,
+    Cancelled: 0,
+  };
+  #fence = 0;
+  #logTime = 0;
+
+  constructor(sim: Simulation) {
+    this.#sim = sim;
+  }
+
+  /** What a task was once `index` was applied; undefined: unknown then. */
+  at(id: string, index: number): Moment | undefined {
+    return this.tasks.get(id)?.moments.findLast((moment) => moment.index <= index);
+  }
+
+  get live(): number {
+    return Object.values(this.counts).reduce((sum, count) => sum + count, 0);
+  }
+
+  // ------------------------------------------------------------------ entries
+
+  logged(
+    entry: CommittedEntry,
+    answers: readonly Answer[],
+    signals: readonly Signal[],
+    node: SimNode,
+  ): void {
+    this.#logTime = Math.max(this.#logTime, entry.now);
+    const retried = new Set<string>();
+    for (const { command } of entry.requests) {
+      const { type } = command as Command;
+      if (type === "retry") retried.add((command as { id: string }).id);
+    }
+    const touched = new Set<string>();
+    for (const signal of signals) this.#signal(entry, signal, retried, touched);
+    for (const [i, { command }] of entry.requests.entries()) {
+      const answer = answers[i];
+      if (answer !== undefined) this.#answered(entry, command as Command, answer);
+    }
+    for (const id of touched) this.#charged(id, node, retried.has(id));
+  }
+
+  #signal(
+    entry: CommittedEntry,
+    signal: Signal,
+    retried: ReadonlySet<string>,
+    touched: Set<string>,
+  ): void {
+    switch (signal.type) {
+      case "changed":
+        touched.add(signal.id);
+        this.#changed(entry.index, signal.id, signal.from, signal.to, retried);
+        return;
+      case "claimed": {
+        const { id, lease, run_at } = signal.task;
+        const task = this.tasks.get(id);
+        if (task === undefined) return;
+        if (lease.fence <= this.#fence)
+          this.#fail(`fence ${lease.fence} of ${id} does not grow: ${this.#fence} was given`);
+        if (lease.attempt !== task.attempt + 1)
+          this.#fail(`attempt ${lease.attempt} of ${id} follows attempt ${task.attempt}`);
+        if (run_at > this.#logTime)
+          this.#fail(`${id} was claimed at ${this.#logTime}, before its time ${run_at}`);
+        this.#fence = lease.fence;
+        task.attempt = lease.attempt;
+        task.fence = lease.fence;
+        this.claimedAt.set(lease.fence, entry.index);
+        return;
+      }
+      case "lease-end":
+        if (!this.endedAt.has(signal.fence)) this.endedAt.set(signal.fence, entry.index);
+        return;
+      case "lease-cancel": {
+        const task = this.tasks.get(signal.id);
+        if (task === undefined) return;
+        task.cancelling = true;
+        task.moments.push({ index: entry.index, status: "Running" });
+        return;
+      }
+      case "cleared":
+        for (const task of this.tasks.values()) {
+          if (task.status === null || (signal.status !== null && task.status !== signal.status))
+            continue;
+          this.counts[task.status] -= 1;
+          task.status = null;
+          task.moments.push({ index: entry.index, status: null });
+        }
+        return;
+      case "ready":
+      case "lease-lost":
+      case "final":
+      case "settings":
+        return;
+    }
+  }
+
+  #changed(
+    index: number,
+    id: string,
+    from: Status | null,
+    to: Status | null,
+    retried: ReadonlySet<string>,
+  ): void {
+    let task = this.tasks.get(id);
+    if (from === null) {
+      if (task !== undefined) this.#fail(`${id} was made twice`);
+      if (!this.#sim.history.asked.has(id)) this.#fail(`${id} appeared and nobody asked for it`);
+      task = {
+        id,
+        status: null,
+        cancelling: false,
+        attempt: 0,
+        fence: 0,
+        retries: 0,
+        crashes: 0,
+        moments: [],
+      };
+      this.tasks.set(id, task);
+    } else {
+      if (task === undefined || task.status !== from) {
+        this.#fail(`${id} goes from ${from} to ${to}, and was ${task?.status ?? "unknown"}`);
+        return;
+      }
+      if (!LEGAL[from].includes(to)) this.#fail(`${id} goes from ${from} to ${to}`);
+      const again = from === "Completed" || from === "Failed" || from === "Cancelled";
+      if (again && to === "Pending" && !retried.has(id))
+        this.#fail(`${id} goes from ${from} to Pending and nobody retried it`);
+      if (task.cancelling && to !== "Cancelled" && to !== "Running" && to !== null)
+        this.#fail(`${id} was being cancelled and becomes ${to}`);
+      this.counts[from] -= 1;
+    }
+    if (from === "Running" && to === "Completed") this.completed.add(task.fence);
+    // A report; what a cancel does is told by a signal of its own.
+    if (from === "Running" && to === "Running") {
+      this.counts.Running += 1;
+      return;
+    }
+    task.cancelling = false;
+    task.status = to;
+    if (to !== null) this.counts[to] += 1;
+    task.moments.push({ index, status: to });
+  }
+
+  /** Failures and time-outs are charged to one budget, crashes to the other, once for each attempt. */
+  #charged(id: string, node: SimNode, retried: boolean): void {
+    const known = this.tasks.get(id);
+    const task = node.machine?.task(id) ?? null;
+    if (known === undefined) return;
+    if ((task?.status ?? null) !== known.status)
+      this.#fail(
+        `${id} is ${task?.status ?? "gone"} on ${node.id}, by the log it is ${known.status}`,
+      );
+    if (task === null) return;
+    const { retries, crashes, max_retries, attempt } = task;
+    if (retries > max_retries) this.#fail(`${id} was charged ${retries} of ${max_retries} retries`);
+    if (crashes > this.#sim.options.maxCrashes) this.#fail(`${id} was charged ${crashes} crashes`);
+    if (!retried && retries + crashes > known.retries + known.crashes + 1)
+      this.#fail(`${id} was charged twice for one attempt`);
+    if (retries + crashes > attempt) this.#fail(`${id} was charged more often than it was claimed`);
+    known.retries = retries;
+    known.crashes = crashes;
+  }
+
+  #answered({ index }: CommittedEntry, command: Command, answer: Answer): void {
+    if (command.type === "cancel" && answer.ok && !this.cancelledAt.has(command.id))
+      this.cancelledAt.set(command.id, index);
+    if (command.type !== "end" || !answer.ok || answer.value.type !== "ended") return;
+    for (const [i, item] of command.items.entries()) {
+      const said = answer.value.items[i];
+      if (said === "ok" && item.end.kind === "complete" && !this.completed.has(item.fence))
+        this.#fail(
+          `the completion of ${item.task_id} under fence ${item.fence} was accepted and not applied`,
+        );
+      const task = this.tasks.get(item.task_id);
+      const holds = task?.status === "Running" && task.fence === item.fence;
+      if (said === "stale-lease" && holds && task.attempt === item.attempt)
+        this.#fail(`the valid fence ${item.fence} of ${item.task_id} was called stale`);
+    }
+  }
+
+  #fail(what: string): void {
+    this.#sim.fail("ledger (Q1, Q2, Q4, Q5, Q6, Q8)", what);
+  }
+
+  /** Q1: what was acknowledged is there, in one status, or was cleared. */
+  ended(): void {
+    for (const node of this.#sim.core()) {
+      if (node.applied !== this.#sim.appliedMax) continue;
+      for (const { id, status } of this.tasks.values()) {
+        const task = node.machine?.task(id) ?? null;
+        if ((task?.status ?? null) !== status)
+          this.#fail(
+            `${id} is ${task?.status ?? "gone"} on ${node.id}, by the log it is ${status}`,
+          );
+      }
+    }
+  }
+}

@@ -1,0 +1,143 @@
+/** After the healing (L1–L5, L7): the core elects, stays, answers, converges, finishes every task, and is quiet. */
+import type { NewTask } from "../../src/queue/types.ts";
+import { DEFAULT_RETRY } from "../../src/queue/types.ts";
+import type { Millis } from "../../src/replica/ports.ts";
+import type { SimNode } from "./node.ts";
+import type { Simulation } from "./simulation.ts";
+import { EPOCH } from "./world.ts";
+
+/** Half-open connections are found by pings, and redialled: that comes before any election. */
+const RECONNECT_MS: Millis = 6_000;
+const SERVE_MS: Millis = 5_000;
+/** The longest time-out of a task, its lease, its retries. */
+const FINISH_MS: Millis = 180_000;
+const CONVERGE_MS: Millis = 5_000;
+/** Long polls of workers end. */
+const CALM_MS: Millis = 6_000;
+const QUIET_MS: Millis = 5_000;
+
+export async function checkLiveness(sim: Simulation): Promise<void> {
+  const fail = (rule: string, what: string): void => sim.fail(`liveness ${rule}`, what);
+  const { electionTimeoutMs } = sim.options;
+  const leads = (): boolean => {
+    const leader = sim.leader();
+    return leader !== null && sim.core().includes(leader);
+  };
+  if (!(await sim.until(RECONNECT_MS + 10 * electionTimeoutMs, leads))) {
+    fail("L1", `no leader within ${RECONNECT_MS + 10 * electionTimeoutMs} ms: ${describe(sim)}`);
+    return;
+  }
+  await sim.until(RECONNECT_MS);
+  const { leader, term } = standing(sim);
+  for (const node of sim.core()) {
+    if (sim.failure !== null) return;
+    await serves(sim, node);
+  }
+  const done = (): boolean => sim.ledger.counts.Pending + sim.ledger.counts.Running === 0;
+  if (!(await sim.until(FINISH_MS, done))) {
+    const open = [...sim.ledger.tasks.values()]
+      .filter(({ status }) => status === "Pending" || status === "Running")
+      .slice(0, 5)
+      .map(({ id }) => JSON.stringify(leader?.machine?.task(id)));
+    fail("L5", `tasks are not final after ${FINISH_MS} ms: ${open.join("\n")}`);
+    return;
+  }
+  sim.over = true;
+  await sim.until(CALM_MS);
+  const same = (): boolean => {
+    const [first, ...others] = sim.core().map(({ applied }) => applied);
+    return first === sim.appliedMax && others.every((applied) => applied === first);
+  };
+  if (!(await sim.until(CONVERGE_MS, same))) {
+    fail("L3", `the core does not converge: ${describe(sim)}`);
+    return;
+  }
+  const hashes = new Map(sim.core().map((node) => [node.id, node.machine?.hash()]));
+  if (new Set(hashes.values()).size !== 1)
+    fail("L3", `equal indexes, unequal states: ${JSON.stringify([...hashes])}`);
+  await quiet(sim);
+  const now = standing(sim);
+  if (now.leader !== leader || now.term !== term)
+    fail("L2", `${leader?.id} led in term ${term}, now ${now.leader?.id} in term ${now.term}`);
+}
+
+function standing(sim: Simulation): { leader: SimNode | null; term: number | null } {
+  const leader = sim.leader();
+  return { leader, term: leader?.leadership?.term ?? null };
+}
+
+/** L4: a write through this member is acknowledged, and read back, within seconds. */
+async function serves(sim: Simulation, node: SimNode): Promise<void> {
+  let read = false;
+  const { prng } = sim.world;
+  const id = prng.uuid(EPOCH + sim.world.now);
+  const task: NewTask = {
+    id,
+    name: "stray",
+    queue: "default",
+    priority: 5,
+    payload: null,
+    max_retries: 3,
+    run_at: null,
+    timeout_ms: 60_000,
+    retry: DEFAULT_RETRY,
+    body_hash: prng.hex(8),
+  };
+  sim.history.asked.add(id);
+  let last = "nothing";
+  void (async () => {
+    while (!read && sim.failure === null) {
+      try {
+        const since = sim.history.begin();
+        const { ids } = await sim.call(node, (queue) =>
+          queue.submit([task], { principal: "probe", idempotency: null }),
+        );
+        sim.history.submitted(ids, since, false);
+        const before = sim.history.begin();
+        const answer = await sim.call(node, (queue) => queue.get(id, "linearizable"));
+        sim.history.read(id, answer.task, answer.read.appliedIndex, before);
+        read = answer.task !== null;
+      } catch (error) {
+        last = String(error);
+        await sim.sleep(50);
+      }
+    }
+  })();
+  const limitMs = SERVE_MS + sim.options.requestTimeoutMs;
+  if (!(await sim.until(limitMs, () => read)))
+    sim.fail(
+      "liveness L4",
+      `${node.id} serves nothing within ${limitMs} ms: ${last}; ${describe(sim)}`,
+    );
+}
+
+/** L7: with nothing to do the log stays as it is, and members say no more than their heartbeats. */
+async function quiet(sim: Simulation): Promise<void> {
+  const { heartbeatMs, leaseMs } = sim.options;
+  const index = sim.appliedMax;
+  const { sent } = sim.network.counts;
+  await sim.until(QUIET_MS);
+  // Retention and kept claims go on their own clock.
+  const grown = sim.appliedMax - index;
+  if (grown > 2) sim.fail("liveness L7", `the idle log grew by ${grown} entries`);
+  const n = sim.core().length;
+  const beats = (1_000 / heartbeatMs) * 2 * (sim.nodes.length - 1);
+  const words = 30 * n + 4 * n * n;
+  const pools = n * (3_000 / leaseMs) * (2 + 2 * n);
+  const most = 1.5 * (beats + words + pools) * (QUIET_MS / 1_000);
+  if (sim.network.counts.sent - sent > most)
+    sim.fail(
+      "liveness L7",
+      `idle members sent ${sim.network.counts.sent - sent} frames, at most ${most} are due`,
+    );
+}
+
+function describe(sim: Simulation): string {
+  return sim
+    .core()
+    .map(({ id, up, applied, leadership, replica }) => {
+      const status = replica?.status();
+      return `${id} ${up ? "up" : "down"} ${leadership?.role ?? "?"} term ${leadership?.term ?? "?"} applied ${applied} commit ${status?.commit ?? "?"} last ${status?.lastIndex ?? "?"} ${status?.waiting ?? ""} ${replica?.clockAlarm() ?? ""}`;
+    })
+    .join("; ");
+}

@@ -1,0 +1,400 @@
+/**
+ * One whole member in virtual time: the real driver, core, task machine, queue and executor pool over
+ * simulated ports. It can be killed between any two effects and started again on what its disk kept.
+ */
+import { Database } from "bun:sqlite";
+import { ExecutorPool } from "../../src/executor/executor-pool.ts";
+import type { ExecutorQueue } from "../../src/executor/queue-port.ts";
+import type { Answer, Signal } from "../../src/queue/commands.ts";
+import { TaskMachine } from "../../src/queue/machine.ts";
+import { FlotillaQueue } from "../../src/queue/queue.ts";
+import { InlineReader } from "../../src/queue/task-reader.ts";
+import { DEFAULT_SETTINGS, type Settings } from "../../src/queue/types.ts";
+import { asNodeId, type NodeId } from "../../src/raft/types.ts";
+import type { Leadership } from "../../src/replica/consensus.ts";
+import type {
+  CommittedEntry,
+  Log,
+  LogStore,
+  Millis,
+  RequestAnswer,
+  StateMachine,
+  Transport,
+} from "../../src/replica/ports.ts";
+import { Replica } from "../../src/replica/replica.ts";
+import { Disk, SimLogStore } from "./disk.ts";
+import { SimSlot } from "./executor.ts";
+import { SimTransport } from "./network.ts";
+import type { Simulation } from "./simulation.ts";
+import { NodeClock, Prng } from "./world.ts";
+
+/** Names that the members' executors handle by name; the star takes what nobody ever named. */
+export const POOL_NAMES = ["mail", "resize"] as const;
+
+/** What a crash does to the state database: the log's own disk keeps what was synced in any case. */
+export type StateLoss = "none" | "to-checkpoint" | "all";
+
+export class SimNode {
+  readonly id: NodeId;
+  readonly disk: Disk;
+  readonly #sim: Simulation;
+  readonly #prng: Prng;
+  readonly #concurrency: number;
+  /** Outlive the process. */
+  wallOffset: Millis = 0;
+  rate = 1;
+  #db: Database | null = null;
+  #checkpoint: Uint8Array | null = null;
+
+  clock: NodeClock;
+  store: SimLogStore | null = null;
+  transport: SimTransport | null = null;
+  machine: TaskMachine | null = null;
+  replica: Replica | null = null;
+  queue: FlotillaQueue | null = null;
+  pool: ExecutorPool | null = null;
+  leadership: Leadership | null = null;
+  /** Until the process dies of an effect: 0 kills at the next one. */
+  #effectsLeft = Number.POSITIVE_INFINITY;
+  #starts = 0;
+  /** Up to which index the state was when the process started. */
+  startedAt = 0;
+
+  constructor(sim: Simulation, number: number) {
+    this.#sim = sim;
+    this.id = asNodeId(`n${number}`);
+    this.#prng = new Prng(sim.world.prng.uint32());
+    this.#concurrency = sim.options.concurrency[number - 1] ?? 0;
+    this.disk = new Disk(this.id, this.#prng.hex(8));
+    this.disk.onWrite = (op) => {
+      for (const invariant of sim.invariants) invariant.writing?.(this, op);
+    };
+    this.clock = new NodeClock(sim.world);
+    this.clock.kill();
+  }
+
+  get up(): boolean {
+    return this.clock.alive;
+  }
+
+  /** Alive, started, and not standing still. */
+  get answers(): boolean {
+    return this.queue !== null && this.clock.alive;
+  }
+
+  get applied(): number {
+    return this.machine?.applied().index ?? 0;
+  }
+
+  get db(): Database | null {
+    return this.#db;
+  }
+
+  // ------------------------------------------------------------------ life
+
+  start(): void {
+    const sim = this.#sim;
+    if (this.up) return;
+    const { options, world } = sim;
+    const start = ++this.#starts;
+    this.#effectsLeft = Number.POSITIVE_INFINITY;
+    this.clock = new NodeClock(world);
+    this.clock.wallOffset = this.wallOffset;
+    this.clock.setRate(this.rate);
+    const clock = this.clock;
+    this.#db ??= new Database(":memory:");
+    const db = this.#db;
+    const machine = TaskMachine.open(db);
+    this.machine = machine;
+    this.startedAt = machine.applied().index;
+    this.store = new SimLogStore(world, this.disk, clock, sim.diskFaults(this));
+    this.transport = new SimTransport(sim.network, this.id, clock);
+    sim.trace.say(this.id, `starts, boot ${this.disk.boot + 1}, applied ${this.startedAt}`);
+    const log = this.#log();
+    const random = this.#prng;
+    Replica.open({
+      clock,
+      random,
+      log,
+      store: this.#watchedStore(this.store),
+      transport: this.#watchedTransport(this.transport),
+      machine: this.#watchedMachine(machine),
+      machineVersion: 1,
+      heartbeatMs: options.heartbeatMs,
+      electionTimeoutMs: options.electionTimeoutMs,
+      advertise: `http://${this.id}`,
+      peers: new Map(
+        options.members === 1 ? [] : sim.nodeIds.map((id) => [id, `http://${id}`] as const),
+      ),
+      foundingSettings: {
+        ...DEFAULT_SETTINGS,
+        lease: options.leaseMs,
+        max_crashes: options.maxCrashes,
+      } satisfies Settings,
+      onFatal: (error) => this.#fatal(start, error),
+    }).then(
+      (replica) => {
+        if (start !== this.#starts || !clock.alive) return;
+        this.replica = replica;
+        this.#compose(replica, machine, db, clock, log);
+      },
+      (error: unknown) => this.#fatal(start, error instanceof Error ? error : new Error("?")),
+    );
+  }
+
+  #compose(replica: Replica, machine: TaskMachine, db: Database, clock: NodeClock, log: Log): void {
+    const { options } = this.#sim;
+    const random = this.#prng;
+    const queue = new FlotillaQueue({
+      consensus: replica,
+      machine,
+      reader: new InlineReader(db),
+      clock,
+      log,
+      requestTimeoutMs: options.requestTimeoutMs,
+      contactTimeoutMs: 2 * options.electionTimeoutMs,
+    });
+    const pool = new ExecutorPool({
+      queue: this.#watchedQueue(queue),
+      member: this.id,
+      boot: replica.boot,
+      concurrency: this.#concurrency,
+      handlers: { kind: "builtin", names: [] },
+      ioRoots: [],
+      allowNet: [],
+      clock,
+      log,
+      leaseMs: () => machine.settings().lease,
+      random: () => random.float(),
+      slots: {
+        names: [...POOL_NAMES, "*"],
+        open: (events) => new SimSlot(clock, random, this.#sim.mood, events),
+      },
+    });
+    this.queue = queue;
+    this.pool = pool;
+    replica.onLeadership((leadership) => {
+      this.leadership = leadership;
+      const { role, term, leader, active } = leadership;
+      this.#sim.trace.say(
+        this.id,
+        `${role} in term ${term}, leader ${leader ?? "?"}${active ? ", active" : ""}`,
+      );
+      for (const invariant of this.#sim.invariants) invariant.leadership?.(this, leadership);
+    });
+    replica.start();
+    void pool
+      .load()
+      .then((names) => queue.boot(names))
+      .then(() => pool.start())
+      .catch((error: unknown) => {
+        if (clock.alive) this.#sim.fail("boot", `${this.id} could not boot: ${String(error)}`);
+      });
+    for (const invariant of this.#sim.invariants) invariant.started?.(this);
+  }
+
+  /** kill -9, or a loss of power: the log keeps what was synced, and perhaps some of what was not. */
+  kill(loss: StateLoss): void {
+    if (!this.up) return;
+    this.#sim.trace.say(this.id, `dies, state lost: ${loss}`);
+    this.#die();
+    switch (loss) {
+      case "none":
+        return;
+      case "to-checkpoint":
+        this.#db = this.#checkpoint === null ? null : Database.deserialize(this.#checkpoint);
+        return;
+      case "all":
+        this.#db = null;
+        this.#checkpoint = null;
+        return;
+    }
+  }
+
+  #die(): void {
+    this.clock.kill();
+    this.store?.kill();
+    this.transport?.kill();
+    this.store = null;
+    this.transport = null;
+    this.machine = null;
+    this.replica = null;
+    this.queue = null;
+    this.pool = null;
+    this.leadership = null;
+  }
+
+  /** The process dies by itself after so many more effects, in the middle of whatever it does then. */
+  killAfterEffects(count: number): void {
+    this.#effectsLeft = count;
+  }
+
+  /** Keeps the state database as it is now, as a checkpoint that a loss of power goes back to. */
+  checkpoint(): void {
+    if (this.#db !== null && this.up) this.#checkpoint = this.#db.serialize();
+  }
+
+  #fatal(start: number, error: Error): void {
+    if (start !== this.#starts || !this.clock.alive) return;
+    const injected = error.message.includes("(injected)");
+    if (!injected) {
+      this.#sim.fail("fatal", `${this.id} stops: ${error.stack ?? error.message}`);
+      return;
+    }
+    this.#sim.trace.say(this.id, error.message);
+    this.#sim.crashed(this, "none");
+  }
+
+  /** False: the process is dead, this effect does not happen. */
+  #effect(clock: NodeClock): boolean {
+    if (!clock.alive) return false;
+    this.#effectsLeft -= 1;
+    if (this.#effectsLeft >= 0) return true;
+    this.#sim.trace.say(this.id, "dies between two effects");
+    // The machine keeps answering what this event still asks; nothing that it does leaves the process.
+    clock.kill();
+    const store = this.store;
+    const transport = this.transport;
+    store?.kill();
+    transport?.kill();
+    this.#sim.diedAtEffect(this, () => {
+      if (this.clock === clock) this.#die();
+    });
+    return false;
+  }
+
+  // ------------------------------------------------------------------ watched ports
+
+  #watchedStore(store: SimLogStore): LogStore {
+    const clock = this.clock;
+    return {
+      open: () => store.open(),
+      append: (op, done) => {
+        if (!this.#effect(clock)) return;
+        for (const invariant of this.#sim.invariants) invariant.appending?.(this, op);
+        store.append(op, done);
+      },
+      read: (from, to, maxBytes) => store.read(from, to, maxBytes),
+      compact: () => store.compact(),
+      bindCluster: (clusterId) => store.bindCluster(clusterId),
+      stats: () => store.stats(),
+      onFailure: (report) => store.onFailure(report),
+      close: () => store.close(),
+    };
+  }
+
+  #watchedTransport(transport: SimTransport): Transport {
+    const clock = this.clock;
+    return {
+      start: (self, events) => transport.start(self, events),
+      setPeers: (peers) => transport.setPeers(peers),
+      send: (to, frame) => {
+        if (!this.#effect(clock)) return false;
+        if (frame.kind === "raft") {
+          for (const invariant of this.#sim.invariants) invariant.sent?.(this, frame.message);
+        }
+        return transport.send(to, frame);
+      },
+      isConnected: (peer) => transport.isConnected(peer),
+      roundTripMs: () => transport.roundTripMs(),
+      close: () => transport.close(),
+    };
+  }
+
+  #watchedMachine(machine: TaskMachine): StateMachine {
+    const sim = this.#sim;
+    const clock = this.clock;
+    let signals: readonly Signal[] = [];
+    machine.onSignals((given) => {
+      signals = given;
+    });
+    const apply = (entries: readonly CommittedEntry[]): readonly RequestAnswer[] => {
+      signals = [];
+      const given = machine.apply(entries);
+      let at = 0;
+      for (const entry of entries) {
+        const answers = given
+          .slice(at, at + entry.requests.length)
+          .map(({ answer }) => answer as Answer);
+        at += entry.requests.length;
+        const first = entry.index > sim.appliedMax;
+        if (first) sim.appliedMax = entry.index;
+        sim.trace.mark(`${this.id} applied ${entry.index}`);
+        for (const invariant of sim.invariants) {
+          if (first) invariant.logged?.(entry, answers, signals, this);
+          invariant.applied?.(this, entry, answers);
+        }
+      }
+      return given;
+    };
+    return {
+      applied: () => machine.applied(),
+      logTime: () => machine.logTime(),
+      apply: (entries) => {
+        const answers: RequestAnswer[] = [];
+        // One by one where it is the first time, so that a signal is known to be of that entry.
+        let piece: CommittedEntry[] = [];
+        const flush = (): void => {
+          if (piece.length === 0) return;
+          if (!this.#effect(clock)) throw new Error("killed (injected)");
+          answers.push(...apply(piece));
+          piece = [];
+        };
+        for (const entry of entries) {
+          const first = entry.index > sim.appliedMax;
+          if (first) flush();
+          piece.push(entry);
+          if (first || entry.index % sim.hashEvery === 0) flush();
+        }
+        flush();
+        return answers;
+      },
+    };
+  }
+
+  /** What the pool is answered is part of the history, like what any client is. */
+  #watchedQueue(queue: FlotillaQueue): ExecutorQueue {
+    const { history } = this.#sim;
+    const clock = this.clock;
+    return {
+      claim: async (claim, waitMs, signal) => {
+        const answer = await queue.claim(claim, waitMs, signal);
+        if (clock.alive) history.claimed(claim, answer.tasks);
+        return answer;
+      },
+      heartbeat: async (workerId, principal, leases, info) => {
+        const since = history.begin();
+        const answer = await queue.heartbeat(workerId, principal, leases, info);
+        if (clock.alive) history.heartbeat(workerId, leases, answer.verdicts, since);
+        return answer;
+      },
+      end: async (workerId, principal, items, idempotency) => {
+        const answers = await queue.end(workerId, principal, items, idempotency);
+        for (const [i, item] of items.entries())
+          if (clock.alive && answers[i] === "ok" && item.end.kind === "complete")
+            history.completed(item);
+        return answers;
+      },
+      report: (workerId, principal, items) => queue.report(workerId, principal, items),
+      onLease: (listener) => queue.onLease(listener),
+    };
+  }
+
+  #log(): Log {
+    const say =
+      (level: string) =>
+      (message: string, fields?: Readonly<Record<string, unknown>>): void => {
+        if (this.#sim.verbose)
+          this.#sim.trace.note(
+            this.id,
+            `[${level}] ${message}${fields === undefined ? "" : ` ${JSON.stringify(fields)}`}`,
+          );
+      };
+    return {
+      debug: () => undefined,
+      info: say("info"),
+      warn: say("warn"),
+      error: say("error"),
+    };
+  }
+}

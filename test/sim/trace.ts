@@ -1,0 +1,58 @@
+/** What happened in a run, as one number, and for people as lines. */
+import type { World } from "./world.ts";
+
+/** Newest lines kept without `--trace`, printed with a failure. */
+const LINES_KEPT = 400;
+
+export class Trace {
+  #a = 0x811c9dc5;
+  #b = 0x1000193;
+  #lines: string[] = [];
+  readonly #world: World;
+  readonly #print: ((line: string) => void) | null;
+
+  constructor(world: World, print: ((line: string) => void) | null = null) {
+    this.#world = world;
+    this.#print = print;
+  }
+
+  /** Equal for equal runs; 64 bits in hex. */
+  get hash(): string {
+    return (
+      (this.#a >>> 0).toString(16).padStart(8, "0") + (this.#b >>> 0).toString(16).padStart(8, "0")
+    );
+  }
+
+  get lines(): readonly string[] {
+    return this.#lines;
+  }
+
+  /** Goes into the hash, and not into the story: what happens thousands of times. */
+  mark(text: string): void {
+    let a = this.#a;
+    let b = this.#b;
+    const now = Math.round(this.#world.now * 1_000);
+    a = Math.imul(a ^ now, 0x01000193);
+    for (let i = 0; i < text.length; i++) {
+      const code = text.charCodeAt(i);
+      a = Math.imul(a ^ code, 0x01000193);
+      b = Math.imul(b ^ (code + (a >>> 13)), 0x85ebca6b);
+    }
+    this.#a = a;
+    this.#b = b;
+  }
+
+  /** A line of the story. */
+  say(who: string, what: string): void {
+    this.mark(`${who} ${what}`);
+    this.note(who, what);
+  }
+
+  /** A line of the story that is not of the run itself: what a member logs. */
+  note(who: string, what: string): void {
+    const line = `${(this.#world.now / 1_000).toFixed(4).padStart(9)} s  ${who.padEnd(4)} ${what}`;
+    this.#print?.(line);
+    this.#lines.push(line);
+    if (this.#lines.length > 2 * LINES_KEPT) this.#lines = this.#lines.slice(-LINES_KEPT);
+  }
+}

@@ -1,0 +1,142 @@
+/**
+ * Workers outside of the members: they claim by long poll, give up in the middle of it, claim again under
+ * the same request, send heartbeats or forget to, and end their leases in time, late, twice, under stale
+ * fences, or never.
+ */
+import type { FlotillaQueue } from "../../src/queue/queue.ts";
+import type { Claim, ClaimedTask, LeaseEnd, LeaseRef } from "../../src/queue/types.ts";
+import { OUTSIDE_NAME } from "./clients.ts";
+import { errorOf } from "./executor.ts";
+import type { Simulation } from "./simulation.ts";
+import { Prng } from "./world.ts";
+
+const END_TRIES = 6;
+const PRINCIPAL = "outside";
+
+export class OutsideWorker {
+  readonly #sim: Simulation;
+  readonly #prng: Prng;
+  readonly #id: string;
+  /** Names OUTSIDE_NAME explicitly, or takes anything. */
+  readonly #explicit: boolean;
+  #requests = 0;
+  readonly #old: LeaseRef[] = [];
+
+  constructor(sim: Simulation, number: number, explicit: boolean) {
+    this.#sim = sim;
+    this.#prng = new Prng(sim.world.prng.uint32());
+    this.#id = `w${number}`;
+    this.#explicit = explicit;
+  }
+
+  async run(): Promise<void> {
+    while (!this.#sim.over) {
+      await this.#sim.sleep(this.#prng.between(1, 100));
+      const tasks = await this.#claim();
+      for (const task of tasks) await this.#work(task);
+      if (this.#old.length > 0 && this.#sim.mood.wild() && this.#prng.chance(0.1))
+        await this.#end(this.#prng.pick(this.#old), { kind: "complete", result: "2" });
+    }
+  }
+
+  async #claim(): Promise<readonly ClaimedTask[]> {
+    const p = this.#prng;
+    this.#requests += 1;
+    const claim: Claim = {
+      worker_id: this.#id,
+      request_id: `r${this.#requests}`,
+      principal: PRINCIPAL,
+      queues: p.chance(0.2) ? ["bulk"] : null,
+      names: this.#explicit ? [OUTSIDE_NAME] : null,
+      star: false,
+      max: p.between(1, 3),
+      local: null,
+    };
+    const waitMs = p.between(100, 4_000);
+    for (let attempt = 0; attempt < 3; attempt++) {
+      const gone = new AbortController();
+      if (this.#sim.mood.wild() && p.chance(0.15))
+        void this.#sim.sleep(p.between(1, 500)).then(() => gone.abort());
+      const answer = await this.#call((queue) => queue.claim(claim, waitMs, gone.signal), waitMs);
+      // What an aborted claim got is handed back by the member; the worker never saw it.
+      if (gone.signal.aborted) return [];
+      if (answer === null) continue;
+      this.#sim.history.claimed(claim, answer.tasks);
+      return answer.tasks;
+    }
+    return [];
+  }
+
+  async #work({ id, lease }: ClaimedTask): Promise<void> {
+    const p = this.#prng;
+    const { leaseMs } = this.#sim.options;
+    const wild = this.#sim.mood.wild();
+    const ref: LeaseRef = { task_id: id, attempt: lease.attempt, fence: lease.fence };
+    this.#old.push(ref);
+    if (this.#old.length > 20) this.#old.shift();
+    if (wild && p.chance(0.08)) return;
+    const periods = wild ? p.pick([0, 0, 0.5, 1, 3]) : 0;
+    const faithful = p.chance(0.8);
+    for (let third = 0; third < 3 * periods; third++) {
+      await this.#sim.sleep(leaseMs / 3);
+      if (!faithful) continue;
+      const verdict = await this.#heartbeat(ref);
+      if (verdict === "lost" && p.chance(0.8)) return;
+      if (verdict === "cancel") {
+        await this.#end(
+          ref,
+          p.chance(0.8) ? { kind: "release" } : { kind: "complete", result: null },
+        );
+        return;
+      }
+    }
+    await this.#end(ref, this.#drawEnd(wild));
+    if (wild && p.chance(0.1)) await this.#end(ref, { kind: "complete", result: "1" });
+  }
+
+  #drawEnd(wild: boolean): LeaseEnd {
+    const p = this.#prng;
+    if (!wild || p.chance(0.6)) return { kind: "complete", result: '"outside"' };
+    return p.pick<LeaseEnd>([
+      { kind: "release" },
+      { kind: "snooze", delay_ms: p.between(0, 1_000) },
+      { kind: "fail", error: errorOf("outside"), retry_after_ms: null, crashed: false },
+      { kind: "fail", error: errorOf("outside", false), retry_after_ms: null, crashed: false },
+      { kind: "fail", error: errorOf("died"), retry_after_ms: 10, crashed: true },
+    ]);
+  }
+
+  async #heartbeat(ref: LeaseRef) {
+    const since = this.#sim.history.begin();
+    const answer = await this.#call((queue) =>
+      queue.heartbeat(this.#id, PRINCIPAL, [
+        this.#prng.chance(0.2) ? { ...ref, progress: { percent: 10, message: "on" } } : ref,
+      ]),
+    );
+    if (answer === null) return null;
+    this.#sim.history.heartbeat(this.#id, [ref], answer.verdicts, since);
+    return answer.verdicts[0] ?? null;
+  }
+
+  async #end(ref: LeaseRef, end: LeaseEnd): Promise<void> {
+    for (let attempt = 0; attempt < END_TRIES; attempt++) {
+      const answer = await this.#call((queue) =>
+        queue.end(this.#id, PRINCIPAL, [{ ...ref, end }], null),
+      );
+      if (answer === null) {
+        await this.#sim.sleep(this.#prng.between(10, 400));
+        continue;
+      }
+      if (answer[0] === "ok" && end.kind === "complete") this.#sim.history.completed(ref);
+      return;
+    }
+  }
+
+  async #call<T>(run: (queue: FlotillaQueue) => Promise<T>, extraMs = 0): Promise<T | null> {
+    try {
+      return await this.#sim.call(this.#prng.pick(this.#sim.nodes), run, extraMs);
+    } catch {
+      return null;
+    }
+  }
+}

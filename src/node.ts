@@ -94,6 +94,7 @@ async function run(config: Config, log: Log): Promise<void> {
   const state = openStateDatabase(folder.path);
   const machine = TaskMachine.open(state.db);
   const store = new SqliteLog(folder.path, config.id);
+  const disk = watchDisk(folder.path, config.diskReserveBytes, stopping.signal);
   const replica = await Replica.open({
     clock,
     random,
@@ -107,6 +108,7 @@ async function run(config: Config, log: Log): Promise<void> {
     advertise,
     peers: config.peers ?? new Map(),
     foundingSettings: foundingSettings(config),
+    diskFull: () => disk.full(),
     onFatal: (error) => fail(error, log),
   });
 
@@ -123,7 +125,6 @@ async function run(config: Config, log: Log): Promise<void> {
     log,
     appliedIndex,
   });
-  const disk = watchDisk(folder.path, config.diskReserveBytes, stopping.signal);
   const queue = new FlotillaQueue({
     consensus: replica,
     machine,
@@ -302,6 +303,8 @@ function holdAll(replica: Replica, pause: Int32Array): () => void {
 interface DiskWatch {
   /** Bytes free at the newest look. */
   readonly free: () => number;
+  /** Below a sixteenth of the reserve. */
+  readonly full: () => boolean;
   /** A sentence while the disk does not answer a look, or has next to nothing left. */
   readonly fault: () => string | null;
 }
@@ -321,9 +324,11 @@ function watchDisk(path: string, reserveBytes: number, stopping: AbortSignal): D
     if (!stopping.aborted) clock.after(DISK_LOOK_MS, () => void look());
   };
   void look();
+  const full = (): boolean => freeBytes < reserveBytes / 16;
   return {
     free: () => freeBytes,
-    fault: () => failure ?? (freeBytes < reserveBytes / 16 ? "the disk is almost full" : null),
+    full,
+    fault: () => failure ?? (full() ? "the disk is almost full" : null),
   };
 }
 

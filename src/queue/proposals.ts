@@ -67,6 +67,7 @@ export function asQueueError(error: unknown): Error {
       case "no-quorum":
       case "outcome-unknown":
       case "overloaded":
+      case "low-disk":
       case "stopping":
         return queueError(error.reason, error.message);
       // Leader-only questions that found no leader, or one that did not answer.

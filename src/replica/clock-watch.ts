@@ -29,6 +29,23 @@ export class ClockWatch {
     this.#offsets.delete(peer);
   }
 
+  /** The peer said so at least once since it was connected. */
+  knows(peer: NodeId): boolean {
+    return this.#offsets.has(peer);
+  }
+
+  /** As far as this member can tell the peer's wall clock shows about the same as its own. */
+  agreesWith(peer: NodeId): boolean {
+    return Math.abs(this.#offsets.get(peer)?.offset ?? 0) <= CLOCK_SKEW_MAX_MS;
+  }
+
+  /** What the middle one of the known wall clocks shows, own included: right while most are right. */
+  medianWall(): Millis {
+    const offsets = [0, ...[...this.#offsets.values()].map(({ offset }) => offset)];
+    offsets.sort((a, b) => a - b);
+    return this.#clock.wall() + (offsets[Math.floor(offsets.length / 2)] ?? 0);
+  }
+
   /** A sentence when this member's clock is the odd one out, else null. */
   skewed(): string | null {
     const now = this.#clock.monotonic();

@@ -14,6 +14,8 @@ export type ConsensusErrorCode =
   | "outcome-unknown"
   /** Refused early: too much is waiting already. Nothing was proposed. */
   | "overloaded"
+  /** This member's disk, or the leader's, is almost full: nothing is written any more. */
+  | "low-disk"
   /** This member is not the leader (leader-only calls). */
   | "not-leader"
   /** A call to another member got no answer. */

@@ -134,7 +134,7 @@ export interface ForwardedProposal {
 export interface ProposalRefusal {
   readonly boot: number;
   readonly seqs: readonly number[];
-  readonly code: "not-leader" | "overloaded" | "transferring";
+  readonly code: "not-leader" | "overloaded" | "low-disk";
   readonly leader: NodeId | null;
 }
 

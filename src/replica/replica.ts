@@ -91,6 +91,8 @@ export interface ReplicaOptions {
   readonly peers: ReadonlyMap<NodeId, string>;
   /** The cluster's settings, if this member founds it. */
   readonly foundingSettings: unknown;
+  /** True while the disk is almost full: nothing is written, and leadership is handed over. */
+  readonly diskFull?: () => boolean;
   /** The process must stop: called once. */
   readonly onFatal: (error: Error) => void;
 }
@@ -245,7 +247,7 @@ export class Replica implements Consensus {
   // ------------------------------------------------------------------ Consensus
 
   submit(text: string, options: SubmitOptions): Promise<unknown> {
-    const refusal = this.#refusal();
+    const refusal = this.#refusal() ?? (this.#diskFull() ? lowDisk() : null);
     if (refusal !== null) return Promise.reject(refusal);
     try {
       const deadline = this.#o.clock.monotonic() + options.timeoutMs;
@@ -322,7 +324,9 @@ export class Replica implements Consensus {
   }
 
   logNow(): Millis {
-    return this.#logClock?.now() ?? this.#o.machine.logTime();
+    const logClock = this.#logClock;
+    if (logClock === null) return this.#o.machine.logTime();
+    return logClock.now(this.#clockWatch.skewed() === null);
   }
 
   async transfer(to: NodeId | null, timeoutMs: Millis): Promise<boolean> {
@@ -451,14 +455,15 @@ export class Replica implements Consensus {
           incarnation: this.#identity.incarnation,
           url: this.#o.advertise,
         };
-        const clusterId = this.#o.random.uuid(this.#o.clock.wall());
-        const record = foundingRecord(
-          clusterId,
-          this.#o.clock.wall(),
-          self,
-          this.#hellos,
-          this.#o.foundingSettings,
-        );
+        // The record begins log time, which never goes back: a wrong clock of this member must not be it.
+        const unknown = [...this.#hellos.keys()].filter((peer) => !this.#clockWatch.knows(peer));
+        if (unknown.length > 0) {
+          this.#waiting = `waiting for the wall clock of ${unknown.join(", ")}`;
+          return;
+        }
+        const now = this.#clockWatch.medianWall();
+        const clusterId = this.#o.random.uuid(now);
+        const record = foundingRecord(clusterId, now, self, this.#hellos, this.#o.foundingSettings);
         this.#adopt(record);
         return;
       }
@@ -642,6 +647,8 @@ export class Replica implements Consensus {
         if (hello?.clusterId === null)
           this.#hellos.set(from, { ...hello, clusterId: this.#record?.clusterId ?? null });
         if (frame.message.from !== from || frame.message.to !== this.id) return;
+        // Handing leadership over skips the election timer, which stands still at such a member (T1).
+        if (frame.message.type === "timeout-now" && this.#clockWatch.skewed() !== null) return;
         this.#raft?.step(frame.message);
         this.#schedulePump();
         return;
@@ -666,6 +673,10 @@ export class Replica implements Consensus {
     if (this.#stopped) return new ConsensusError("stopping", "this member is shutting down");
     if (this.#o.clock.monotonic() - this.#lastQuorumAt < NO_QUORUM_MS) return null;
     return this.#noQuorum();
+  }
+
+  #diskFull(): boolean {
+    return this.#o.diskFull?.() ?? false;
   }
 
   #noQuorum(): ConsensusError {
@@ -762,6 +773,14 @@ export class Replica implements Consensus {
       });
       return;
     }
+    if (this.#diskFull()) {
+      const seqs = proposal.requests.map(({ seq }) => seq);
+      this.#send(from, {
+        kind: "refuse",
+        refusal: { boot, seqs, code: "low-disk", leader: this.id },
+      });
+      return;
+    }
     this.#batcher.acked(from, boot, proposal.acked);
     const full: number[] = [];
     for (const { seq, text, hint } of proposal.requests) {
@@ -786,6 +805,7 @@ export class Replica implements Consensus {
       command.exposures = Math.max(0, command.exposures - 1);
       command.sentTo = null;
       if (refusal.code === "overloaded") this.#pending.fail(command, overloaded());
+      if (refusal.code === "low-disk") this.#pending.fail(command, lowDisk());
     }
   }
 
@@ -1121,6 +1141,7 @@ export class Replica implements Consensus {
     }
     if (now >= this.#nextClockWordAt) {
       this.#nextClockWordAt = now + CLOCK_WORD_MS;
+      if (role === "leader" && this.#diskFull()) this.#handOver();
       for (const peer of this.#hellos.keys()) this.#sendClock(peer);
     }
     if (now >= this.#nextFoundingAt) {
@@ -1154,11 +1175,21 @@ export class Replica implements Consensus {
     return raft.leader === null ? null : this.#contacts.sinceMs(raft.leader, now);
   }
 
+  /** Best effort: whoever takes over may have a disk to write to. */
+  #handOver(): void {
+    const target = this.#raft === null ? null : this.#bestFollower(this.#raft);
+    if (target === null || this.#raft?.transfer(target) !== true) return;
+    this.#o.log.warn(`the disk is almost full: handing leadership to ${target}`);
+    this.#schedulePump();
+  }
+
   #bestFollower(raft: Raft): NodeId | null {
     let best: { id: NodeId; match: LogIndex } | null = null;
     for (const [id, { match, learner, recentActive }] of raft.progress()) {
       if (id === this.id || learner || !recentActive || !this.#o.transport.isConnected(id))
         continue;
+      // It would not take over; unless this member is the odd one out itself.
+      if (!this.#clockWatch.agreesWith(id) && this.#clockWatch.skewed() === null) continue;
       if (best === null || match > best.match) best = { id, match };
     }
     return best?.id ?? null;
@@ -1198,6 +1229,13 @@ function notLeader(): ConsensusError {
 
 function overloaded(): ConsensusError {
   return new ConsensusError("overloaded", "the leader has too many commands waiting");
+}
+
+function lowDisk(): ConsensusError {
+  return new ConsensusError(
+    "low-disk",
+    "the disk is almost full: nothing is written until there is room",
+  );
 }
 
 function asError(error: unknown): Error {

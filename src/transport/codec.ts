@@ -42,7 +42,7 @@ const KIND = {
 } as const;
 
 const ENTRY_KINDS = ["noop", "command", "config", "bootstrap"] as const;
-const REFUSALS = ["not-leader", "overloaded", "transferring"] as const;
+const REFUSALS = ["not-leader", "overloaded", "low-disk"] as const;
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });

@@ -13,17 +13,12 @@ test.skipIf(Bun.which("python3") === null)(
       ["python3", join(import.meta.dir, "worker.py"), urls, "digest", "py-1", "1.5"],
       { stdout: "pipe" },
     );
-    const lines: string[] = [];
+    let output = "";
     const follow = (async () => {
       const decoder = new TextDecoder();
-      for await (const chunk of worker.stdout)
-        lines.push(
-          ...decoder
-            .decode(chunk)
-            .split("\n")
-            .filter((line) => line !== ""),
-        );
+      for await (const chunk of worker.stdout) output += decoder.decode(chunk, { stream: true });
     })();
+    const said = (): string[] => output.split("\n").slice(0, -1);
     try {
       await eventually("the worker to wait for work", async () => {
         const { items } = await leader.json<{ items: { id: string }[] }>("/api/workers");
@@ -42,7 +37,9 @@ test.skipIf(Bun.which("python3") === null)(
           60_000,
         );
       }
-      const ends = await eventually("six reports", async () => (lines.length >= 6 ? lines : null));
+      const ends = await eventually("six reports", async () =>
+        said().length >= 6 ? said() : null,
+      );
       for (const line of ends) {
         const report = JSON.parse(line) as {
           first?: number;

@@ -1,5 +1,5 @@
 """A Flotilla worker in Python, standard library only: claims by name, heartbeats, completes."""
-import hashlib, json, sys, threading, time, urllib.error, urllib.request
+import hashlib, http.client, json, sys, threading, time, urllib.error, urllib.request
 
 urls, name, worker_id, hold = sys.argv[1].split(","), sys.argv[2], sys.argv[3], float(sys.argv[4])
 
@@ -15,12 +15,18 @@ def call(path, body):
         except urllib.error.HTTPError as error:
             if error.code not in (429, 503):
                 return error.code, json.load(error)
-        except OSError:
+        except (OSError, http.client.HTTPException, json.JSONDecodeError):
             pass
         if time.time() > deadline:
             raise SystemExit("no member answers")
         urls.append(urls.pop(0))
         time.sleep(0.1)
+
+
+def say(**report):
+    """One write a line: print() of two threads would run into each other."""
+    sys.stdout.write(json.dumps(report) + "\n")
+    sys.stdout.flush()
 
 
 def work(task):
@@ -29,14 +35,14 @@ def work(task):
     while time.time() < end:
         verdict = call("/api/leases/heartbeat", {"worker_id": worker_id, "leases": [lease]})[1]["leases"][0]["status"]
         if verdict != "ok":
-            return print(json.dumps({"task": task["id"], "verdict": verdict}), flush=True)
+            return say(task=task["id"], verdict=verdict)
         time.sleep(min(0.3, hold))
     digest = hashlib.sha256(json.dumps(task["payload"]).encode()).hexdigest()
     body = {"worker_id": worker_id, "attempt": lease["attempt"], "fence": lease["fence"], "result": digest}
     first, _ = call(f"/api/leases/{task['id']}/complete", body)
     again, _ = call(f"/api/leases/{task['id']}/complete", body)
     stale, problem = call(f"/api/leases/{task['id']}/complete", {**body, "fence": lease["fence"] - 1})
-    print(json.dumps({"task": task["id"], "first": first, "again": again, "stale": stale, "code": problem.get("code")}), flush=True)
+    say(task=task["id"], first=first, again=again, stale=stale, code=problem.get("code"))
 
 
 while True:

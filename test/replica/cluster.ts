@@ -61,6 +61,7 @@ export interface Node {
   store: SimLogStore | null;
   transport: SimTransport | null;
   fatal: Error | null;
+  diskFull: boolean;
 }
 
 const silent: Log = { debug() {}, info() {}, warn() {}, error() {} };
@@ -93,6 +94,7 @@ export class Cluster {
       store: null,
       transport: null,
       fatal: null,
+      diskFull: false,
     }));
   }
 
@@ -129,6 +131,7 @@ export class Cluster {
         this.nodes.length === 1 ? [] : this.nodes.map(({ id }) => [id, `http://${id}`]),
       ),
       foundingSettings: { test: true },
+      diskFull: () => node.diskFull,
       onFatal: (error) => {
         node.fatal = error;
       },

@@ -317,3 +317,28 @@ async function converged(cluster: Cluster): Promise<boolean> {
     return lengths.size === 1 && cluster.leader() !== null;
   });
 }
+
+describe("a disk that is almost full", () => {
+  test("a leader hands over and writes nothing; a follower refuses its own writes only", async () => {
+    const cluster = new Cluster(21, 3);
+    await cluster.startAll();
+    const leader = cluster.leader();
+    if (leader === null) throw new Error("no leader");
+    leader.diskFull = true;
+    const refused = submit(leader, { n: 1 });
+    await cluster.run(10, () => refused.settled);
+    expect(refused.error).toBe("low-disk");
+    expect(
+      await cluster.run(5_000, () => cluster.leader() !== null && cluster.leader() !== leader),
+    ).toBe(true);
+    const other = cluster.leader();
+    if (other === null) throw new Error("no leader");
+    const taken = submit(other, { n: 2 });
+    await cluster.run(3_000, () => taken.settled);
+    expect(taken.answer).toBe(1);
+    leader.diskFull = false;
+    const again = submit(leader, { n: 3 });
+    await cluster.run(3_000, () => again.settled);
+    expect(again.answer).toBe(2);
+  });
+});

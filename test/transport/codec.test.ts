@@ -137,7 +137,7 @@ const frame: fc.Arbitrary<PeerFrame> = fc.oneof(
     refusal: fc.record({
       boot: count,
       seqs: fc.array(count, { maxLength: 4 }),
-      code: fc.constantFrom("not-leader" as const, "overloaded" as const, "transferring" as const),
+      code: fc.constantFrom("not-leader" as const, "overloaded" as const, "low-disk" as const),
       leader: fc.option(id),
     }),
   }),

@@ -14,7 +14,8 @@ const HEARD_LATELY_MS: Millis = 10_000;
 
 export class ClockWatch {
   readonly #clock: Clock;
-  readonly #offsets = new Map<NodeId, { offset: Millis; at: Millis }>();
+  /** What each peer's wall clock showed at a moment of this member's monotonic clock. */
+  readonly #heard = new Map<NodeId, { readonly wall: Millis; readonly at: Millis }>();
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -22,26 +23,36 @@ export class ClockWatch {
 
   /** A peer said what its wall clock shows; the time on the wire is small beside the limit. */
   heard(peer: NodeId, wall: Millis): void {
-    this.#offsets.set(peer, { offset: wall - this.#clock.wall(), at: this.#clock.monotonic() });
+    this.#heard.set(peer, { wall, at: this.#clock.monotonic() });
   }
 
   forget(peer: NodeId): void {
-    this.#offsets.delete(peer);
+    this.#heard.delete(peer);
   }
 
   /** The peer said so at least once since it was connected. */
   knows(peer: NodeId): boolean {
-    return this.#offsets.has(peer);
+    return this.#heard.has(peer);
   }
 
   /** As far as this member can tell the peer's wall clock shows about the same as its own. */
   agreesWith(peer: NodeId): boolean {
-    return Math.abs(this.#offsets.get(peer)?.offset ?? 0) <= CLOCK_SKEW_MAX_MS;
+    return Math.abs(this.#offset(peer) ?? 0) <= CLOCK_SKEW_MAX_MS;
+  }
+
+  /**
+   * How far the peer's wall clock is ahead of this one's, or null. Counted on by the monotonic clock, so that
+   * a jump of the own wall clock shows at once and not with the peer's next word.
+   */
+  #offset(peer: NodeId): Millis | null {
+    const heard = this.#heard.get(peer);
+    if (heard === undefined) return null;
+    return heard.wall + (this.#clock.monotonic() - heard.at) - this.#clock.wall();
   }
 
   /** What the middle one of the known wall clocks shows, own included: right while most are right. */
   medianWall(): Millis {
-    const offsets = [0, ...[...this.#offsets.values()].map(({ offset }) => offset)];
+    const offsets = [0, ...[...this.#heard.keys()].map((peer) => this.#offset(peer) ?? 0)];
     offsets.sort((a, b) => a - b);
     return this.#clock.wall() + (offsets[Math.floor(offsets.length / 2)] ?? 0);
   }
@@ -51,10 +62,10 @@ export class ClockWatch {
     const now = this.#clock.monotonic();
     let agree = 1;
     let disagree = 0;
-    for (const { offset, at } of this.#offsets.values()) {
+    for (const [peer, { at }] of this.#heard) {
       if (now - at > HEARD_LATELY_MS) continue;
-      if (Math.abs(offset) > CLOCK_SKEW_MAX_MS) disagree += 1;
-      else agree += 1;
+      if (this.agreesWith(peer)) agree += 1;
+      else disagree += 1;
     }
     if (disagree <= agree) return null;
     return `the wall clock differs by more than ${CLOCK_SKEW_MAX_MS / 1000} s from ${disagree} other members: set it right, this member does not campaign until then`;

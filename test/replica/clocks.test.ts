@@ -1,0 +1,61 @@
+/** Log time stays near true time though a member's wall clock is wrong (T1). Each was found by the simulator. */
+import { describe, expect, test } from "bun:test";
+import { EPOCH } from "../sim/world.ts";
+import { Cluster, type Node } from "./cluster.ts";
+
+const HOUR_MS = 3_600_000;
+
+/** How far this member's log time is from true time, ms. */
+function errorOf(cluster: Cluster, node: Node): number {
+  return Math.abs((node.replica?.logNow() ?? 0) - EPOCH - cluster.world.now);
+}
+
+describe("a wrong wall clock", () => {
+  test("of the founder does not become the cluster's first log time", async () => {
+    const cluster = new Cluster(21, 3);
+    cluster.node(0).clock.wallOffset = HOUR_MS;
+    await cluster.startAll();
+    expect(cluster.leader()).not.toBe(cluster.node(0));
+    for (const node of cluster.nodes) expect(errorOf(cluster, node)).toBeLessThan(10_000);
+  });
+
+  test("keeps a member from taking a leadership that is handed to it", async () => {
+    const cluster = new Cluster(22, 3);
+    await cluster.startAll();
+    const leader = cluster.leader();
+    const target = cluster.nodes.find((node) => node !== leader);
+    if (leader === null || target === undefined) throw new Error("no leader");
+    target.clock.wallOffset = HOUR_MS;
+    await cluster.run(2_500);
+    void leader.replica?.transfer(target.id, 1_000);
+    await cluster.run(2_000);
+    expect(cluster.leader()).toBe(leader);
+  });
+
+  test("keeps a member from being chosen when leadership is handed to the best follower", async () => {
+    for (let seed = 1; seed <= 5; seed++) {
+      const cluster = new Cluster(seed, 3);
+      await cluster.startAll();
+      const leader = cluster.leader();
+      const [wrong, right] = cluster.nodes.filter((node) => node !== leader);
+      if (leader === null || wrong === undefined || right === undefined)
+        throw new Error("no leader");
+      wrong.clock.wallOffset = HOUR_MS;
+      await cluster.run(2_500);
+      void leader.replica?.transfer(null, 1_000);
+      await cluster.run(2_000);
+      expect(cluster.leader()).toBe(right);
+    }
+  });
+
+  test("of a leader does not draw log time away, however long it leads", async () => {
+    const cluster = new Cluster(23, 3);
+    await cluster.startAll();
+    const leader = cluster.leader();
+    if (leader === null) throw new Error("no leader");
+    leader.clock.wallOffset = HOUR_MS;
+    await cluster.run(300_000);
+    expect(cluster.leader()).toBe(leader);
+    expect(errorOf(cluster, leader)).toBeLessThan(10_000);
+  });
+});

@@ -50,11 +50,11 @@ export class ClockWatch {
     return heard.wall + (this.#clock.monotonic() - heard.at) - this.#clock.wall();
   }
 
-  /** What the middle one of the known wall clocks shows, own included: right while most are right. */
+  /** What the middle one of the known wall clocks shows, own included, whole epoch ms: right while most are. */
   medianWall(): Millis {
     const offsets = [0, ...[...this.#heard.keys()].map((peer) => this.#offset(peer) ?? 0)];
     offsets.sort((a, b) => a - b);
-    return this.#clock.wall() + (offsets[Math.floor(offsets.length / 2)] ?? 0);
+    return Math.floor(this.#clock.wall() + (offsets[Math.floor(offsets.length / 2)] ?? 0));
   }
 
   /** A sentence when this member's clock is the odd one out, else null. */

@@ -125,7 +125,6 @@ export class Ledger implements Invariant {
         const task = this.tasks.get(signal.id);
         if (task === undefined) return;
         task.cancelling = true;
-        task.moments.push({ index: entry.index, status: "Running" });
         return;
       }
       case "cleared":
@@ -184,6 +183,7 @@ export class Ledger implements Invariant {
     // A report; what a cancel does is told by a signal of its own.
     if (from === "Running" && to === "Running") {
       this.counts.Running += 1;
+      task.moments.push({ index, status: to });
       return;
     }
     task.cancelling = false;

@@ -12,8 +12,8 @@ const SERVE_MS: Millis = 5_000;
 /** The longest time-out of a task, its lease, its retries. */
 const FINISH_MS: Millis = 180_000;
 const CONVERGE_MS: Millis = 5_000;
-/** Long polls of workers end. */
-const CALM_MS: Millis = 6_000;
+/** Workers finish what they hold, and their long polls end. */
+const CALM_MS: Millis = 120_000;
 const QUIET_MS: Millis = 5_000;
 
 export async function checkLiveness(sim: Simulation): Promise<void> {
@@ -43,7 +43,8 @@ export async function checkLiveness(sim: Simulation): Promise<void> {
     return;
   }
   sim.over = true;
-  await sim.until(CALM_MS);
+  await sim.until(CALM_MS, () => sim.busy === 0);
+  await sim.until(CONVERGE_MS);
   const same = (): boolean => {
     const [first, ...others] = sim.core().map(({ applied }) => applied);
     return first === sim.appliedMax && others.every((applied) => applied === first);

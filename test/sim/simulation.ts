@@ -71,6 +71,8 @@ export class Simulation {
   failure: SimFailure | null = null;
   /** Nobody asks anything any more. */
   over = false;
+  /** Clients and workers that have not come to their end. */
+  busy = 0;
   #wild = true;
   #core: readonly SimNode[] | null = null;
 
@@ -223,9 +225,14 @@ export class Simulation {
     );
     world.at(prng.float() * 2_000, () => this.faults.start());
     for (const someone of [...clients, ...workers]) {
-      someone.run().catch((error: unknown) => {
-        this.fail("simulator", error instanceof Error ? (error.stack ?? error.message) : "?");
-      });
+      this.busy += 1;
+      someone.run().then(
+        () => {
+          this.busy -= 1;
+        },
+        (error: unknown) =>
+          this.fail("simulator", error instanceof Error ? (error.stack ?? error.message) : "?"),
+      );
     }
     this.#markEverySecond();
     await this.until(options.faultsMs);

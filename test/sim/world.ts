@@ -174,6 +174,7 @@ export class NodeClock implements Clock {
   #since: Millis = 0;
   #rate = 1;
   #stillUntil: Millis = 0;
+  #suspendedUntil: Millis = 0;
   /** What came while the process stood still, oldest first. */
   #held: (() => void)[] = [];
   readonly #world: World;
@@ -220,10 +221,14 @@ export class NodeClock implements Clock {
   suspend(ms: Millis): void {
     this.pause(ms);
     this.#shown -= ms * this.#rate;
+    this.#suspendedUntil = this.#world.now + ms;
   }
 
   resume(): void {
     this.#stillUntil = Math.min(this.#stillUntil, this.#world.now);
+    // The time that it did not stand still after all counts.
+    this.#shown += Math.max(0, this.#suspendedUntil - this.#world.now) * this.#rate;
+    this.#suspendedUntil = 0;
     this.#wake();
   }
 

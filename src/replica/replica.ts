@@ -13,12 +13,11 @@ import {
   type Effects,
   type Entry,
   type LogIndex,
-  type Message,
   type NodeId,
   type Role,
   type Term,
 } from "../raft/types.ts";
-import { Batcher, ENTRIES_IN_FLIGHT_MAX, type QueuedRequest } from "./batcher.ts";
+import { ApplyWaiters } from "./apply-waiters.ts";
 import { Calls, type Handler } from "./calls.ts";
 import { ClockWatch } from "./clock-watch.ts";
 import {
@@ -26,27 +25,24 @@ import {
   ConsensusError,
   type ConsensusStatus,
   type Leadership,
-  type SealedRequest,
   type SubmitOptions,
 } from "./consensus.ts";
 import { Contacts } from "./contacts.ts";
-import { decodeBootstrap, decodeEntry, encodeBootstrap, encodeEnvelope } from "./envelope.ts";
-import { firstConfiguration, foundingRecord, foundingStep, names } from "./founding.ts";
+import { decodeEntry } from "./envelope.ts";
+import { Founder } from "./founder.ts";
 import { LogClock } from "./log-clock.ts";
-import { type PendingCommand, PendingCommands } from "./pending.ts";
+import { Persistence } from "./persistence.ts";
 import {
   type BootstrapRecord,
   type Clock,
   type DisconnectReason,
   FatalError,
-  type ForwardedProposal,
   type Identity,
   type Log,
   type LogStore,
   type Millis,
   type PeerFrame,
   type PeerHello,
-  type ProposalRefusal,
   type Random,
   type RecoveredLog,
   type StateMachine,
@@ -55,15 +51,12 @@ import {
 } from "./ports.ts";
 import { Reads } from "./reads.ts";
 import { BEAT_MS, Staleness } from "./staleness.ts";
+import { type SealHook, Writes } from "./writes.ts";
 
 /** One logical tick of the core. */
 const TICK_MS: Millis = 10;
 /** Without a quorum for this long, writes and reads are refused at once (the contract says 2 s, answer included). */
 const NO_QUORUM_MS: Millis = 1_700;
-/** A forwarded command without an answer is sent again after this long; the leader drops repeats. */
-const RESEND_MS: Millis = 1_000;
-/** Characters in one `propose` frame: at most three bytes each, so a frame stays under its 16 MiB. */
-const FORWARD_CHARACTERS_MAX = 4 * 1024 * 1024;
 /** Entries decoded and applied in one transaction. */
 const APPLY_ENTRIES_MAX = 64;
 const APPLY_BYTES_MAX = 4 * 1024 * 1024;
@@ -110,66 +103,42 @@ export interface ReplicaCounters {
   applySeconds: number;
 }
 
-interface ApplyWaiter {
-  readonly index: LogIndex;
-  readonly deadline: Millis;
-  readonly resolve: (index: LogIndex) => void;
-  readonly reject: (error: ConsensusError) => void;
-}
-
 export class Replica implements Consensus {
   readonly #o: ReplicaOptions;
   readonly #identity: Identity;
-  readonly #pending = new PendingCommands();
-  readonly #batcher = new Batcher();
+  readonly #founder: Founder;
+  readonly #writes: Writes;
+  readonly #persistence: Persistence;
   readonly #calls: Calls;
   readonly #reads: Reads;
   readonly #contacts: Contacts;
   readonly #staleness = new Staleness();
   readonly #clockWatch: ClockWatch;
+  readonly #applyWaiters = new ApplyWaiters();
   readonly #hellos = new Map<NodeId, PeerHello>();
   readonly #leadershipListeners: ((leadership: Leadership) => void)[] = [];
-  readonly counters: ReplicaCounters = {
+  readonly #counts = {
     elections: 0,
     leaderChanges: 0,
-    entriesSealed: 0,
-    commandsSealed: 0,
     entriesApplied: 0,
     commandsApplied: 0,
-    commandsForwarded: 0,
     framesDropped: 0,
     applySeconds: 0,
   };
 
   /** Null until the cluster is founded. */
   #raft: Raft | null = null;
-  #record: BootstrapRecord | null = null;
-  readonly #recovered: RecoveredLog;
-  #waiting: string | null = null;
-  #sealHook:
-    ((batch: readonly SealedRequest[], add: (text: string) => Promise<unknown>) => void) | null =
-    null;
   #leadership: Leadership = { role: "follower", term: asTerm(0), leader: null, active: false };
   #logClock: LogClock | null = null;
 
-  /** Writes handed to storage and acknowledged by it, counted; what a message waits for is a count. */
-  #persistIssued = 0;
-  #persistDone = 0;
-  readonly #heldMessages: { after: number; messages: readonly Message[] }[] = [];
-  /** Indexes sealed by this leadership and not applied yet. */
-  #inFlight: LogIndex[] = [];
-  #applyWaiters: ApplyWaiter[] = [];
   #applyHeld = false;
   #readingLog = false;
   #pumpScheduled = false;
-  #outbox: PendingCommand[] = [];
-  #flushScheduled = false;
   #lastQuorumAt: Millis;
   #nextTickAt: Millis;
   #nextBeatAt = 0;
   #nextClockWordAt = 0;
   #nextFoundingAt = 0;
-  #founding = false;
   #tickTimer: Timer | null = null;
   #campaignTimer: Timer | null = null;
   #stopped = false;
@@ -182,7 +151,7 @@ export class Replica implements Consensus {
 
   private constructor(options: ReplicaOptions, recovered: RecoveredLog) {
     this.#o = options;
-    this.#recovered = recovered;
+    const { clock, random, log, store } = options;
     this.#identity = recovered.identity;
     const now = options.clock.monotonic();
     this.#lastQuorumAt = now;
@@ -195,10 +164,48 @@ export class Replica implements Consensus {
       else this.#raft.readIndex(id);
       this.#schedulePump();
     });
-    options.store.onFailure((error) => this.#fatal(error));
+    this.#persistence = new Persistence(store, (message) => {
+      this.#send(message.to, { kind: "raft", message });
+    });
+    this.#founder = new Founder({
+      identity: recovered.identity,
+      recovered,
+      peers: options.peers,
+      advertise: options.advertise,
+      settings: options.foundingSettings,
+      store,
+      clock,
+      random,
+      log,
+      clockWatch: this.#clockWatch,
+      hellos: this.#hellos,
+      send: (to, frame) => this.#send(to, frame),
+      founded: (grown) => {
+        this.#startCore(grown);
+        this.#dialPeers();
+      },
+      fatal: (error) => this.#fatal(asError(error)),
+    });
+    this.#writes = new Writes({
+      self: this.id,
+      boot: this.boot,
+      clock,
+      random,
+      leadership: () => this.#leadership,
+      applied: () => this.#applied(),
+      logNow: () => this.logNow(),
+      diskFull: () => this.#diskFull(),
+      send: (to, frame) => this.#send(to, frame),
+      guard: (run) => this.#guard(run),
+      schedulePump: () => this.#schedulePump(),
+    });
+    store.onFailure((error) => this.#fatal(error));
     this.#calls.serve("replica.beat", () => this.#answerBeat());
     this.#calls.serve("replica.clock", (body, from) => this.#hearClock(body, from));
-    this.#calls.serve("replica.founded", (body) => this.#hearFounded(body));
+    this.#calls.serve("replica.founded", async (body) => {
+      this.#founder.heardRecord(body as BootstrapRecord);
+      return null;
+    });
     if (recovered.lastIndex > 0) this.#startCore(recovered);
   }
 
@@ -214,17 +221,21 @@ export class Replica implements Consensus {
     return this.#identity;
   }
 
+  get counters(): ReplicaCounters {
+    return { ...this.#counts, ...this.#writes.counters };
+  }
+
   /** Starts the connections and the ticks. */
   start(): void {
     this.#o.transport.start(() => this.#hello(), {
       connected: (peer, hello) => this.#connected(peer, hello),
       disconnected: (peer, reason) => this.#disconnected(peer, reason),
       frame: (from, frame) => this.#guard(() => this.#frame(from, frame)),
-      admit: (hello) => this.#admit(hello),
+      admit: (hello) => this.#founder.admit(hello, this.#raft?.configuration ?? null),
     });
     this.#dialPeers();
     this.#tickTimer = this.#o.clock.after(TICK_MS, () => this.#tick());
-    if (this.#raft === null) this.#found();
+    this.#founder.step();
     this.#schedulePump();
   }
 
@@ -234,35 +245,23 @@ export class Replica implements Consensus {
     this.#stopped = true;
     this.#tickTimer?.cancel();
     this.#campaignTimer?.cancel();
+    this.#founder.stop();
     const stopping = (): ConsensusError =>
       new ConsensusError("stopping", "this member is shutting down");
-    for (const command of this.#pending.values()) this.#pending.fail(command, stopping());
+    this.#writes.failAll(stopping);
     this.#reads.failAll(stopping);
     this.#calls.failAll(stopping);
-    for (const waiter of this.#applyWaiters.splice(0)) waiter.reject(stopping());
+    this.#applyWaiters.failAll(stopping);
     await this.#o.transport.close();
     await this.#o.store.close();
   }
 
   // ------------------------------------------------------------------ Consensus
 
-  submit(text: string, options: SubmitOptions): Promise<unknown> {
-    const refusal = this.#refusal() ?? (this.#diskFull() ? lowDisk() : null);
-    if (refusal !== null) return Promise.reject(refusal);
-    try {
-      const deadline = this.#o.clock.monotonic() + options.timeoutMs;
-      const { command, answer } = this.#pending.add(
-        text,
-        options.hint ?? null,
-        options.weight ?? 1,
-        deadline,
-      );
-      this.#outbox.push(command);
-      this.#scheduleFlush();
-      return answer;
-    } catch (error) {
-      return Promise.reject(error instanceof Error ? error : new Error(String(error)));
-    }
+  async submit(text: string, options: SubmitOptions): Promise<unknown> {
+    const refusal = this.#refusal();
+    if (refusal !== null) throw refusal;
+    return this.#writes.submit(text, options);
   }
 
   linearize(timeoutMs: Millis): Promise<LogIndex> {
@@ -275,7 +274,7 @@ export class Replica implements Consensus {
       reject,
       safe: (index) => {
         if (this.#applied() >= index) resolve(index);
-        else this.#applyWaiters.push({ index, deadline, resolve, reject });
+        else this.#applyWaiters.add({ index, deadline, resolve, reject });
       },
     });
     return promise;
@@ -312,10 +311,8 @@ export class Replica implements Consensus {
     this.#calls.notify(to, method, body);
   }
 
-  onSeal(
-    hook: (batch: readonly SealedRequest[], add: (text: string) => Promise<unknown>) => void,
-  ): void {
-    this.#sealHook = hook;
+  onSeal(hook: SealHook): void {
+    this.#writes.onSeal(hook);
   }
 
   onLeadership(listener: (leadership: Leadership) => void): void {
@@ -354,7 +351,7 @@ export class Replica implements Consensus {
     return {
       ...this.#leadership,
       id: this.id,
-      clusterId: this.#record?.clusterId ?? this.#identity.clusterId,
+      clusterId: this.#founder.clusterId,
       commit: raft?.commit ?? asIndex(0),
       applied: this.#applied(),
       lastIndex: raft?.lastIndex ?? asIndex(0),
@@ -376,7 +373,7 @@ export class Replica implements Consensus {
       contactMs: this.#contactMs(now),
       stalenessMs:
         this.#leadership.role === "leader" ? this.#contactMs(now) : this.#staleness.ageMs(now),
-      waiting: this.#waiting,
+      waiting: this.#founder.waiting,
     };
   }
 
@@ -394,7 +391,7 @@ export class Replica implements Consensus {
     return this.#clockWatch.skewed();
   }
 
-  // ------------------------------------------------------------------ founding
+  // ------------------------------------------------------------------ the core
 
   #hello(): PeerHello {
     const raft = this.#raft;
@@ -402,130 +399,19 @@ export class Replica implements Consensus {
       id: this.id,
       incarnation: this.#identity.incarnation,
       boot: this.boot,
-      clusterId: this.#record?.clusterId ?? this.#identity.clusterId,
+      clusterId: this.#founder.clusterId,
       lastIndex: raft?.lastIndex ?? asIndex(0),
       lastTerm: raft?.lastTerm ?? asTerm(0),
-      peerIds: this.#peerIds(),
+      peerIds: this.#founder.peerIds,
       advertise: this.#o.advertise,
       machineVersion: this.#o.machineVersion,
-      bootstrap: this.#record === null ? null : JSON.stringify(this.#record),
+      bootstrap: this.#founder.record === null ? null : JSON.stringify(this.#founder.record),
     };
-  }
-
-  #peerIds(): NodeId[] {
-    return [...this.#o.peers.keys()].sort();
-  }
-
-  /** A sentence refuses the connection. */
-  #admit(hello: PeerHello): string | null {
-    if (hello.id === this.id)
-      return `${hello.id} is this member's own id: every member needs one of its own`;
-    if (this.#raft === null) {
-      if (hello.clusterId !== null || this.#o.peers.has(hello.id)) return null;
-      return `${this.id} does not know ${hello.id}: it is not in its --peers`;
-    }
-    const clusterId = this.#record?.clusterId ?? this.#identity.clusterId;
-    if (hello.clusterId !== null && hello.clusterId !== clusterId) {
-      return `${this.id} belongs to cluster ${clusterId}, ${hello.id} to ${hello.clusterId}`;
-    }
-    const member = this.#raft.configuration.members[hello.id];
-    if (member === undefined) return `${hello.id} is not a member of cluster ${clusterId}`;
-    if (member.incarnation !== hello.incarnation) {
-      return `${hello.id} has another data folder than the one that joined cluster ${clusterId}: remove it and add it again`;
-    }
-    return null;
-  }
-
-  /** Takes the next step towards entry 1, as far as what the peers said allows. */
-  #found(): void {
-    if (this.#raft !== null || this.#founding || this.#stopped) return;
-    const peerIds = this.#o.peers.size === 0 ? [this.id] : this.#peerIds();
-    const step = foundingStep(this.#identity, peerIds, this.#hellos);
-    switch (step.do) {
-      case "wait":
-        if (this.#waiting !== step.reason) this.#o.log.info(step.reason);
-        this.#waiting = step.reason;
-        return;
-      case "adopt":
-        this.#adopt(step.record);
-        return;
-      case "found": {
-        const self = {
-          id: this.id,
-          incarnation: this.#identity.incarnation,
-          url: this.#o.advertise,
-        };
-        // The record begins log time, which never goes back: a wrong clock of this member must not be it.
-        const unknown = [...this.#hellos.keys()].filter((peer) => !this.#clockWatch.knows(peer));
-        if (unknown.length > 0) {
-          this.#waiting = `waiting for the wall clock of ${unknown.join(", ")}`;
-          return;
-        }
-        const now = this.#clockWatch.medianWall();
-        const clusterId = this.#o.random.uuid(now);
-        const record = foundingRecord(clusterId, now, self, this.#hellos, this.#o.foundingSettings);
-        this.#adopt(record);
-        return;
-      }
-    }
-  }
-
-  /** Writes entry 1 and starts the core on it. Only with an empty log. */
-  #adopt(record: BootstrapRecord): void {
-    this.#founding = true;
-    const configuration = firstConfiguration(record);
-    const entry: Entry = {
-      term: asTerm(1),
-      index: asIndex(1),
-      kind: "bootstrap",
-      data: encodeBootstrap(configuration, record),
-    };
-    const hardState = { term: asTerm(1), vote: null };
-    this.#o.store.append({ hardState, entries: [entry] }, () => {
-      this.#o.store
-        .bindCluster(record.clusterId)
-        .then(() => {
-          this.#founding = false;
-          this.#o.log.info("cluster founded", {
-            cluster: record.clusterId,
-            members: record.members.map(({ id }) => id),
-          });
-          this.#startCore({
-            ...this.#recovered,
-            hardState,
-            lastIndex: asIndex(1),
-            terms: [{ index: asIndex(1), term: asTerm(1) }],
-            configurations: [entry],
-            tail: [entry],
-          });
-          this.#dialPeers();
-          this.#spreadRecord();
-        })
-        .catch((error: unknown) => this.#fatal(asError(error)));
-    });
-  }
-
-  /** Initialised members tell empty ones of the record, until they show that they have it. */
-  #spreadRecord(): void {
-    if (this.#record === null) return;
-    for (const [peer, hello] of this.#hellos) {
-      if (hello.clusterId !== null || !names(this.#record, hello)) continue;
-      this.#send(peer, { kind: "call", id: 0, method: "replica.founded", body: this.#record });
-    }
-  }
-
-  async #hearFounded(body: unknown): Promise<null> {
-    if (this.#raft !== null || this.#founding) return null;
-    const record = body as BootstrapRecord;
-    if (typeof record.clusterId === "string" && names(record, this.#identity)) this.#adopt(record);
-    return null;
   }
 
   #startCore(recovered: RecoveredLog): void {
     const { machine } = this.#o;
     const applied = machine.applied();
-    const first = recovered.configurations.find((entry) => entry.kind === "bootstrap");
-    if (first !== undefined) this.#record = decodeBootstrap(first).record;
     if (applied.index > recovered.lastIndex || applied.index < recovered.compacted.index) {
       throw new FatalError(
         `the state is at index ${applied.index}, the log holds ${recovered.compacted.index + 1} to ${recovered.lastIndex}: the files of this folder do not belong together; remove this member and add it again`,
@@ -556,7 +442,6 @@ export class Replica implements Consensus {
         `the state was built from term ${applied.term} at index ${applied.index}, the log has term ${termOfApplied} there: the files of this folder do not belong together; remove this member and add it again`,
       );
     }
-    this.#waiting = null;
     if (
       this.#raft.configuration.voters.length === 1 &&
       this.#raft.configuration.voters[0] === this.id
@@ -590,8 +475,7 @@ export class Replica implements Consensus {
   #connected(peer: NodeId, hello: PeerHello): void {
     this.#guard(() => {
       this.#hellos.set(peer, hello);
-      if (this.#raft === null) this.#found();
-      else this.#spreadRecord();
+      this.#founder.step();
       // At once: who is elected in its first second must know by then whether its clock is the odd one out.
       this.#sendClock(peer);
       if (peer === this.#leadership.leader) this.#toLeader(peer);
@@ -604,8 +488,7 @@ export class Replica implements Consensus {
       this.#hellos.delete(peer);
       this.#clockWatch.forget(peer);
       this.#calls.disconnected(peer);
-      for (const command of this.#pending.values())
-        if (command.sentTo === peer) command.sentTo = null;
+      this.#writes.disconnected(peer);
       const raft = this.#raft;
       if (raft === null || raft.leader !== peer) return;
       if (reason === "refused") this.#leaderLost(raft, peer);
@@ -635,7 +518,7 @@ export class Replica implements Consensus {
 
   #send(to: NodeId, frame: PeerFrame): boolean {
     const sent = this.#o.transport.send(to, frame);
-    if (!sent) this.counters.framesDropped += 1;
+    if (!sent) this.#counts.framesDropped += 1;
     return sent;
   }
 
@@ -645,7 +528,7 @@ export class Replica implements Consensus {
       case "raft": {
         const hello = this.#hellos.get(from);
         if (hello?.clusterId === null)
-          this.#hellos.set(from, { ...hello, clusterId: this.#record?.clusterId ?? null });
+          this.#hellos.set(from, { ...hello, clusterId: this.#founder.clusterId });
         if (frame.message.from !== from || frame.message.to !== this.id) return;
         // Handing leadership over skips the election timer, which stands still at such a member (T1).
         if (frame.message.type === "timeout-now" && this.#clockWatch.skewed() !== null) return;
@@ -654,10 +537,10 @@ export class Replica implements Consensus {
         return;
       }
       case "propose":
-        this.#proposed(from, frame.proposal);
+        this.#writes.proposed(from, frame.proposal);
         return;
       case "refuse":
-        this.#refused(from, frame.refusal);
+        this.#writes.refused(from, frame.refusal);
         return;
       case "call":
       case "reply":
@@ -667,7 +550,7 @@ export class Replica implements Consensus {
     }
   }
 
-  // ------------------------------------------------------------------ writes
+  // ------------------------------------------------------------------ refusals
 
   #refusal(): ConsensusError | null {
     if (this.#stopped) return new ConsensusError("stopping", "this member is shutting down");
@@ -675,213 +558,20 @@ export class Replica implements Consensus {
     return this.#noQuorum();
   }
 
+  /** There is a leader to talk to: it gets everything that it was not given yet. */
+  #toLeader(leader: NodeId): void {
+    this.#writes.toLeader(leader);
+    this.#calls.redirect(leader);
+  }
+
   #diskFull(): boolean {
     return this.#o.diskFull?.() ?? false;
   }
 
   #noQuorum(): ConsensusError {
-    if (this.#waiting !== null) return new ConsensusError("no-leader", this.#waiting);
+    const { waiting } = this.#founder;
+    if (waiting !== null) return new ConsensusError("no-leader", waiting);
     return new ConsensusError("no-quorum", "no leader is in touch with a majority of the members");
-  }
-
-  #scheduleFlush(): void {
-    if (this.#flushScheduled) return;
-    this.#flushScheduled = true;
-    this.#o.clock.soon(() => {
-      this.#flushScheduled = false;
-      this.#guard(() => this.#flush());
-    });
-  }
-
-  /** Hands what waits to the leader, which may be this member. What finds no leader waits for the next one. */
-  #flush(): void {
-    const leader = this.#leadership.leader;
-    const outbox = this.#outbox;
-    this.#outbox = [];
-    if (leader === null) return;
-    if (leader === this.id) this.#queueOwn(outbox);
-    else this.#forward(leader, outbox);
-  }
-
-  /** There is a leader to talk to: everything that it was not given yet. */
-  #toLeader(leader: NodeId): void {
-    this.#outbox = [...this.#pending.values()].filter((command) => command.sentTo !== leader);
-    this.#calls.redirect(leader);
-    this.#scheduleFlush();
-  }
-
-  #queueOwn(commands: readonly PendingCommand[]): void {
-    const now = this.#o.clock.monotonic();
-    this.#batcher.acked(this.id, this.boot, this.#pending.ackedBelow());
-    for (const command of commands) {
-      if (this.#pending.get(command.seq) === undefined) continue;
-      const { seq, text, hint, weight } = command;
-      if (!this.#batcher.add({ member: this.id, boot: this.boot, seq, text, hint, weight })) {
-        this.#pending.fail(command, overloaded());
-        continue;
-      }
-      command.sentTo = this.id;
-      command.sentAt = now;
-      command.exposures += 1;
-    }
-    this.#schedulePump();
-  }
-
-  #forward(leader: NodeId, commands: readonly PendingCommand[]): void {
-    const now = this.#o.clock.monotonic();
-    let chunk: PendingCommand[] = [];
-    let characters = 0;
-    const send = (): void => {
-      if (chunk.length === 0) return;
-      const requests = chunk.map(({ seq, text, hint, weight }) => ({
-        seq,
-        text,
-        hint: { weight, hint },
-      }));
-      const proposal: ForwardedProposal = {
-        boot: this.boot,
-        acked: this.#pending.ackedBelow(),
-        requests,
-      };
-      const sent = this.#send(leader, { kind: "propose", proposal });
-      for (const command of chunk) {
-        command.sentTo = sent ? leader : null;
-        command.sentAt = now;
-        if (sent) command.exposures += 1;
-      }
-      this.counters.commandsForwarded += sent ? chunk.length : 0;
-      chunk = [];
-      characters = 0;
-    };
-    for (const command of commands) {
-      if (this.#pending.get(command.seq) === undefined) continue;
-      if (characters + command.text.length > FORWARD_CHARACTERS_MAX) send();
-      chunk.push(command);
-      characters += command.text.length;
-    }
-    send();
-  }
-
-  /** A member forwards its commands. A forwarded command is never forwarded again: `not-leader` says so. */
-  #proposed(from: NodeId, proposal: ForwardedProposal): void {
-    const { boot } = proposal;
-    if (this.#leadership.role !== "leader") {
-      const seqs = proposal.requests.map(({ seq }) => seq);
-      this.#send(from, {
-        kind: "refuse",
-        refusal: { boot, seqs, code: "not-leader", leader: this.#leadership.leader },
-      });
-      return;
-    }
-    if (this.#diskFull()) {
-      const seqs = proposal.requests.map(({ seq }) => seq);
-      this.#send(from, {
-        kind: "refuse",
-        refusal: { boot, seqs, code: "low-disk", leader: this.id },
-      });
-      return;
-    }
-    this.#batcher.acked(from, boot, proposal.acked);
-    const full: number[] = [];
-    for (const { seq, text, hint } of proposal.requests) {
-      const { weight, hint: inner } = hint as { weight: number; hint: unknown };
-      if (!this.#batcher.add({ member: from, boot, seq, text, weight, hint: inner }))
-        full.push(seq);
-    }
-    if (full.length > 0) {
-      this.#send(from, {
-        kind: "refuse",
-        refusal: { boot, seqs: full, code: "overloaded", leader: this.id },
-      });
-    }
-    this.#schedulePump();
-  }
-
-  #refused(from: NodeId, refusal: ProposalRefusal): void {
-    if (refusal.boot !== this.boot) return;
-    for (const seq of refusal.seqs) {
-      const command = this.#pending.get(seq);
-      if (command === undefined || command.sentTo !== from) continue;
-      command.exposures = Math.max(0, command.exposures - 1);
-      command.sentTo = null;
-      if (refusal.code === "overloaded") this.#pending.fail(command, overloaded());
-      if (refusal.code === "low-disk") this.#pending.fail(command, lowDisk());
-    }
-  }
-
-  /** Makes entries of what waits. Only once this leader has applied its term's first entry: log time is known then. */
-  #seal(raft: Raft): void {
-    if (!this.#leadership.active || raft.role !== "leader" || raft.transferTarget !== null) return;
-    const applied = this.#applied();
-    while (this.#inFlight[0] !== undefined && this.#inFlight[0] <= applied) this.#inFlight.shift();
-    while (this.#inFlight.length < ENTRIES_IN_FLIGHT_MAX) {
-      const batch = this.#batcher.take();
-      if (batch.length === 0) return;
-      const requests = this.#withAdditions(batch);
-      const data = encodeEnvelope(
-        this.logNow(),
-        this.#o.random.uint32(),
-        this.#batcher.takeAcks(),
-        requests,
-      );
-      const result = raft.propose([{ kind: "command", data }]);
-      if (!result.ok) {
-        this.#giveBack(requests);
-        return;
-      }
-      this.#inFlight.push(result.last);
-      this.counters.entriesSealed += 1;
-      this.counters.commandsSealed += requests.length;
-    }
-  }
-
-  /** Lets the layer above add to the entry, behind the batch (T5). */
-  #withAdditions(batch: readonly QueuedRequest[]): readonly QueuedRequest[] {
-    if (this.#sealHook === null) return batch;
-    const added: QueuedRequest[] = [];
-    const deadline = this.#o.clock.monotonic() + NO_QUORUM_MS;
-    this.#sealHook(batch, (text) => {
-      const { command, answer } = this.#pending.add(text, null, 1, deadline);
-      command.sentTo = this.id;
-      command.sentAt = this.#o.clock.monotonic();
-      command.exposures = 1;
-      added.push({
-        member: this.id,
-        boot: this.boot,
-        seq: command.seq,
-        text,
-        weight: 1,
-        hint: null,
-      });
-      return answer;
-    });
-    return added.length === 0 ? batch : [...batch, ...added];
-  }
-
-  /** Leadership ended before these were logged: their members may hand them to the next leader. */
-  #giveBack(requests: readonly QueuedRequest[]): void {
-    const seqsOf = new Map<NodeId, { boot: number; seqs: number[] }>();
-    for (const { member, boot, seq } of requests) {
-      if (member === this.id) {
-        const command = this.#pending.get(seq);
-        if (command === undefined) continue;
-        command.exposures = Math.max(0, command.exposures - 1);
-        command.sentTo = null;
-        continue;
-      }
-      const known = seqsOf.get(member) ?? { boot, seqs: [] };
-      known.seqs.push(seq);
-      seqsOf.set(member, known);
-    }
-    for (const [member, { boot, seqs }] of seqsOf) {
-      const refusal: ProposalRefusal = {
-        boot,
-        seqs,
-        code: "not-leader",
-        leader: this.#leadership.leader,
-      };
-      this.#send(member, { kind: "refuse", refusal });
-    }
   }
 
   // ------------------------------------------------------------------ effects
@@ -900,15 +590,20 @@ export class Replica implements Consensus {
     if (raft === null || this.#stopped) return;
     this.#carryOut(raft);
     this.#apply(raft);
-    this.#seal(raft);
+    this.#writes.seal(raft);
     this.#carryOut(raft);
   }
 
   #carryOut(raft: Raft): void {
     for (let effects = raft.takeEffects(); effects !== null; effects = raft.takeEffects()) {
-      this.#persist(raft, effects);
+      if (effects.persist !== null) {
+        this.#persistence.write(effects.persist, (ack) => {
+          this.#guard(() => raft.persisted(ack));
+          this.#schedulePump();
+        });
+      }
       for (const message of effects.messages) this.#send(message.to, { kind: "raft", message });
-      this.#sendAfterPersist(effects.afterPersist);
+      this.#persistence.sendAfter(effects.afterPersist);
       for (const { id, index } of effects.reads) this.#reads.answered(id, index);
       for (const fetch of effects.fetches) this.#fetch(raft, fetch);
       if (effects.configuration !== null) this.#dialPeers();
@@ -919,35 +614,6 @@ export class Replica implements Consensus {
         });
       }
     }
-  }
-
-  #persist(raft: Raft, { persist }: Effects): void {
-    if (persist === null) return;
-    this.#persistIssued += 1;
-    this.#o.store.append(persist, (ack) => {
-      this.#persistDone += 1;
-      this.#guard(() => {
-        raft.persisted(ack);
-        while (
-          this.#heldMessages[0] !== undefined &&
-          this.#heldMessages[0].after <= this.#persistDone
-        ) {
-          const held = this.#heldMessages.shift();
-          for (const message of held?.messages ?? [])
-            this.#send(message.to, { kind: "raft", message });
-        }
-      });
-      this.#schedulePump();
-    });
-  }
-
-  #sendAfterPersist(messages: readonly Message[]): void {
-    if (messages.length === 0) return;
-    if (this.#persistDone === this.#persistIssued) {
-      for (const message of messages) this.#send(message.to, { kind: "raft", message });
-      return;
-    }
-    this.#heldMessages.push({ after: this.#persistIssued, messages });
   }
 
   #fetch(raft: Raft, { peer, from, to, maxBytes }: Effects["fetches"][number]): void {
@@ -962,16 +628,13 @@ export class Replica implements Consensus {
 
   #roleChanged({ role, term, leader }: { role: Role; term: Term; leader: NodeId | null }): void {
     const before = this.#leadership;
-    if (role === "candidate" && before.role !== "candidate") this.counters.elections += 1;
-    if (leader !== null && leader !== before.leader) this.counters.leaderChanges += 1;
+    if (role === "candidate" && before.role !== "candidate") this.#counts.elections += 1;
+    if (leader !== null && leader !== before.leader) this.#counts.leaderChanges += 1;
     this.#leadership = { role, term, leader, active: false };
     const steppedDown = before.role === "leader" && (role !== "leader" || term !== before.term);
     if (steppedDown) {
       this.#logClock = null;
-      this.#inFlight = [];
-      this.#giveBack(this.#batcher.clear());
-      for (const command of this.#pending.values())
-        if (command.sentTo === this.id) command.sentTo = null;
+      this.#writes.steppedDown();
     }
     if (leader !== before.leader || role !== before.role) {
       this.#o.log.info(
@@ -1041,27 +704,16 @@ export class Replica implements Consensus {
     const startedAt = this.#o.clock.monotonic();
     const decoded = piece.map(decodeEntry);
     const answers = this.#o.machine.apply(decoded);
-    this.counters.applySeconds += (this.#o.clock.monotonic() - startedAt) / 1_000;
-    this.counters.entriesApplied += piece.length;
-    this.counters.commandsApplied += answers.length;
+    this.#counts.applySeconds += (this.#o.clock.monotonic() - startedAt) / 1_000;
+    this.#counts.entriesApplied += piece.length;
+    this.#counts.commandsApplied += answers.length;
     const applied = this.#applied();
     raft.applied(applied);
     this.#staleness.applied(applied);
-    for (const { member, boot, seq, answer } of answers) {
-      this.#batcher.applied(member, boot, seq);
-      if (member === this.id && boot === this.boot) this.#pending.answered(seq, answer);
-    }
-    this.#wakeReaders(applied);
+    this.#writes.answered(answers);
+    this.#applyWaiters.applied(applied);
     if (this.#checkActive()) this.#tellLeadership();
     this.#schedulePump();
-  }
-
-  #wakeReaders(applied: LogIndex): void {
-    if (this.#applyWaiters.length === 0) return;
-    const ready = this.#applyWaiters.filter((waiter) => waiter.index <= applied);
-    if (ready.length === 0) return;
-    this.#applyWaiters = this.#applyWaiters.filter((waiter) => waiter.index > applied);
-    for (const waiter of ready) waiter.resolve(waiter.index);
   }
 
   // ------------------------------------------------------------------ time
@@ -1093,30 +745,14 @@ export class Replica implements Consensus {
     if (contact !== null && this.#leadership.leader !== null) {
       this.#lastQuorumAt = Math.max(this.#lastQuorumAt, now - contact);
     }
-    const lost = now - this.#lastQuorumAt >= NO_QUORUM_MS;
-    const leader = this.#leadership.leader;
-    for (const command of this.#pending.values()) {
-      if (lost) this.#pending.fail(command, this.#noQuorum());
-      else if (command.deadline <= now) this.#pending.fail(command, this.#late());
-      else if (leader !== null && leader !== this.id && now - command.sentAt >= RESEND_MS)
-        this.#resend(command);
-      else if (leader !== null && command.sentTo === null) this.#resend(command);
-    }
-    if (lost) this.#reads.failAll(() => this.#noQuorum());
-    this.#reads.sweep(now, () => this.#late());
-    this.#calls.sweep(now, leader);
-    if (this.#applyWaiters.some((waiter) => waiter.deadline <= now)) {
-      const late = this.#applyWaiters.filter((waiter) => waiter.deadline <= now);
-      this.#applyWaiters = this.#applyWaiters.filter((waiter) => waiter.deadline > now);
-      for (const waiter of late) waiter.reject(this.#late());
-    }
+    const lost = now - this.#lastQuorumAt >= NO_QUORUM_MS ? this.#noQuorum() : null;
+    const late = (): ConsensusError => this.#late();
+    this.#writes.sweep(now, lost, late);
+    if (lost !== null) this.#reads.failAll(() => this.#noQuorum());
+    this.#reads.sweep(now, late);
+    this.#calls.sweep(now, this.#leadership.leader);
+    this.#applyWaiters.sweep(now, late);
     this.#speak(now);
-  }
-
-  #resend(command: PendingCommand): void {
-    command.sentTo = null;
-    this.#outbox.push(command);
-    this.#scheduleFlush();
   }
 
   #late(): ConsensusError {
@@ -1146,8 +782,7 @@ export class Replica implements Consensus {
     }
     if (now >= this.#nextFoundingAt) {
       this.#nextFoundingAt = now + FOUNDING_MS;
-      if (this.#raft === null) this.#found();
-      else this.#spreadRecord();
+      this.#founder.step();
     }
   }
 
@@ -1225,17 +860,6 @@ const EMPTY_CONFIGURATION: Configuration = {
 
 function notLeader(): ConsensusError {
   return new ConsensusError("not-leader", "this member does not lead");
-}
-
-function overloaded(): ConsensusError {
-  return new ConsensusError("overloaded", "the leader has too many commands waiting");
-}
-
-function lowDisk(): ConsensusError {
-  return new ConsensusError(
-    "low-disk",
-    "the disk is almost full: nothing is written until there is room",
-  );
 }
 
 function asError(error: unknown): Error {

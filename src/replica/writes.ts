@@ -1,0 +1,346 @@
+/**
+ * Writes, at both ends: this member's own commands on their way to the leader, and, while it leads, everybody's
+ * commands on their way into entries. A command is answered when the entry that holds it is applied.
+ */
+import type { Raft } from "../raft/raft.ts";
+import type { LogIndex, NodeId } from "../raft/types.ts";
+import { Batcher, ENTRIES_IN_FLIGHT_MAX, type QueuedRequest } from "./batcher.ts";
+import {
+  ConsensusError,
+  type Leadership,
+  type SealedRequest,
+  type SubmitOptions,
+} from "./consensus.ts";
+import { encodeEnvelope } from "./envelope.ts";
+import { type PendingCommand, PendingCommands } from "./pending.ts";
+import type {
+  Clock,
+  ForwardedProposal,
+  Millis,
+  PeerFrame,
+  ProposalRefusal,
+  Random,
+  RequestAnswer,
+} from "./ports.ts";
+
+/** A forwarded command without an answer is sent again after this long; the leader drops repeats. */
+const RESEND_MS: Millis = 1_000;
+/** Characters in one `propose` frame: at most three bytes each, so a frame stays under its 16 MiB. */
+const FORWARD_CHARACTERS_MAX = 4 * 1024 * 1024;
+/** What the leader itself adds to a batch waits this long for its answer; nobody else waits for it. */
+const ADDED_TIMEOUT_MS: Millis = 2_000;
+
+/** Adds commands to the entry that is about to be made; see `Consensus.onSeal`. */
+export type SealHook = (
+  batch: readonly SealedRequest[],
+  add: (text: string) => Promise<unknown>,
+) => void;
+
+/** What writes need of the replica around them. */
+export interface WritesPort {
+  readonly self: NodeId;
+  readonly boot: number;
+  readonly clock: Clock;
+  readonly random: Random;
+  leadership(): Leadership;
+  applied(): LogIndex;
+  logNow(): Millis;
+  diskFull(): boolean;
+  send(to: NodeId, frame: PeerFrame): boolean;
+  /** Runs what may break an invariant; a violation stops the member. */
+  guard(run: () => void): void;
+  schedulePump(): void;
+}
+
+export class Writes {
+  readonly #port: WritesPort;
+  readonly #pending = new PendingCommands();
+  readonly #batcher = new Batcher();
+  readonly counters = { entriesSealed: 0, commandsSealed: 0, commandsForwarded: 0 };
+  #sealHook: SealHook | null = null;
+  /** Indexes sealed by this leadership and not applied yet. */
+  #inFlight: LogIndex[] = [];
+  #outbox: PendingCommand[] = [];
+  #flushScheduled = false;
+
+  constructor(port: WritesPort) {
+    this.#port = port;
+  }
+
+  onSeal(hook: SealHook): void {
+    this.#sealHook = hook;
+  }
+
+  // ------------------------------------------------------------------ own commands
+
+  /** @throws ConsensusError overloaded, low-disk */
+  submit(text: string, { timeoutMs, hint, weight }: SubmitOptions): Promise<unknown> {
+    if (this.#port.diskFull()) throw lowDisk();
+    const deadline = this.#port.clock.monotonic() + timeoutMs;
+    const { command, answer } = this.#pending.add(text, hint ?? null, weight ?? 1, deadline);
+    this.#outbox.push(command);
+    this.#scheduleFlush();
+    return answer;
+  }
+
+  /** There is a leader to talk to: everything that it was not given yet. */
+  toLeader(leader: NodeId): void {
+    this.#outbox = [...this.#pending.values()].filter((command) => command.sentTo !== leader);
+    this.#scheduleFlush();
+  }
+
+  /** A connection broke: what was handed over on it may be lost. */
+  disconnected(peer: NodeId): void {
+    for (const command of this.#pending.values()) {
+      if (command.sentTo === peer) command.sentTo = null;
+    }
+  }
+
+  /** What was applied is answered, whoever asked. */
+  answered(answers: readonly RequestAnswer[]): void {
+    const { self, boot: ownBoot } = this.#port;
+    for (const { member, boot, seq, answer } of answers) {
+      this.#batcher.applied(member, boot, seq);
+      if (member === self && boot === ownBoot) this.#pending.answered(seq, answer);
+    }
+  }
+
+  refused(from: NodeId, refusal: ProposalRefusal): void {
+    if (refusal.boot !== this.#port.boot) return;
+    for (const seq of refusal.seqs) {
+      const command = this.#pending.get(seq);
+      if (command === undefined || command.sentTo !== from) continue;
+      command.exposures = Math.max(0, command.exposures - 1);
+      command.sentTo = null;
+      if (refusal.code === "overloaded") this.#pending.fail(command, overloaded());
+      if (refusal.code === "low-disk") this.#pending.fail(command, lowDisk());
+    }
+  }
+
+  /** Called regularly: gives up what is too late (everything, when `lost`), and hands over again what got lost. */
+  sweep(now: Millis, lost: ConsensusError | null, late: () => ConsensusError): void {
+    const { leader } = this.#port.leadership();
+    for (const command of this.#pending.values()) {
+      if (lost !== null) this.#pending.fail(command, lost);
+      else if (command.deadline <= now) this.#pending.fail(command, late());
+      else if (leader !== null && this.#isLost(command, leader, now)) this.#resend(command);
+    }
+  }
+
+  failAll(error: () => ConsensusError): void {
+    for (const command of this.#pending.values()) this.#pending.fail(command, error());
+  }
+
+  #isLost({ sentTo, sentAt }: PendingCommand, leader: NodeId, now: Millis): boolean {
+    return sentTo === null || (leader !== this.#port.self && now - sentAt >= RESEND_MS);
+  }
+
+  #resend(command: PendingCommand): void {
+    command.sentTo = null;
+    this.#outbox.push(command);
+    this.#scheduleFlush();
+  }
+
+  #scheduleFlush(): void {
+    if (this.#flushScheduled) return;
+    this.#flushScheduled = true;
+    this.#port.clock.soon(() => {
+      this.#flushScheduled = false;
+      this.#port.guard(() => this.#flush());
+    });
+  }
+
+  /** Hands what waits to the leader, which may be this member. What finds no leader waits for the next one. */
+  #flush(): void {
+    const leader = this.#port.leadership().leader;
+    const outbox = this.#outbox;
+    this.#outbox = [];
+    if (leader === null) return;
+    if (leader === this.#port.self) this.#queueOwn(outbox);
+    else this.#forward(leader, outbox);
+  }
+
+  #queueOwn(commands: readonly PendingCommand[]): void {
+    const now = this.#port.clock.monotonic();
+    this.#batcher.acked(this.#port.self, this.#port.boot, this.#pending.ackedBelow());
+    for (const command of commands) {
+      if (this.#pending.get(command.seq) === undefined) continue;
+      const { seq, text, hint, weight } = command;
+      if (
+        !this.#batcher.add({
+          member: this.#port.self,
+          boot: this.#port.boot,
+          seq,
+          text,
+          hint,
+          weight,
+        })
+      ) {
+        this.#pending.fail(command, overloaded());
+        continue;
+      }
+      command.sentTo = this.#port.self;
+      command.sentAt = now;
+      command.exposures += 1;
+    }
+    this.#port.schedulePump();
+  }
+
+  #forward(leader: NodeId, commands: readonly PendingCommand[]): void {
+    const now = this.#port.clock.monotonic();
+    let chunk: PendingCommand[] = [];
+    let characters = 0;
+    const send = (): void => {
+      if (chunk.length === 0) return;
+      const requests = chunk.map(({ seq, text, hint, weight }) => ({
+        seq,
+        text,
+        hint: { weight, hint },
+      }));
+      const proposal: ForwardedProposal = {
+        boot: this.#port.boot,
+        acked: this.#pending.ackedBelow(),
+        requests,
+      };
+      const sent = this.#port.send(leader, { kind: "propose", proposal });
+      for (const command of chunk) {
+        command.sentTo = sent ? leader : null;
+        command.sentAt = now;
+        if (sent) command.exposures += 1;
+      }
+      this.counters.commandsForwarded += sent ? chunk.length : 0;
+      chunk = [];
+      characters = 0;
+    };
+    for (const command of commands) {
+      if (this.#pending.get(command.seq) === undefined) continue;
+      if (characters + command.text.length > FORWARD_CHARACTERS_MAX) send();
+      chunk.push(command);
+      characters += command.text.length;
+    }
+    send();
+  }
+
+  // ------------------------------------------------------------------ the leader
+
+  /** A member forwards its commands. A forwarded command is never forwarded again: `not-leader` says so. */
+  proposed(from: NodeId, proposal: ForwardedProposal): void {
+    const { boot } = proposal;
+    if (this.#port.leadership().role !== "leader") {
+      this.#refuse(from, boot, seqsOf(proposal), "not-leader");
+      return;
+    }
+    if (this.#port.diskFull()) {
+      this.#refuse(from, boot, seqsOf(proposal), "low-disk");
+      return;
+    }
+    this.#batcher.acked(from, boot, proposal.acked);
+    const full: number[] = [];
+    for (const { seq, text, hint } of proposal.requests) {
+      const { weight, hint: inner } = hint as { weight: number; hint: unknown };
+      if (!this.#batcher.add({ member: from, boot, seq, text, weight, hint: inner }))
+        full.push(seq);
+    }
+    if (full.length > 0) {
+      this.#refuse(from, boot, full, "overloaded");
+    }
+    this.#port.schedulePump();
+  }
+
+  /** Makes entries of what waits. Only once this leader has applied its term's first entry: log time is known then. */
+  seal(raft: Raft): void {
+    if (!this.#port.leadership().active || raft.role !== "leader" || raft.transferTarget !== null)
+      return;
+    const applied = this.#port.applied();
+    while (this.#inFlight[0] !== undefined && this.#inFlight[0] <= applied) this.#inFlight.shift();
+    while (this.#inFlight.length < ENTRIES_IN_FLIGHT_MAX) {
+      const batch = this.#batcher.take();
+      if (batch.length === 0) return;
+      const requests = this.#withAdditions(batch);
+      const data = encodeEnvelope(
+        this.#port.logNow(),
+        this.#port.random.uint32(),
+        this.#batcher.takeAcks(),
+        requests,
+      );
+      const result = raft.propose([{ kind: "command", data }]);
+      if (!result.ok) {
+        this.#giveBack(requests);
+        return;
+      }
+      this.#inFlight.push(result.last);
+      this.counters.entriesSealed += 1;
+      this.counters.commandsSealed += requests.length;
+    }
+  }
+
+  /** Leadership is over. What is in the log may still commit; what is not goes back to who asked. */
+  steppedDown(): void {
+    this.#inFlight = [];
+    this.#giveBack(this.#batcher.clear());
+    this.disconnected(this.#port.self);
+  }
+
+  /** Lets the layer above add to the entry, behind the batch (T5). */
+  #withAdditions(batch: readonly QueuedRequest[]): readonly QueuedRequest[] {
+    if (this.#sealHook === null) return batch;
+    const added: QueuedRequest[] = [];
+    const deadline = this.#port.clock.monotonic() + ADDED_TIMEOUT_MS;
+    this.#sealHook(batch, (text) => {
+      const { command, answer } = this.#pending.add(text, null, 1, deadline);
+      command.sentTo = this.#port.self;
+      command.sentAt = this.#port.clock.monotonic();
+      command.exposures = 1;
+      added.push({
+        member: this.#port.self,
+        boot: this.#port.boot,
+        seq: command.seq,
+        text,
+        weight: 1,
+        hint: null,
+      });
+      return answer;
+    });
+    return added.length === 0 ? batch : [...batch, ...added];
+  }
+
+  /** Leadership ended before these were logged: their members may hand them to the next leader. */
+  #giveBack(requests: readonly QueuedRequest[]): void {
+    const unlogged = new Map<NodeId, { boot: number; seqs: number[] }>();
+    for (const { member, boot, seq } of requests) {
+      if (member === this.#port.self) {
+        const command = this.#pending.get(seq);
+        if (command === undefined) continue;
+        command.exposures = Math.max(0, command.exposures - 1);
+        command.sentTo = null;
+        continue;
+      }
+      const known = unlogged.get(member) ?? { boot, seqs: [] };
+      known.seqs.push(seq);
+      unlogged.set(member, known);
+    }
+    for (const [member, { boot, seqs }] of unlogged) {
+      this.#refuse(member, boot, seqs, "not-leader");
+    }
+  }
+
+  #refuse(to: NodeId, boot: number, seqs: readonly number[], code: ProposalRefusal["code"]): void {
+    const { leader } = this.#port.leadership();
+    this.#port.send(to, { kind: "refuse", refusal: { boot, seqs, code, leader } });
+  }
+}
+
+function seqsOf({ requests }: ForwardedProposal): number[] {
+  return requests.map(({ seq }) => seq);
+}
+
+function overloaded(): ConsensusError {
+  return new ConsensusError("overloaded", "the leader has too many commands waiting");
+}
+
+function lowDisk(): ConsensusError {
+  return new ConsensusError(
+    "low-disk",
+    "the disk is almost full: nothing is written until there is room",
+  );
+}

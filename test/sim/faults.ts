@@ -32,7 +32,10 @@ export class Faults {
         const waitMs = -Math.log(1 - this.#prng.float()) * faultEveryMs;
         this.#sim.world.at(this.#sim.world.now + waitMs, () => {
           if (!this.#on) return;
-          if (strike(this.#sim, this.#prng)) this.#count(family);
+          if (strike(this.#sim, this.#prng)) {
+            this.#count(family);
+            if (family !== "wall-jump" && family !== "drift") this.#sim.disturbed();
+          }
           next();
         });
       };
@@ -110,6 +113,7 @@ const STRIKES: Partial<Record<FaultFamily, Strike>> = {
     const ms = prng.pick([50, 300, 1_500, 6_000, 20_000]) * (0.5 + prng.float());
     sim.trace.say(node.id, `stands still for ${Math.round(ms)} ms`);
     node.clock.pause(ms);
+    sim.world.at(sim.world.now + ms, () => sim.disturbed());
     return true;
   },
   suspend: (sim, prng) => {
@@ -118,6 +122,8 @@ const STRIKES: Partial<Record<FaultFamily, Strike>> = {
     const ms = prng.pick([300, 3_000, 15_000]) * (0.5 + prng.float());
     sim.trace.say(node.id, `its machine stands still for ${Math.round(ms)} ms`);
     node.clock.suspend(ms);
+    node.suspendedMs += ms;
+    sim.world.at(sim.world.now + ms, () => sim.disturbed());
     return true;
   },
   partition: (sim, prng) => {
@@ -215,6 +221,7 @@ function partition(sim: Simulation, prng: Prng): void {
   );
   for (const [a, b] of cuts) network.setCut(a, b, true);
   world.at(world.now + ms, () => {
+    sim.disturbed();
     for (const [a, b] of cuts) network.setCut(a, b, false);
   });
 }

@@ -1,8 +1,10 @@
 /**
- * Runs the simulator: `--seed N [--trace]` for one, `--seeds N [--from N] [--minutes M] [--jobs J]` for many.
+ * Runs the simulator: `--seed N [--trace]` for one, `--seeds N [--from N] [--minutes M] [--jobs J]` for many,
+ * `--mutants [NAME…]` for known bugs in a copy of the sources.
  * The first failure of a seed is printed with the line that replays it; the exit code is 1 if there was one.
  */
 import { parseArgs } from "node:util";
+import { runMutants } from "./mutants.ts";
 import { FAULT_FAMILIES } from "./options.ts";
 import { type SimResult, Simulation } from "./simulation.ts";
 
@@ -43,7 +45,7 @@ async function one(seed: number, trace: boolean): Promise<number> {
   return result.failure === null ? 0 : 1;
 }
 
-async function many(from: number, count: number, minutes: number): Promise<number> {
+async function many(from: number, count: number, minutes: number, first: boolean): Promise<number> {
   const startedAt = performance.now();
   const struck = new Map<string, number>(FAULT_FAMILIES.map((family) => [family, 0]));
   let failed = 0;
@@ -59,6 +61,7 @@ async function many(from: number, count: number, minutes: number): Promise<numbe
     for (const family of result.struck.keys()) struck.set(family, (struck.get(family) ?? 0) + 1);
     if (result.failure !== null) failed += 1;
     report(result, false);
+    if (first && failed > 0) break;
   }
   const realMinutes = (performance.now() - startedAt) / 60_000;
   const hours = simulatedMs / 3_600_000;
@@ -102,7 +105,8 @@ function whole(text: string, flag: string): number {
   process.exit(2);
 }
 
-const { values } = parseArgs({
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
     seed: { type: "string" },
     trace: { type: "boolean", default: false },
@@ -110,9 +114,16 @@ const { values } = parseArgs({
     from: { type: "string" },
     minutes: { type: "string", default: "1000000" },
     jobs: { type: "string", default: "1" },
+    /** Ends with the first seed that fails. */
+    first: { type: "boolean", default: false },
+    mutants: { type: "boolean", default: false },
   },
 });
-if (values.seed !== undefined) {
+if (values.mutants) {
+  const seeds = whole(values.seeds ?? "200", "seeds");
+  const survived = await runMutants(seeds, whole(values.from ?? "1", "from"), positionals);
+  process.exit(survived === 0 ? 0 : 1);
+} else if (values.seed !== undefined) {
   process.exit(await one(whole(values.seed, "seed"), values.trace));
 } else if (values.seeds !== undefined) {
   const from =
@@ -122,8 +133,14 @@ if (values.seed !== undefined) {
   const jobs = Math.max(1, whole(values.jobs, "jobs"));
   const seeds = whole(values.seeds, "seeds");
   const minutes = whole(values.minutes, "minutes");
-  process.exit(await (jobs === 1 ? many(from, seeds, minutes) : split(from, seeds, minutes, jobs)));
+  process.exit(
+    await (jobs === 1
+      ? many(from, seeds, minutes, values.first)
+      : split(from, seeds, minutes, jobs)),
+  );
 } else {
-  console.error("give --seed N [--trace], or --seeds N [--from N] [--minutes M] [--jobs J]");
+  console.error(
+    "give --seed N [--trace], or --seeds N [--from N] [--minutes M] [--jobs J], or --mutants [NAME…]",
+  );
   process.exit(2);
 }

@@ -43,6 +43,8 @@ export class SimNode {
   /** Outlive the process. */
   wallOffset: Millis = 0;
   rate = 1;
+  /** How long its machine stood still, together: its monotonic clock does not know of that. */
+  suspendedMs: Millis = 0;
   #db: Database | null = null;
   #checkpoint: Uint8Array | null = null;
 
@@ -97,6 +99,7 @@ export class SimNode {
     if (this.up) return;
     const { options, world } = sim;
     const start = ++this.#starts;
+    if (start > 1) sim.disturbed();
     this.#effectsLeft = Number.POSITIVE_INFINITY;
     this.clock = new NodeClock(world);
     this.clock.wallOffset = this.wallOffset;
@@ -212,6 +215,7 @@ export class SimNode {
   }
 
   #die(): void {
+    this.#sim.disturbed();
     this.clock.kill();
     this.store?.kill();
     this.transport?.kill();

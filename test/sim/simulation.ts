@@ -71,6 +71,8 @@ export class Simulation {
   failure: SimFailure | null = null;
   /** Nobody asks anything any more. */
   over = false;
+  /** When something last happened that keeps members from hearing each other. */
+  disturbedAt: Millis = 0;
   /** Clients and workers that have not come to their end. */
   busy = 0;
   #wild = true;
@@ -120,6 +122,10 @@ export class Simulation {
     if (this.failure !== null) return;
     this.failure = { rule, detail, atMs: this.world.now, event: this.world.events };
     this.trace.say("sim", `BROKEN ${rule}: ${detail}`);
+  }
+
+  disturbed(): void {
+    this.disturbedAt = this.world.now;
   }
 
   sleep(ms: Millis): Promise<void> {

@@ -1,4 +1,4 @@
-/** I1: one leader per term, over the whole run. */
+/** I1: one leader per term, over the whole run. I3: who leads has its own vote of that term on its disk. */
 import type { Leadership } from "../../../src/replica/consensus.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
@@ -18,5 +18,10 @@ export class OneLeaderPerTerm implements Invariant {
     if (known !== undefined && known !== node)
       this.#sim.fail("I1", `term ${term} has two leaders: ${known.id} and ${node.id}`);
     this.#leaderOf.set(term, node);
+    const { hardState } = node.disk;
+    if (hardState.term === term && hardState.vote !== node.id)
+      this.#sim.fail("I3", `${node.id} leads term ${term}, its vote is not on its disk`);
+    if (hardState.term < term)
+      this.#sim.fail("I3", `${node.id} leads term ${term}, its disk knows ${hardState.term}`);
   }
 }

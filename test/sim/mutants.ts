@@ -1,0 +1,280 @@
+/**
+ * Known bugs, put into a copy of the sources, to see whether the simulator finds them. A mutant is an edit
+ * of text: production code holds no switch for it, and cannot reach one. An edit that no longer fits the
+ * sources is an error, so the list cannot rot in silence.
+ */
+import { cp, mkdtemp, rm, symlink } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+interface Edit {
+  readonly file: string;
+  readonly find: string;
+  readonly replace: string;
+}
+
+interface Mutant {
+  readonly name: string;
+  readonly what: string;
+  readonly edits: readonly Edit[];
+}
+
+const RAFT = "src/raft/raft.ts";
+
+const one = (name: string, what: string, file: string, find: string, replace: string): Mutant => ({
+  name,
+  what,
+  edits: [{ file, find, replace }],
+});
+
+export const MUTANTS: readonly Mutant[] = [
+  one(
+    "1",
+    "commits an entry of an earlier term by counting copies",
+    RAFT,
+    "if (index > this.commit && this.#log.termAt(index) === this.#term) {",
+    "if (index > this.commit) {",
+  ),
+  one(
+    "2",
+    "sends a vote before it is durable",
+    RAFT,
+    'this.#sendAfterPersist(from, { type: "vote-reply", pre, granted });',
+    'this.#send(from, { type: "vote-reply", pre, granted });',
+  ),
+  one(
+    "3",
+    "counts its own vote before it is durable",
+    RAFT,
+    "    this.#votes = new Map();\n    this.#askForVotes(false, transfer);",
+    "    this.#votes = new Map([[this.id, true]]);\n    this.#askForVotes(false, transfer);\n    this.#tally();",
+  ),
+  one(
+    "5",
+    "forgets its vote on stepping down within a term",
+    RAFT,
+    '    this.#role = "follower";\n    this.#leading = null;',
+    '    this.#vote = null;\n    this.#role = "follower";\n    this.#leading = null;',
+  ),
+  one(
+    "6",
+    "counts a vote reply of an older election",
+    RAFT,
+    "    if (message.term < this.#term) {\n",
+    '    if (message.term < this.#term) {\n      if (message.type === "vote-reply") this.#onVoteReply({ ...message, term: this.#term });\n',
+  ),
+  one(
+    "7",
+    "truncates on any append, not only at a conflict",
+    "src/raft/log.ts",
+    "const news = entries.findIndex(({ index, term }) => this.termAt(index) !== term);",
+    "const news = entries.length > 0 ? 0 : -1;",
+  ),
+  one(
+    "9",
+    "commits as far as the leader though it checked less",
+    RAFT,
+    "this.#log.commitTo(asIndex(Math.min(commit, checked)));",
+    "this.#log.commitTo(asIndex(Math.min(commit, this.lastIndex)));",
+  ),
+  one(
+    "10",
+    "counts a success reply of an older term",
+    RAFT,
+    '      case "vote-reply":\n      case "append-reply":\n      case "heartbeat-reply":\n      case "read-index-reply":\n      case "timeout-now":\n      case "snapshot-reply":\n        return;\n    }\n  }\n\n  // ------------------------------------------------------------------ follower',
+    '      case "append-reply":\n        if (this.#leading?.appendReply(message) === true) this.#matchMoved(this.#leading);\n        return;\n      case "vote-reply":\n      case "heartbeat-reply":\n      case "read-index-reply":\n      case "timeout-now":\n      case "snapshot-reply":\n        return;\n    }\n  }\n\n  // ------------------------------------------------------------------ follower',
+  ),
+  one(
+    "11",
+    "lets the hint of a refusal move match",
+    "src/raft/leadership.ts",
+    "    peer.becomeProbe(asIndex(Math.min(prevIndex, guess.index + 1)));",
+    "    peer.matched(asIndex(Math.min(hint.index, this.#log.last)));\n    peer.becomeProbe(asIndex(Math.min(prevIndex, guess.index + 1)));",
+  ),
+  one(
+    "12",
+    "begins a term without an entry",
+    RAFT,
+    '    this.#append([{ kind: "noop", data: NO_DATA }]);',
+    "",
+  ),
+  one(
+    "13",
+    "answers a read before the first commit of the term",
+    RAFT,
+    "    else if (!this.#hasCommittedInTerm()) leading.reads.holdEarly(request);\n",
+    "",
+  ),
+  one(
+    "13b",
+    "answers a read without a round",
+    RAFT,
+    "    const round = leading.heartbeat();\n",
+    "    const round = 0;\n",
+  ),
+  one(
+    "22",
+    "takes an acknowledgement for what was overwritten meanwhile",
+    "src/raft/pending-writes.ts",
+    "      if (write.vouches >= from) write.vouches = asIndex(from - 1);",
+    "      if (write.vouches < 0) write.vouches = asIndex(from - 1);",
+  ),
+  one(
+    "23",
+    "acknowledges before fsync",
+    RAFT,
+    '    this.#sendAfterPersist(to, { type: "append-reply", prevIndex, match, hint: null });',
+    '    this.#send(to, { type: "append-reply", prevIndex, match, hint: null });',
+  ),
+  one(
+    "25",
+    "sets its election timer back on a refused vote",
+    RAFT,
+    "    if (granted) {\n      if (this.#log.writesUnderWay",
+    "    this.#startTimeout();\n    if (granted) {\n      if (this.#log.writesUnderWay",
+  ),
+  one(
+    "26",
+    "applies by its own clock instead of log time",
+    "src/queue/machine.ts",
+    "this.#logTime = Math.max(this.#logTime, entry.now);",
+    "this.#logTime = Math.max(this.#logTime, Date.now());",
+  ),
+  one(
+    "27",
+    "accepts a completion under a stale fence",
+    "src/queue/transitions.ts",
+    "  if (row.status !== RUNNING || row.attempt !== ref.attempt || row.fence !== ref.fence) {",
+    "  if (row.status !== RUNNING) {",
+  ),
+  one(
+    "28",
+    "expires a lease without looking again in apply",
+    "src/queue/transitions.ts",
+    "  return row.attempt === ref.attempt && row.fence === ref.fence ? row : null;",
+    "  return row;",
+  ),
+  one(
+    "32",
+    "applies what is committed and not durable here",
+    "src/raft/log.ts",
+    "    return asIndex(Math.min(this.#commit, this.#durable));",
+    "    return this.#commit;",
+  ),
+  one(
+    "35",
+    "takes a second set for a repeated claim",
+    "src/queue/execution.ts",
+    "    if (earlier !== null) {\n",
+    "    if (earlier !== null && earlier.first < 0) {\n",
+  ),
+  one(
+    "36",
+    "a deposed leader answers heartbeats",
+    "src/queue/leader.ts",
+    "    await this.#o.consensus.linearize(this.#o.requestTimeoutMs);\n",
+    "",
+  ),
+  one(
+    "t2",
+    "carries a repeated command out again",
+    "src/queue/sessions.ts",
+    '    if (answer !== undefined) return { kind: "repeat", answer };\n',
+    "",
+  ),
+  one(
+    "q3",
+    "forgets idempotency keys",
+    "src/queue/idempotency.ts",
+    "    this.#insert.run(scope.principal,",
+    "    if (Number(expires) > 0) return;\n    this.#insert.run(scope.principal,",
+  ),
+  one(
+    "sticky",
+    "votes against a leader that is alive",
+    RAFT,
+    "    return this.#leader !== null && this.#electionElapsed < this.#o.electionTicks;",
+    "    return false;",
+  ),
+  one(
+    "quorum",
+    "half of an even number is a quorum",
+    "src/raft/quorum.ts",
+    "descending[Math.floor(voters.length / 2)] ?? 0",
+    "descending[Math.floor((voters.length - 1) / 2)] ?? 0",
+  ),
+];
+
+/** Runs each mutant until a seed fails, or `seeds` have passed. Resolves with how many survived. */
+export async function runMutants(
+  seeds: number,
+  from: number,
+  only: readonly string[],
+): Promise<number> {
+  const root = new URL("../..", import.meta.url).pathname;
+  let survived = 0;
+  for (const mutant of MUTANTS) {
+    if (only.length > 0 && !only.includes(mutant.name)) continue;
+    const folder = await mkdtemp(join(tmpdir(), "flotilla-mutant-"));
+    try {
+      await copy(root, folder);
+      await mutate(folder, mutant);
+      const { killed, said } = await hunt(folder, seeds, from);
+      if (!killed) survived += 1;
+      console.log(`${mutant.name.padEnd(7)} ${mutant.what.padEnd(62)} ${said}`);
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
+  }
+  return survived;
+}
+
+async function copy(root: string, folder: string): Promise<void> {
+  for (const each of ["src", "views", "test", "package.json", "tsconfig.json"])
+    await cp(join(root, each), join(folder, each), { recursive: true });
+  await symlink(join(root, "node_modules"), join(folder, "node_modules"));
+}
+
+async function mutate(folder: string, { name, edits }: Mutant): Promise<void> {
+  for (const { file, find, replace } of edits) {
+    const path = join(folder, file);
+    const text = await Bun.file(path).text();
+    if (text.split(find).length !== 2)
+      throw new Error(`mutant ${name} no longer fits ${file}: its text is not there exactly once`);
+    await Bun.write(
+      path,
+      text.replace(find, () => replace),
+    );
+  }
+}
+
+async function hunt(
+  folder: string,
+  seeds: number,
+  from: number,
+): Promise<{ killed: boolean; said: string }> {
+  const args = [
+    "run",
+    "test/sim/main.ts",
+    "--seeds",
+    String(seeds),
+    "--from",
+    String(from),
+    "--first",
+  ];
+  const child = Bun.spawn([process.execPath, ...args], {
+    cwd: folder,
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const text = await new Response(child.stdout).text();
+  const code = await child.exited;
+  const broke = /^seed (\d+) broke (.*) at [\d.]+ s, event (\d+)$/m.exec(text);
+  if (code === 0) return { killed: false, said: `SURVIVED ${seeds} seeds` };
+  if (broke === null) return { killed: true, said: `seed ? (the process ended with code ${code})` };
+  const [, seed, rule, event] = broke;
+  return {
+    killed: true,
+    said: `killed by seed ${seed} (number ${Number(seed) - from + 1}), event ${event}: ${rule}`,
+  };
+}

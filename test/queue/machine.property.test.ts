@@ -4,7 +4,7 @@
  * (Q10), and the queue's invariants must hold after every entry.
  */
 import { Database } from "bun:sqlite";
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -32,6 +32,9 @@ import {
   refOf,
   request,
 } from "./machine-harness.ts";
+
+// A machine that is busy with other work is slow, not wrong.
+setDefaultTimeout(30_000);
 
 const folder = mkdtempSync(join(tmpdir(), "flotilla-property-"));
 afterAll(() => rmSync(folder, { recursive: true }));

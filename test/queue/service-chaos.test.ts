@@ -1,8 +1,11 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { LeaseEnd, LeaseRef } from "../../src/queue/types.ts";
 import { Cluster } from "./fake-consensus.ts";
 import { NO_DELAY } from "./machine-harness.ts";
 import { claimOf, context, PRINCIPAL, task } from "./service-harness.ts";
+
+// A machine that is busy with other work is slow, not wrong.
+setDefaultTimeout(30_000);
 
 const CHAOS_MS = 60_000;
 const MEMBERS = 3;

@@ -1,6 +1,9 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { ConsensusError } from "../../src/replica/consensus.ts";
 import { Cluster, type Node } from "./cluster.ts";
+
+// A machine that is busy with other work is slow, not wrong.
+setDefaultTimeout(30_000);
 
 function submit(
   node: Node,

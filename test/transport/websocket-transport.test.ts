@@ -1,9 +1,12 @@
-import { afterEach, describe, expect, test } from "bun:test";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { PeerFrame, PeerHello } from "../../src/replica/ports.ts";
 import { asIndex, asNodeId, asTerm } from "../../src/raft/types.ts";
 import { MAX_FRAME_BYTES } from "../../src/transport/codec.ts";
 import { HANDSHAKE_VERSION, prove } from "../../src/transport/handshake.ts";
 import { Member, type MemberOptions, SECRET, until } from "./harness.ts";
+
+// A machine that is busy with other work is slow, not wrong.
+setDefaultTimeout(30_000);
 
 const started: { stop(): unknown }[] = [];
 

@@ -27,7 +27,7 @@ const one = (name: string, what: string, file: string, find: string, replace: st
   edits: [{ file, find, replace }],
 });
 
-export const MUTANTS: readonly Mutant[] = [
+const MUTANTS: readonly Mutant[] = [
   one(
     "1",
     "commits an entry of an earlier term by counting copies",

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { type SimResult, Simulation } from "./simulation.ts";
 
-/** Small ones of many kinds: one, two, three, five and seven members, with and without faults. */
-const ALWAYS = [1, 2, 3, 4, 5, 6, 7, 8];
+/** Quick ones of many kinds: one, two, three and four members, with few faults and with many. */
+const ALWAYS = [6, 15, 18, 20, 28, 34, 44];
 
 async function storied(): Promise<number[]> {
   const text = await Bun.file(new URL("seeds.txt", import.meta.url)).text();
@@ -37,7 +37,7 @@ describe("whole members in virtual time", () => {
   }, 60_000);
 
   test("do the same in every run of the same seed, and something else under another", async () => {
-    const [first, again, other] = [await run(1), await run(1), await run(6)];
+    const [first, again, other] = [await run(20), await run(20), await run(6)];
     expect(again.hash).toBe(first.hash);
     expect(again.events).toBe(first.events);
     expect(other.hash).not.toBe(first.hash);

@@ -1,4 +1,7 @@
-/** I1: one leader per term, over the whole run. I3: who leads has its own vote of that term on its disk. */
+/**
+ * I1: one leader per term, over the whole run. I3: who leads was elected by votes that are on the disks of a
+ * quorum, its own among them.
+ */
 import type { Leadership } from "../../../src/replica/consensus.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
@@ -18,6 +21,18 @@ export class OneLeaderPerTerm implements Invariant {
     if (known !== undefined && known !== node)
       this.#sim.fail("I1", `term ${term} has two leaders: ${known.id} and ${node.id}`);
     this.#leaderOf.set(term, node);
+    this.#checkVotes(node, term);
+  }
+
+  #checkVotes(node: SimNode, term: number): void {
+    const { nodes } = this.#sim;
+    // A voter that has gone on to a later term may have voted in this one.
+    const voted = nodes.filter(
+      ({ disk: { hardState } }) =>
+        hardState.term > term || (hardState.term === term && hardState.vote === node.id),
+    ).length;
+    if (2 * voted <= nodes.length)
+      this.#sim.fail("I3", `${node.id} leads term ${term} by ${voted} votes of ${nodes.length}`);
     const { hardState } = node.disk;
     if (hardState.term === term && hardState.vote !== node.id)
       this.#sim.fail("I3", `${node.id} leads term ${term}, its vote is not on its disk`);

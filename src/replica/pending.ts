@@ -9,6 +9,8 @@ import type { Millis } from "./ports.ts";
 
 /** Unanswered commands a member may have; the machine keeps their answers, so this bounds its window too. */
 const PENDING_MAX = 4_096;
+/** Above it, for what the leader adds to its own entries: a burst of submits must not keep claims out. */
+const ADDED_MAX = 1_024;
 /** Text of the unanswered commands together. */
 const PENDING_BYTES_MAX = 64 * 1024 * 1024;
 
@@ -43,14 +45,16 @@ export class PendingCommands {
     return this.#next;
   }
 
-  /** @throws ConsensusError overloaded */
+  /** `added`: by the leader to an entry of its own. @throws ConsensusError overloaded */
   add(
     text: string,
     hint: unknown,
     weight: number,
     deadline: Millis,
+    added = false,
   ): { command: PendingCommand; answer: Promise<unknown> } {
-    if (this.#bySeq.size >= PENDING_MAX || this.#bytes + text.length > PENDING_BYTES_MAX) {
+    const most = added ? PENDING_MAX + ADDED_MAX : PENDING_MAX;
+    if (this.#bySeq.size >= most || this.#bytes + text.length > PENDING_BYTES_MAX) {
       throw new ConsensusError(
         "overloaded",
         `${this.#bySeq.size} commands of this member wait for an answer already`,

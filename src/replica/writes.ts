@@ -25,8 +25,12 @@ import type {
 
 /** A forwarded command without an answer is sent again after this long; the leader drops repeats. */
 const RESEND_MS: Millis = 1_000;
-/** Characters in one `propose` frame: at most three bytes each, so a frame stays under its 16 MiB. */
+/** Characters in one `propose` frame: at most three bytes each, so a frame stays under its limit. */
 const FORWARD_CHARACTERS_MAX = 4 * 1024 * 1024;
+/** Bytes of one command's text: twice the API's largest body, and the defaults of a thousand tasks. */
+export const COMMAND_BYTES_MAX = 18 * 1024 * 1024;
+/** Bytes that the layer above may add to one entry behind its batch; beyond it, it submits. */
+const ADDED_BYTES_MAX = 1024 * 1024;
 /** What the leader itself adds to a batch waits this long for its answer; nobody else waits for it. */
 const ADDED_TIMEOUT_MS: Millis = 2_000;
 
@@ -76,6 +80,9 @@ export class Writes {
   /** @throws ConsensusError overloaded, low-disk */
   submit(text: string, { timeoutMs, hint, weight }: SubmitOptions): Promise<unknown> {
     if (this.#port.diskFull()) throw lowDisk();
+    // Logged, it would fit no frame, and nothing behind it could ever be replicated.
+    if (text.length > COMMAND_BYTES_MAX / 3 && Buffer.byteLength(text) > COMMAND_BYTES_MAX)
+      throw new Error(`a command of ${text.length} characters is larger than an entry may be`);
     const deadline = this.#port.clock.monotonic() + timeoutMs;
     const { command, answer } = this.#pending.add(text, hint ?? null, weight ?? 1, deadline);
     this.#outbox.push(command);
@@ -286,8 +293,19 @@ export class Writes {
     if (this.#sealHook === null) return batch;
     const added: QueuedRequest[] = [];
     const deadline = this.#port.clock.monotonic() + ADDED_TIMEOUT_MS;
+    let room = ADDED_BYTES_MAX;
     this.#sealHook(batch, (text) => {
-      const { command, answer } = this.#pending.add(text, null, 1, deadline);
+      const bytes = Buffer.byteLength(text);
+      if (bytes > room) return Promise.reject(overloaded());
+      let pending: ReturnType<PendingCommands["add"]>;
+      try {
+        pending = this.#pending.add(text, null, 1, deadline, true);
+      } catch (error) {
+        // The hook runs in the middle of sealing: being full is the caller's news, not this member's end.
+        return Promise.reject(error instanceof Error ? error : new Error(String(error)));
+      }
+      room -= bytes;
+      const { command, answer } = pending;
       command.sentTo = this.#port.self;
       command.sentAt = this.#port.clock.monotonic();
       command.exposures = 1;

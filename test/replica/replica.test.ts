@@ -345,3 +345,30 @@ describe("a disk that is almost full", () => {
     expect(again.answer).toBe(2);
   });
 });
+
+describe("a member with no room for another command of its own", () => {
+  test("goes on sealing what it has, though the layer above wants to add to the entry", async () => {
+    const cluster = new Cluster(31, 1);
+    await cluster.startAll();
+    const node = cluster.node(0);
+    const { replica } = node;
+    if (replica === null) throw new Error("no replica");
+    const additions: Promise<unknown>[] = [];
+    replica.onSeal((_batch, add) => {
+      if (additions.length > 0) return;
+      while (additions.length < 2_000)
+        additions.push(add(JSON.stringify({ more: additions.length })));
+    });
+    const all = Array.from({ length: 5_000 }, (_, n) => submit(node, { n }, 30_000));
+    await cluster.run(30_000, () => all.every(({ settled }) => settled));
+    const outcomes = await Promise.allSettled(additions);
+    cluster.check();
+    expect(all.filter(({ error }) => error === null).length).toBe(4_096);
+    expect(all.filter(({ error }) => error === "overloaded").length).toBe(5_000 - 4_096);
+    // Some room is kept for what the leader adds, and it ends too.
+    expect(outcomes.filter(({ status }) => status === "fulfilled").length).toBe(1_024);
+    const late = submit(node, { late: true });
+    await cluster.run(2_000, () => late.settled);
+    expect(late.error).toBeNull();
+  });
+});

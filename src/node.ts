@@ -24,7 +24,7 @@ import { SqliteLog } from "./storage/sqlite-log.ts";
 import { StateCheckpointer } from "./storage/state-checkpointer.ts";
 import { openStateDatabase } from "./storage/state-database.ts";
 import { systemClock as clock } from "./system/clock.ts";
-import { openLog } from "./system/log.ts";
+import { openLog, writeListening } from "./system/log.ts";
 import { systemRandom as random } from "./system/random.ts";
 import { WebSocketTransport } from "./transport/websocket-transport.ts";
 
@@ -196,7 +196,8 @@ async function run(config: Config, log: Log): Promise<void> {
   fetchHandler = app.fetch;
 
   const url = originOf(config.host, server.port ?? config.port);
-  if (config.logFormat === "json") log.info("listening", { id: config.id, url });
+  // Whatever the log level: who started the process waits for this line.
+  if (config.logFormat === "json") writeListening(config.id, url);
   else process.stdout.write(`flotilla ${config.id} listening on ${url}\n`);
   for (const warning of config.warnings) log.warn(warning);
 

@@ -9,8 +9,16 @@ import { type Claim, LIMITS } from "./types.ts";
 
 /** Rows read ahead from one pair while several are merged; those not taken were read for nothing. */
 const READ_AHEAD_MAX = 16;
+/**
+ * Characters of payload in one claim, in which the last task may go beyond it: every member holds them while
+ * it applies the claim, and a thousand tasks of the largest size would be a quarter of a gigabyte (T3).
+ */
+export const CLAIM_TEXT_MAX = 8 * 1024 * 1024;
 
-/** Takes up to `max` ready tasks and leases them; the rows as they are now, in the order of service. */
+/**
+ * Takes up to `max` ready tasks and leases them, fewer when their payloads are large; the rows as they are
+ * now, in the order of service.
+ */
 export function takeReady(
   store: TaskStore,
   claim: Claim,
@@ -21,9 +29,29 @@ export function takeReady(
   if (max === 0 || pairs.length === 0) return [];
   const only = pairs[0];
   if (pairs.length === 1 && only !== undefined) {
-    return store.heads(only, max).map((row) => store.claim(row, claim));
+    return takeFrom(store, claim, only, max);
   }
   return merge(store, claim, pairs, max);
+}
+
+function takeFrom(
+  store: TaskStore,
+  claim: Claim,
+  pair: ReadyPair,
+  max: number,
+): readonly TaskRow[] {
+  const taken: TaskRow[] = [];
+  let text = 0;
+  while (taken.length < max && text < CLAIM_TEXT_MAX) {
+    const rows = store.heads(pair, Math.min(max - taken.length, READ_AHEAD_MAX));
+    if (rows.length === 0) break;
+    for (const row of rows) {
+      if (text >= CLAIM_TEXT_MAX) break;
+      taken.push(store.claim(row, claim));
+      text += row.payload?.length ?? 0;
+    }
+  }
+  return taken;
 }
 
 function accepts(claim: Claim, named: ReadonlySet<string>): ((name: string) => boolean) | null {
@@ -40,7 +68,8 @@ function merge(
   max: number,
 ): readonly TaskRow[] {
   const taken: TaskRow[] = [];
-  while (taken.length < max) {
+  let text = 0;
+  while (taken.length < max && text < CLAIM_TEXT_MAX) {
     const [best, rival] = firstTwo(store, pairs);
     if (best === null) break;
     const rows = store.heads(best, Math.min(max - taken.length, READ_AHEAD_MAX));
@@ -50,7 +79,9 @@ function merge(
         best.head = position;
         break;
       }
+      if (text >= CLAIM_TEXT_MAX) break;
       taken.push(store.claim(row, claim));
+      text += row.payload?.length ?? 0;
     }
   }
   return taken;

@@ -9,7 +9,7 @@ import type { Ack, SealableRequest } from "./envelope.ts";
 
 /** Rows one entry may touch (T3); a larger single command is the proposer's fault and goes alone. */
 const ENTRY_WEIGHT_MAX = 2_000;
-/** Bytes of command text in one entry: the limit of 8 MiB less what the envelope adds. */
+/** Bytes (UTF-8) of command text in one entry, but for a single command that is larger: 8 MiB less the envelope. */
 const ENTRY_TEXT_MAX = 8 * 1024 * 1024 - 256 * 1024;
 /** Entries sealed by this leader and not applied yet: enough to hide a disk's round, few enough to batch. */
 export const ENTRIES_IN_FLIGHT_MAX = 4;
@@ -66,7 +66,7 @@ export class Batcher {
     let count = 0;
     for (const request of this.#queue) {
       weight += request.weight;
-      bytes += request.text.length + 64;
+      bytes += Buffer.byteLength(request.text) + 64;
       if (count > 0 && (weight > ENTRY_WEIGHT_MAX || bytes > ENTRY_TEXT_MAX)) break;
       count += 1;
     }

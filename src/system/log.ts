@@ -35,6 +35,12 @@ export async function openLog(
   };
 }
 
+/** The record that says that the process can serve. Part of the interface, so no level leaves it out. */
+export function writeListening(node: string, url: string): void {
+  const record = { level: "info", node, msg: "listening", id: node, url };
+  process.stdout.write(`${JSON.stringify({ time: new Date().toISOString(), ...record })}\n`);
+}
+
 /** Messages are sentences, not templates: braces in them mean nothing. */
 function literal(message: string): string {
   return message.replaceAll("{", "{{").replaceAll("}", "}}");

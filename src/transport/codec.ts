@@ -22,8 +22,12 @@ import {
 export { CodecError } from "./shape.ts";
 
 export const FRAME_VERSION = 1;
-/** Also the sockets' `maxPayloadLength`. An append is cut far below it by the core, a request body too. */
-export const MAX_FRAME_BYTES = 16 * 1024 * 1024;
+/**
+ * Also the sockets' `maxPayloadLength`. An append holds one entry at least, and an entry one command at least:
+ * a body of 8 MiB whose payload, a text within the command's JSON, doubles, and a thousand tasks' defaults.
+ * An entry that fitted no frame could never be replicated, and would stop all writes behind it.
+ */
+export const MAX_FRAME_BYTES = 20 * 1024 * 1024;
 const PREFIX_BYTES = 6;
 /** Entries of one append; the core's own limit on bytes in flight keeps it far below. */
 const MAX_ENTRIES = 100_000;

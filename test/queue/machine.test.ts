@@ -197,6 +197,30 @@ describe("idempotency keys", () => {
   });
 });
 
+describe("the size of a claim", () => {
+  const MIB = 1024 * 1024;
+
+  test("ends with the task that passes 8 MiB of payload; the rest stays ready, in its order", () => {
+    for (const queues of [["default"], ["default", "other"]]) {
+      const h = new Harness();
+      const payload = JSON.stringify("x".repeat(MIB));
+      const ids = Array.from({ length: 20 }, (_, i) =>
+        h.submit({ payload, queue: queues[i % queues.length] ?? "default" }),
+      );
+      expect(h.claim(100).map(({ id }) => id)).toEqual(ids.slice(0, 8));
+      expect(h.claim(100).map(({ id }) => id)).toEqual(ids.slice(8, 16));
+      expect(h.claim(100).map(({ id }) => id)).toEqual(ids.slice(16));
+    }
+  });
+
+  test("takes one task however large it is", () => {
+    const h = new Harness();
+    const id = h.submit({ payload: JSON.stringify("x".repeat(9 * MIB)) });
+    h.submit();
+    expect(h.claim(2).map((task) => task.id)).toEqual([id]);
+  });
+});
+
 describe("order of service", () => {
   const names = (tasks: readonly { id: string }[]) => tasks.map((task) => task.id);
 

@@ -1,5 +1,9 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { asIndex, asNodeId, asTerm, type Entry } from "../../src/raft/types.ts";
 import { ConsensusError } from "../../src/replica/consensus.ts";
+import type { PeerFrame } from "../../src/replica/ports.ts";
+import { COMMAND_BYTES_MAX } from "../../src/replica/writes.ts";
+import { encodeFrame, MAX_FRAME_BYTES } from "../../src/transport/codec.ts";
 import { Cluster, type Node } from "./cluster.ts";
 
 // A machine that is busy with other work is slow, not wrong.
@@ -370,5 +374,60 @@ describe("a member with no room for another command of its own", () => {
     const late = submit(node, { late: true });
     await cluster.run(2_000, () => late.settled);
     expect(late.error).toBeNull();
+  });
+});
+
+describe("the largest entry", () => {
+  /** Encoded sizes of the entries that a burst of commands becomes. */
+  async function entrySizes(texts: readonly string[]): Promise<number[]> {
+    const cluster = new Cluster(33, 1);
+    await cluster.startAll();
+    const node = cluster.node(0);
+    node.replica?.onSeal((_batch, add) => {
+      for (let n = 0; n < 8; n++) add(JSON.stringify("界".repeat(100_000))).catch(() => undefined);
+    });
+    const all = texts.map((text) => submit(node, text));
+    await cluster.run(20_000, () => all.every(({ settled }) => settled));
+    cluster.check();
+    expect(all.map(({ error }) => error)).toEqual(all.map(() => null));
+    return node.disk.entries.map((entry) => encodeFrame(appendOf(entry)).length);
+  }
+
+  const appendOf = (entry: Entry): PeerFrame => ({
+    kind: "raft",
+    message: {
+      type: "append",
+      from: asNodeId("n1"),
+      to: asNodeId("n2"),
+      term: asTerm(9),
+      prevIndex: asIndex(entry.index - 1),
+      prevTerm: entry.term,
+      commit: asIndex(0),
+      entries: [entry],
+    },
+  });
+
+  test("fits a frame, though the characters take three bytes each and the leader adds to it", async () => {
+    const text = "界".repeat(2_500_000);
+    const sizes = await entrySizes([text, text, text]);
+    expect(Math.max(...sizes)).toBeLessThan(MAX_FRAME_BYTES);
+  });
+
+  test("fits a frame, though one command is twice as large as a request", async () => {
+    const sizes = await entrySizes(["x".repeat(17 * 1024 * 1024)]);
+    expect(Math.max(...sizes)).toBeGreaterThan(17 * 1024 * 1024);
+    expect(Math.max(...sizes)).toBeLessThan(MAX_FRAME_BYTES);
+  });
+
+  test("is the end of what a command may be: a larger one is refused and logged nowhere", async () => {
+    const cluster = new Cluster(34, 1);
+    await cluster.startAll();
+    const node = cluster.node(0);
+    const before = node.disk.entries.length;
+    const one = submit(node, "x".repeat(COMMAND_BYTES_MAX));
+    await cluster.run(1_000, () => one.settled);
+    expect(one.error).toContain("larger than an entry may be");
+    await cluster.run(200);
+    expect(node.disk.entries.length).toBe(before);
   });
 });

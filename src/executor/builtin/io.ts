@@ -67,7 +67,7 @@ async function readFileUnder(
     const roots = await Promise.all(ioRoots.map((root) => realpath(root)));
     // The path of what was opened, not of what was asked for: links and races end here.
     if (!roots.some((root) => real.startsWith(root.endsWith(sep) ? root : root + sep)))
-      throw new NonRetryableError("io: payload.path is not under an --io-root of this member");
+      throw unreadable();
     const hasher = new Hasher();
     const buffer = new Uint8Array(CHUNK_BYTES);
     for (;;) {
@@ -85,17 +85,22 @@ async function openRegular(path: string): Promise<FileHandle> {
   let file: FileHandle | null = null;
   try {
     // Asked before opening too: opening a device can act on it.
-    if (!(await stat(path)).isFile()) throw new NonRetryableError("io: payload.path is no file");
+    if (!(await stat(path)).isFile()) throw unreadable();
     // Non-blocking: a FIFO put there meanwhile must not hold the Worker.
     file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
-    if (!(await file.stat()).isFile()) throw new NonRetryableError("io: payload.path is no file");
+    if (!(await file.stat()).isFile()) throw unreadable();
     return file;
-  } catch (error) {
+  } catch {
     await file?.close();
-    if (error instanceof NonRetryableError) throw error;
-    // Which error it was would tell what exists outside the roots.
-    throw new NonRetryableError("io: payload.path cannot be read under an --io-root");
+    throw unreadable();
   }
+}
+
+/** One sentence for all: which of them it was would tell what exists outside the roots. */
+function unreadable(): NonRetryableError {
+  return new NonRetryableError(
+    "io: payload.path is no file that can be read under an --io-root of this member",
+  );
 }
 
 async function realPathOf(file: FileHandle, path: string): Promise<string> {

@@ -373,8 +373,11 @@ function payloadFilters(into: { path: string; value: string }[]): RestParameter 
     if (!name.startsWith("payload.")) return false;
     const path = name.slice("payload.".length);
     const pointer = "/query/payload.PATH";
-    if (path.split(".").includes("") || path.includes('"')) {
-      errors.push({ pointer, detail: "must name members, as in payload.user.id=7" });
+    if (path.split(".").includes("") || /["\\\0]/.test(path)) {
+      errors.push({
+        pointer,
+        detail: "must name members, as in payload.user.id=7, without quotes and backslashes",
+      });
     } else if (
       Buffer.byteLength(path) > FILTER_MAX_BYTES ||
       Buffer.byteLength(value) > FILTER_MAX_BYTES

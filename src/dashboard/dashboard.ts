@@ -113,7 +113,7 @@ export function createDashboard(deps: DashboardDeps): Elysia {
     "/tasks/:id",
     ({ request, params }) =>
       pages.visit(request, {}, async (visit) => {
-        const task = await taskOf(params.id, visit);
+        const task = await taskOf(idOf(params), visit);
         if (task === null) {
           return pages.message(
             visit,
@@ -123,7 +123,7 @@ export function createDashboard(deps: DashboardDeps): Elysia {
             { href: "/tasks", text: "All tasks" },
           );
         }
-        const events = `/dashboard/events?view=task&id=${encodeURIComponent(params.id)}`;
+        const events = `/dashboard/events?view=task&id=${encodeURIComponent(idOf(params))}`;
         const frame = pages.frame(visit, "tasks", task.task.name, events);
         return pages.html(TaskPage({ frame, regions: taskRegions(task) }));
       }),
@@ -156,13 +156,13 @@ export function createDashboard(deps: DashboardDeps): Elysia {
   app.post(
     "/dashboard/tasks/:id/cancel",
     ({ request, params }) =>
-      pages.visit(request, { needs: "cancel" }, (visit) => actions.cancel(visit, params.id)),
+      pages.visit(request, { needs: "cancel" }, (visit) => actions.cancel(visit, idOf(params))),
     FORM,
   );
   app.post(
     "/dashboard/tasks/:id/retry",
     ({ request, params }) =>
-      pages.visit(request, { needs: "retry" }, (visit) => actions.retry(visit, params.id)),
+      pages.visit(request, { needs: "retry" }, (visit) => actions.retry(visit, idOf(params))),
     FORM,
   );
 
@@ -249,4 +249,9 @@ export function createDashboard(deps: DashboardDeps): Elysia {
   }
 
   return app;
+}
+
+/** The id in the path; "", which no task has, where it is not UTF-8: Elysia's parameter is null there. */
+function idOf({ id }: { readonly id: unknown }): string {
+  return typeof id === "string" ? id : "";
 }

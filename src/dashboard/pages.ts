@@ -91,7 +91,11 @@ export class Pages {
         const refusal = refusalOf(error);
         return this.problem(visit, refusal.status, refusal.text);
       }
-      this.#deps.log.error("A dashboard request failed", { path: visit.url.pathname, error });
+      this.#deps.log.error("A dashboard request failed", {
+        path: visit.url.pathname,
+        // An error itself is {} in a JSON record.
+        error: error instanceof Error ? (error.stack ?? error.message) : String(error),
+      });
       return this.problem(visit, 500, "Something went wrong on this member; its log says what.");
     }
   }

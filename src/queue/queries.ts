@@ -149,10 +149,13 @@ function restOf(filter: TaskFilter): Where {
   return { sql: parts.join(" AND "), values };
 }
 
+/** Ends or escapes the quoted name in a JSON path of SQLite, or ends the whole text. */
+const UNQUOTABLE = /["\\\0]/;
+
 /** SQLite paths for a dotted one: a number may be a key of an object or a place in an array. */
 function jsonPaths(path: string): string[] {
   const segments = path.split(".");
-  if (path === "" || segments.some((segment) => segment === "" || segment.includes('"'))) {
+  if (path === "" || segments.some((segment) => segment === "" || UNQUOTABLE.test(segment))) {
     throw new BadFilter(`"${cutText(path, 100)}" is not a path into a payload: a.b.c`);
   }
   const keys = `$${segments.map((segment) => `."${segment}"`).join("")}`;

@@ -380,6 +380,13 @@ describe("submitting", () => {
 });
 
 describe("cancel and retry", () => {
+  test("a path that is not UTF-8 names no task", async () => {
+    const { get, post } = dashboard();
+    expect((await get("/tasks/%ff")).status).toBe(404);
+    expect((await post("/dashboard/tasks/%ff/cancel", {})).status).toBe(404);
+    expect((await post("/dashboard/tasks/%ff/retry", {})).status).toBe(404);
+  });
+
   test("cancel answers htmx with a notice and a plain form with a redirect to where it was", async () => {
     const { queue, post } = dashboard();
     queue.add(fakeTask({ id: "a" }));

@@ -13,7 +13,7 @@ const READ_AHEAD_MAX = 16;
  * Characters of payload in one claim, in which the last task may go beyond it: every member holds them while
  * it applies the claim, and a thousand tasks of the largest size would be a quarter of a gigabyte (T3).
  */
-export const CLAIM_TEXT_MAX = 8 * 1024 * 1024;
+const CLAIM_TEXT_MAX = 8 * 1024 * 1024;
 
 /**
  * Takes up to `max` ready tasks and leases them, fewer when their payloads are large; the rows as they are

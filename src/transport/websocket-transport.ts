@@ -25,6 +25,11 @@ import { Outbound } from "./outbound.ts";
 
 /** Accepted connections, proved or not: a member has one per peer, the rest are strangers or left-overs. */
 const MAX_SESSIONS = 256;
+/**
+ * Of them, those that have not proved who they are; the oldest gives way, so that whoever knocks without end
+ * keeps no member out, and cannot make this one hold more than so many messages of the largest size.
+ */
+const MAX_STRANGERS = 32;
 /** Seconds without anything from the dialler, which pings twice a second; Bun's smallest value. */
 const INBOUND_IDLE_TIMEOUT_S = 8;
 /** How long `close` waits for close frames to be answered before it cuts. */
@@ -80,6 +85,7 @@ export class WebSocketTransport implements Transport {
       this.#notices.warn("too many connections of members: refused one", { limit: MAX_SESSIONS });
       return new Response("Too many connections of members.\n", { status: 503 });
     }
+    this.#makeRoom();
     const session = new Inbound(this.#endpoint, {
       admitted: (proved, hello) => this.#admitted(proved, hello),
       closed: (ended) => this.#ended(ended),
@@ -167,6 +173,15 @@ export class WebSocketTransport implements Transport {
     // The peer is alive: no reason to wait out the backoff of the other direction.
     this.#options.clock.soon(() => this.#outbound.get(hello.id)?.dial());
     return true;
+  }
+
+  #makeRoom(): void {
+    const strangers = [...this.#sessions].filter(({ hello }) => hello === null);
+    // In the order of their coming.
+    for (const oldest of strangers.slice(0, Math.max(0, strangers.length + 1 - MAX_STRANGERS))) {
+      oldest.close(CLOSE.timeout, "too many connections without a handshake");
+      oldest.terminate();
+    }
   }
 
   #ended(session: Inbound): void {

@@ -107,6 +107,17 @@ describe("The architecture", () => {
     expect(values).toEqual([]);
   });
 
+  test("the client brings no code of the server and no package along", () => {
+    const values = eachImport(
+      ({ file, target, typeOnly }) =>
+        isUnder(file, "src/client") &&
+        !isUnder(target, "src/client") &&
+        target !== "src/executor/errors.ts" &&
+        !typeOnly,
+    );
+    expect(values).toEqual([]);
+  });
+
   test("no file imports itself by a detour", () => {
     expect(cycles()).toEqual([]);
   });

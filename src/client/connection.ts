@@ -109,7 +109,7 @@ export class Connection {
       const why = last === null ? "" : `; last: ${last.message}`;
       return new FlotillaError(
         "timeout",
-        `${method} ${path}: no answer within ${timeoutMs} ms${why}`,
+        `${method} ${path}: no answer within ${Math.round(timeoutMs)} ms${why}`,
         {
           status: last?.status ?? null,
           errors: last?.errors ?? [],
@@ -147,7 +147,7 @@ export class Connection {
       const backoffMs = Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** Math.min(tries, 10));
       const until = at + Math.max(outcome.wait.ms * (1 + Math.random() / 4), jittered(backoffMs));
       for (const told of outcome.wait.who === "member" ? [member] : this.members.all)
-        notBefore.set(told, until);
+        notBefore.set(told, Math.max(until, notBefore.get(told) ?? 0));
     }
   }
 
@@ -270,7 +270,7 @@ function retryAfterMs(headers: Headers): number {
 function isRefusedConnection(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const { code, cause } = error as { code?: unknown; cause?: { code?: unknown } | undefined };
-  return code === "ConnectionRefused" || cause?.code === "ECONNREFUSED";
+  return [code, cause?.code].some((c) => c === "ECONNREFUSED" || c === "ConnectionRefused");
 }
 
 function messageOf(error: unknown): string {

@@ -16,6 +16,8 @@ export const OUTSIDE_NAME = "outside";
 const QUEUES = ["default", "bulk"];
 const KNOWN_MAX = 200;
 const TRIES_MAX = 4;
+/** Between two looks for a leader that is none any more: such moments are short. */
+const WATCH_MS: Millis = 10;
 const SHORT_RETRY: RetryPolicy = { ...DEFAULT_RETRY, initial_ms: 50, max_ms: 2_000 };
 
 interface SubmitCall {
@@ -45,6 +47,27 @@ export class Client {
       const idle = this.#prng.chance(0.01);
       await this.#sim.sleep(idle ? 4_000 : this.#prng.float() * 2 * thinkMs);
       await this.#act();
+    }
+  }
+
+  /**
+   * Looks for the moments that matter to reads: a leader that another has replaced without its knowing, and
+   * one that has not committed in its term yet. Writes at the one, reads at the other.
+   */
+  async watch(): Promise<void> {
+    const { nodes } = this.#sim;
+    while (this.#sim.mood.wild()) {
+      await this.#sim.sleep(WATCH_MS);
+      const leaders = nodes.filter(({ up, leadership }) => up && leadership?.role === "leader");
+      const newest = Math.max(...leaders.map(({ leadership }) => leadership?.term ?? 0));
+      const doubtful = leaders.filter(
+        ({ leadership }) => leadership?.active === false || (leadership?.term ?? 0) < newest,
+      );
+      if (doubtful.length === 0) continue;
+      const right = leaders.find(({ leadership }) => leadership?.term === newest);
+      if (right !== undefined && this.#prng.chance(0.3))
+        void this.#submit(this.#newSubmit(), right);
+      for (const node of doubtful) void this.#get(node);
     }
   }
 
@@ -123,7 +146,7 @@ export class Client {
     };
   }
 
-  async #submit(call: SubmitCall): Promise<void> {
+  async #submit(call: SubmitCall, node?: SimNode): Promise<void> {
     const { history } = this.#sim;
     for (const { id } of call.tasks) history.asked.add(id);
     this.#know(call.tasks.map(({ id }) => id));
@@ -135,7 +158,7 @@ export class Client {
     }
     const since = history.begin();
     for (let attempt = 1; attempt <= (repeatable ? TRIES_MAX : 1); attempt++) {
-      const answer = await this.#call((queue) => this.#send(queue, call));
+      const answer = await this.#call((queue) => this.#send(queue, call), node);
       if (answer === null) continue;
       history.submitted(answer.ids, since, attempt === 1 && !answer.existing && !answer.replayed);
       return;
@@ -168,11 +191,11 @@ export class Client {
 
   // ------------------------------------------------------------------ the rest
 
-  async #get(): Promise<void> {
+  async #get(node?: SimNode): Promise<void> {
     const id = this.#pick();
     if (id === null) return;
     const since = this.#sim.history.begin();
-    const answer = await this.#call((queue) => queue.get(id, "linearizable"));
+    const answer = await this.#call((queue) => queue.get(id, "linearizable"), node);
     if (answer !== null) this.#sim.history.read(id, answer.task, answer.read.appliedIndex, since);
   }
 

@@ -240,6 +240,7 @@ export class Simulation {
           this.fail("simulator", error instanceof Error ? (error.stack ?? error.message) : "?"),
       );
     }
+    void new Client(this, 0).watch();
     this.#markEverySecond();
     await this.until(options.faultsMs);
     if (this.failure === null) {

@@ -57,6 +57,8 @@ import { type SealHook, Writes } from "./writes.ts";
 const TICK_MS: Millis = 10;
 /** Without a quorum for this long, writes and reads are refused at once (the contract says 2 s, answer included). */
 const NO_QUORUM_MS: Millis = 1_700;
+/** A tick so late was not late by itself: this member did not run, and could hear nobody. */
+const AWAY_MS: Millis = 100;
 /** Entries decoded and applied in one transaction. */
 const APPLY_ENTRIES_MAX = 64;
 const APPLY_BYTES_MAX = 4 * 1024 * 1024;
@@ -135,6 +137,8 @@ export class Replica implements Consensus {
   #readingLog = false;
   #pumpScheduled = false;
   #lastQuorumAt: Millis;
+  /** As of the newest tick: while requests by the thousand keep the loop busy, the peers' words wait unread. */
+  #quorumLost = false;
   #nextTickAt: Millis;
   #nextBeatAt = 0;
   #nextClockWordAt = 0;
@@ -554,8 +558,7 @@ export class Replica implements Consensus {
 
   #refusal(): ConsensusError | null {
     if (this.#stopped) return new ConsensusError("stopping", "this member is shutting down");
-    if (this.#o.clock.monotonic() - this.#lastQuorumAt < NO_QUORUM_MS) return null;
-    return this.#noQuorum();
+    return this.#quorumLost ? this.#noQuorum() : null;
   }
 
   /** There is a leader to talk to: it gets everything that it was not given yet. */
@@ -721,6 +724,8 @@ export class Replica implements Consensus {
   #tick(): void {
     if (this.#stopped) return;
     const now = this.#o.clock.monotonic();
+    const awayMs = now - this.#nextTickAt;
+    if (awayMs > AWAY_MS) this.#lastQuorumAt = Math.min(now, this.#lastQuorumAt + awayMs);
     this.#guard(() => {
       const raft = this.#raft;
       // One tick a turn, however late it is: after a stall the messages that wait come first.
@@ -745,7 +750,8 @@ export class Replica implements Consensus {
     if (contact !== null && this.#leadership.leader !== null) {
       this.#lastQuorumAt = Math.max(this.#lastQuorumAt, now - contact);
     }
-    const lost = now - this.#lastQuorumAt >= NO_QUORUM_MS ? this.#noQuorum() : null;
+    this.#quorumLost = now - this.#lastQuorumAt >= NO_QUORUM_MS;
+    const lost = this.#quorumLost ? this.#noQuorum() : null;
     const late = (): ConsensusError => this.#late();
     this.#writes.sweep(now, lost, late);
     if (lost !== null) this.#reads.failAll(() => this.#noQuorum());

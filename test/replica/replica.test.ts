@@ -431,3 +431,16 @@ describe("the largest entry", () => {
     expect(node.disk.entries.length).toBe(before);
   });
 });
+
+test("a leader whose own loop stood still does not take that for the loss of its quorum", async () => {
+  const cluster = new Cluster(35, 1);
+  await cluster.startAll();
+  const node = cluster.node(0);
+  const before = submit(node, { n: 1 });
+  node.clock.pause(4_000);
+  await cluster.run(3_990);
+  // Handled before the first tick after the pause, as a burst of requests is.
+  const during = submit(node, { n: 2 });
+  await cluster.run(2_000, () => before.settled && during.settled);
+  expect([before.error, during.error]).toEqual([null, null]);
+});

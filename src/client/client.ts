@@ -2,7 +2,7 @@
 import { Connection } from "./connection.ts";
 import { FlotillaError, PartlyEnqueuedError, TaskEndedError } from "./error.ts";
 import { FinalWaits } from "./final-waits.ts";
-import { Gatherer } from "./gatherer.ts";
+import { Gatherer, WAITING_MAX } from "./gatherer.ts";
 import { LeaseCalls } from "./lease-calls.ts";
 import { Members } from "./members.ts";
 import {
@@ -28,6 +28,8 @@ export interface FlotillaClientOptions {
   readonly timeoutMs?: number;
   /** How long one member may stay silent before the next one is asked; default 6,000. */
   readonly attemptTimeoutMs?: number;
+  /** Submits that may wait in this client, before `client-overloaded`; default 100,000. */
+  readonly maxWaiting?: number;
 }
 
 export interface ResultOptions {
@@ -74,7 +76,10 @@ export class FlotillaClient {
   readonly #ids = new IdMinter();
 
   /** Connects to nobody yet. @throws TypeError naming the bad option */
-  constructor({ urls, token, timeoutMs = TIMEOUT_MS, attemptTimeoutMs }: FlotillaClientOptions) {
+  constructor(options: FlotillaClientOptions) {
+    const { urls, token, timeoutMs = TIMEOUT_MS, attemptTimeoutMs } = options;
+    const { maxWaiting = WAITING_MAX } = options;
+    if (!(maxWaiting >= 1)) throw new TypeError(`maxWaiting: must be 1 or more, not ${maxWaiting}`);
     const members = new Members(urls);
     this.#connection = new Connection({
       members,
@@ -84,7 +89,7 @@ export class FlotillaClient {
     });
     this.leases = new LeaseCalls(this.#connection);
     this.#waits = new FinalWaits(this.#connection);
-    this.#gatherer = new Gatherer(this.#connection, () => {
+    this.#gatherer = new Gatherer(this.#connection, maxWaiting, () => {
       this.#ids.rewind();
       return this.#mint();
     });

@@ -25,7 +25,7 @@ const WORTH_A_REQUEST = 64;
 /** A call waits so long at most for the request that is under way, so that one silent member does not hold all up. */
 const LINGER_MS = 5;
 /** Calls that wait here while the cluster is slow or away; whoever has more should wait for some of them. */
-const WAITING_MAX = 100_000;
+export const WAITING_MAX = 100_000;
 const WAITING_BYTES_MAX = 256 * 1024 * 1024;
 /** Submits that run out of time so close to each other do so together. */
 const SAME_AGE_MS = 100;
@@ -45,6 +45,7 @@ interface Waiting {
 export class Gatherer {
   readonly #connection: Connection;
   readonly #remint: () => string;
+  readonly #waitingMax: number;
   #waiting: Waiting[] = [];
   #waitingBytes = 0;
   #inFlight = 0;
@@ -52,8 +53,9 @@ export class Gatherer {
   #timer: ReturnType<typeof setTimeout> | null = null;
 
   /** `remint` makes a new id when the members found the first one to be of another time. */
-  constructor(connection: Connection, remint: () => string) {
+  constructor(connection: Connection, waitingMax: number, remint: () => string) {
     this.#connection = connection;
+    this.#waitingMax = waitingMax;
     this.#remint = remint;
   }
 
@@ -65,7 +67,10 @@ export class Gatherer {
         reject(new FlotillaError("closed", "the client is closed"));
         return;
       }
-      if (this.#waiting.length >= WAITING_MAX || this.#waitingBytes + bytes > WAITING_BYTES_MAX) {
+      if (
+        this.#waiting.length >= this.#waitingMax ||
+        this.#waitingBytes + bytes > WAITING_BYTES_MAX
+      ) {
         const message = `${this.#waiting.length} submits wait already: wait for some of them first`;
         reject(new FlotillaError("client-overloaded", message));
         return;

@@ -6,7 +6,6 @@ type Model<Name extends keyof typeof MODELS> = Static<(typeof MODELS)[Name]>;
 
 /** A task as the API answers it; times are RFC 3339. */
 export type Task = Model<"Task">;
-export type TaskStatus = Task["status"];
 export type Stats = Model<"Stats">;
 export type ClusterView = Model<"Cluster">;
 /** What a worker reads of the cluster's settings. (Their schema is a record, whose members have no types.) */

@@ -38,6 +38,8 @@ export interface FlotillaWorkerOptions {
   readonly concurrency?: number;
   /** Default: every queue. */
   readonly queues?: readonly string[];
+  /** For a handler to end once its signal was aborted, before its task is given back; default 5,000. */
+  readonly graceMs?: number;
   /** Unique among all workers, also among the restarts of one; default: a random one. */
   readonly workerId?: string;
   /** What no task can be told: a refused claim, an end that was not accepted. Default: a process warning. */
@@ -54,11 +56,14 @@ export class FlotillaWorker {
   readonly #calls: LeaseCalls;
   readonly #handlers: WorkerHandlers;
   readonly #concurrency: number;
+  readonly #graceMs: number;
   readonly #scope: { readonly names?: string[]; readonly queues?: string[] };
   readonly #onError: (error: Error, task: ClaimedTask | null) => void;
   readonly #reports: Reports;
   /** By fence. */
   readonly #runs = new Map<number, Run>();
+  /** Their handlers have ended, their last log lines are on the way: members take a second over those. */
+  readonly #closing = new Map<number, Run>();
   #claim: AbortController | null = null;
   #claiming: Promise<void> = Promise.resolve();
   #started = false;
@@ -76,7 +81,8 @@ export class FlotillaWorker {
 
   /** Does nothing until `start`. @throws TypeError naming the bad option */
   constructor(options: FlotillaWorkerOptions) {
-    const { client, handlers, concurrency = CONCURRENCY, queues, workerId, onError } = options;
+    const { client, handlers, concurrency = CONCURRENCY, queues, graceMs = GRACE_MS } = options;
+    const { workerId, onError } = options;
     const names = Object.keys(handlers);
     if (names.length === 0) throw new TypeError("handlers: at least one is needed");
     for (const name of names) {
@@ -85,11 +91,13 @@ export class FlotillaWorker {
     }
     if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > CONCURRENCY_MAX)
       throw new TypeError(`concurrency: must be 1 to ${CONCURRENCY_MAX}, not ${concurrency}`);
+    if (!(graceMs >= 0)) throw new TypeError(`graceMs: must be 0 or more, not ${graceMs}`);
     if (queues?.length === 0) throw new TypeError("queues: leave it out for every queue");
     this.workerId = workerId ?? `worker-${crypto.randomUUID()}`;
     this.#calls = client.leases;
     this.#handlers = handlers;
     this.#concurrency = concurrency;
+    this.#graceMs = graceMs;
     this.#scope = {
       ...(names.includes("*") ? {} : { names }),
       ...(queues === undefined ? {} : { queues: [...queues] }),
@@ -138,10 +146,10 @@ export class FlotillaWorker {
     const isDone = (): boolean => this.#runs.size === 0;
     if (!(await this.#waitFor(isDone, drainMs))) {
       for (const run of this.#runs.values()) run.abort("drain", "the worker stops");
-      await this.#waitFor(isDone, GRACE_MS);
+      await this.#waitFor(isDone, this.#graceMs);
     }
     for (const run of this.#runs.values()) this.#giveBack(run);
-    await this.#waitFor(() => this.#reports.unanswered.size === 0, Infinity);
+    await this.#waitFor(() => this.#reports.unanswered.size + this.#closing.size === 0, Infinity);
     this.#end();
   }
 
@@ -194,8 +202,8 @@ export class FlotillaWorker {
 
   /** Slots; none while too many ends are unanswered: a cluster that takes no ends has to be waited for. */
   #free(): number {
-    const unanswered = Math.max(0, this.#reports.unanswered.size - this.#concurrency);
-    return this.#concurrency - this.#runs.size - unanswered;
+    const unanswered = this.#reports.unanswered.size + this.#closing.size;
+    return this.#concurrency - this.#runs.size - Math.max(0, unanswered - this.#concurrency);
   }
 
   #claimed(tasks: readonly ClaimedTask[], sentAt: number): void {
@@ -258,9 +266,15 @@ export class FlotillaWorker {
     } catch (error) {
       outcome = outcomeOfThrow(error);
     }
-    // Before the end is reported: afterwards the lease is over.
-    if (run.hasLines || run.logging !== null) await this.#sendLines(run);
-    this.#runs.delete(run.lease.fence);
+    const { fence } = run.lease;
+    this.#runs.delete(fence);
+    if (!run.released && (run.hasLines || run.logging !== null)) {
+      // Before the end is reported: afterwards the lease is over. The slot is free meanwhile.
+      this.#closing.set(fence, run);
+      this.#turn();
+      await this.#sendLines(run);
+      this.#closing.delete(fence);
+    }
     if (!run.released) this.#endRun(run, outcome);
     this.#turn();
   }
@@ -341,6 +355,7 @@ export class FlotillaWorker {
     void this.#refreshLease();
     const runs = [...this.#runs.values()].filter((run) => run.stop !== "lost" && !run.released);
     const beats: HeartbeatLease[] = runs.map((run) => run.takeBeat());
+    for (const { lease } of this.#closing.values()) beats.push(lease);
     for (const lease of this.#reports.unanswered.values()) beats.push(lease);
     // Without leases too: it keeps the worker listed, and brings the directive.
     for (let from = 0; from === 0 || from < beats.length; from += LEASES_PER_BEAT)
@@ -376,7 +391,7 @@ export class FlotillaWorker {
         run.confirmedAt = Math.max(run.confirmedAt, sentAt);
         if (run.stop !== "cancel" && run.stop !== "lost") {
           run.abort("cancel", "the task was cancelled");
-          run.graceUntil = performance.now() + GRACE_MS;
+          run.graceUntil = performance.now() + this.#graceMs;
           this.#lookBy(run.graceUntil);
         }
         return;
@@ -426,9 +441,7 @@ export class FlotillaWorker {
   async #sendTaken(run: Run): Promise<void> {
     while (run.hasLines && run.stop !== "lost" && !run.released) {
       try {
-        await this.#calls.log(this.workerId, run.lease, run.takeLines(), {
-          timeoutMs: this.#leaseMs,
-        });
+        await this.#calls.log(this.workerId, run.lease, run.takeLines());
       } catch (error) {
         if (run.stop === null) this.#report(error, run.task);
         return;

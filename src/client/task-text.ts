@@ -8,6 +8,8 @@ export const BULK_TASKS_MAX = 1_000;
 export const BULK_BYTES_MAX = 4 * 1024 * 1024;
 /** What surrounds `rest`: the id, its name, braces, a comma; an id of the caller's may be longer, which is refused. */
 const AROUND_BYTES = 64;
+/** 1,000 such tasks are far from filling a request, however they are counted. */
+const SHORT_LENGTH = 1_024;
 /** What a request's body may have (8 MiB), less what surrounds a task. */
 const SUBMIT_MAX_BYTES = 8 * 1024 * 1024 - 1_024;
 
@@ -26,13 +28,11 @@ export function taskText(
   options: EnqueueOptions | undefined,
   mint: () => string,
 ): TaskText {
-  const { id, ...others } = options ?? {};
-  // Whatever a caller without types put there: the name and the payload are the arguments.
-  const head = stringify({ ...others, name, payload: undefined }, "the options") ?? "{}";
+  const id = options?.id;
+  const members = optionMembers(name, options);
   const body = payload === undefined ? undefined : stringify(payload, "the payload");
   if (payload !== undefined && body === undefined)
     throw new FlotillaError("invalid-payload", `the payload is not JSON: a ${typeof payload}`);
-  const members = head.slice(1, -1);
   const payloadMember = body === undefined ? "" : `"payload":${body}`;
   const both = members !== "" && payloadMember !== "" ? "," : "";
   const rest = `${members}${both}${payloadMember}}`;
@@ -46,6 +46,14 @@ export function taskText(
   return task;
 }
 
+/** All but the id and the payload, without braces; empty when there are none. */
+function optionMembers(name: string, options: EnqueueOptions | undefined): string {
+  if (options === undefined && typeof name === "string") return `"name":${JSON.stringify(name)}`;
+  // Whatever a caller without types put there: the name and the payload are the arguments.
+  const members = { ...options, id: undefined, name, payload: undefined };
+  return (stringify(members, "the options") ?? "{}").slice(1, -1);
+}
+
 export function submitText({ id, minted, rest }: TaskText): string {
   return `{"id":${minted ? `"${id}"` : JSON.stringify(id)}${rest === "}" ? "" : ","}${rest}`;
 }
@@ -54,9 +62,10 @@ export function bulkBody(tasks: readonly TaskText[]): string {
   return `{"tasks":[${tasks.map(submitText).join(",")}]}`;
 }
 
-/** In a request's body, about. */
-export function submitBytes(task: TaskText): number {
-  return AROUND_BYTES + Buffer.byteLength(task.rest);
+/** In a request's body, at most: short texts are not counted, but taken for three bytes a character. */
+export function submitBytes({ rest }: TaskText): number {
+  const isShort = rest.length <= SHORT_LENGTH;
+  return AROUND_BYTES + (isShort ? rest.length * 3 : Buffer.byteLength(rest));
 }
 
 function stringify(value: unknown, what: string): string | undefined {

@@ -11,6 +11,9 @@ const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(
 export class IdMinter {
   readonly #pool = new Uint8Array(POOL_BYTES);
   #used = POOL_BYTES;
+  /** The time's part as text, which many ids share. */
+  #prefix = "";
+  #prefixMs = -1;
   #lastMs = 0;
   /** The 12 bits after the time, as a counter within it. */
   #counter = 0;
@@ -25,8 +28,12 @@ export class IdMinter {
       this.#lastMs += 1;
       this.#counter = 0;
     }
-    const time = this.#lastMs.toString(16).padStart(12, "0");
-    const counter = this.#counter.toString(16).padStart(3, "0");
+    if (this.#lastMs !== this.#prefixMs) {
+      const time = this.#lastMs.toString(16).padStart(12, "0");
+      this.#prefix = `${time.slice(0, 8)}-${time.slice(8)}-7`;
+      this.#prefixMs = this.#lastMs;
+    }
+    const counter = (0x1000 | this.#counter).toString(16).slice(1);
     if (this.#used + RANDOM_BYTES > POOL_BYTES) this.#refill();
     let random = HEX[0x80 | ((this.#pool[this.#used] ?? 0) & 0x3f)] ?? "";
     for (let at = 1; at < RANDOM_BYTES; at++) {
@@ -34,7 +41,7 @@ export class IdMinter {
       random += HEX[this.#pool[this.#used + at] ?? 0] ?? "";
     }
     this.#used += RANDOM_BYTES;
-    return `${time.slice(0, 8)}-${time.slice(8)}-7${counter}-${random}`;
+    return `${this.#prefix}${counter}-${random}`;
   }
 
   /** The clock was found to be ahead: ids may be earlier than those before. */

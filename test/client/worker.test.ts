@@ -331,7 +331,7 @@ describe("A worker on its own", () => {
   });
 
   test("repeats a claim under its request id, and a lost lease ends silently", async () => {
-    await using member = new ScriptedMember(({ path, body }) => {
+    await using member: ScriptedMember = new ScriptedMember(({ path, body }) => {
       if (path === "/api/leases/heartbeat") {
         const { leases } = body as { leases: { task_id: string }[] };
         const verdicts = leases.map(({ task_id }) => ({ task_id, status: "lost" }));

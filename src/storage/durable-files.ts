@@ -1,5 +1,5 @@
 /** File operations that have happened when they return: written, synced, and their folder entry too. */
-import { closeSync, fsyncSync, openSync, renameSync, writeSync } from "node:fs";
+import { closeSync, fstatSync, fsyncSync, openSync, renameSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 
 /** Syncs a file's content, or a folder's entries (creations, renames, removals). @throws the system's error */
@@ -27,4 +27,22 @@ export function replaceFile(path: string, text: string): void {
   }
   renameSync(fresh, path);
   syncPath(dirname(path));
+}
+
+/**
+ * Fills a file up to `bytes` with zeros, durably, so that what is written there later changes no size: a sync of
+ * a file that grows has to commit its new length too, which costs several times as much, and processes on one
+ * file system wait for each other's. A file that is as long already is left alone. @throws the system's error
+ */
+export function growFile(path: string, bytes: number): void {
+  const file = openSync(path, "r+");
+  try {
+    const zeros = new Uint8Array(1024 * 1024);
+    for (let at = fstatSync(file).size; at < bytes; at += zeros.length) {
+      writeSync(file, zeros, 0, Math.min(zeros.length, bytes - at), at);
+    }
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
 }

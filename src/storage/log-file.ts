@@ -22,7 +22,7 @@ import {
   TERM_0,
 } from "../raft/types.ts";
 import { FatalError, type Identity, type RecoveredLog } from "../replica/ports.ts";
-import { syncPath } from "./durable-files.ts";
+import { growFile, syncPath } from "./durable-files.ts";
 import {
   damaged,
   entryCrc,
@@ -39,6 +39,8 @@ import {
 
 /** The WAL is folded back when about this much was written: some milliseconds of copying and one sync. */
 const WAL_BYTES = 4 * 1024 * 1024;
+/** The last transaction before a checkpoint, and frame headers: what a WAL holds beyond `WAL_BYTES`. */
+const WAL_SLACK_BYTES = 2 * 1024 * 1024;
 /** What a transaction writes beside its entries' own bytes: a few pages of 4 KiB, for the estimate above. */
 const TRANSACTION_OVERHEAD_BYTES = 12 * 1024;
 /** One step of compaction forgets at most this many rows, and about this many bytes: under 50 ms. */
@@ -115,6 +117,7 @@ export class LogFile {
       db = connect(path);
       const file = new LogFile(path, db);
       const recovered = file.#recover(id, tailBytes);
+      growWal(path);
       return { file, recovered };
     } catch (error) {
       db?.close(true);
@@ -417,6 +420,18 @@ function connect(path: string): Database {
   } catch (error) {
     db.close(true);
     throw error;
+  }
+}
+
+/**
+ * Gives the WAL its working size at once. SQLite reads it up to the first frame that is none, so zeros behind
+ * the last one mean nothing to it. It is for speed alone: a disk without room for it may still take the log.
+ */
+function growWal(path: string): void {
+  try {
+    growFile(`${path}-wal`, WAL_BYTES + WAL_SLACK_BYTES);
+  } catch {
+    // What is too full for this says so when it is written to.
   }
 }
 

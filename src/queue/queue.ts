@@ -436,6 +436,7 @@ export class FlotillaQueue implements TaskQueue {
     items: readonly (LeaseRef & { end: LeaseEnd })[],
     idempotency: IdempotencyScope | null,
   ): Promise<readonly LeaseEndAnswer[]> {
+    this.#reports.flush(workerId, principal, items);
     const { value } = await this.#proposer.propose(
       {
         type: "end",

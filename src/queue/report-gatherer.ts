@@ -62,7 +62,7 @@ export class ReportGatherer {
     if (this.#waiting >= REPORTS_MAX)
       return Promise.reject(queueError("overloaded", `${REPORTS_MAX} reports wait already`));
     const bucket = this.#bucketOf(workerId, principal);
-    const key = `${item.task_id}/${item.fence}`;
+    const key = keyOf(item);
     let pending = bucket.pending.get(key);
     if (pending === undefined) {
       const { task_id, attempt, fence } = item;
@@ -89,8 +89,26 @@ export class ReportGatherer {
     return promise;
   }
 
+  /**
+   * Sends at once what waits of these leases: the worker is about to end them, and what is applied after the end
+   * is stale. Call it before the end is proposed: one member's commands are applied in their order.
+   */
+  flush(workerId: string, principal: string, leases: readonly LeaseRef[]): void {
+    const bucket = this.#buckets.get(keyOfBucket(workerId, principal));
+    if (bucket === undefined) return;
+    const taken: Pending[] = [];
+    for (const lease of leases) {
+      const key = keyOf(lease);
+      const pending = bucket.pending.get(key);
+      if (pending === undefined || !bucket.pending.delete(key)) continue;
+      for (const line of pending.lines) bucket.text -= line.length + 1;
+      taken.push(pending);
+    }
+    if (taken.length > 0) this.#dispatch(bucket, taken);
+  }
+
   #bucketOf(workerId: string, principal: string): Bucket {
-    const key = `${workerId}\u0000${principal}`;
+    const key = keyOfBucket(workerId, principal);
     let bucket = this.#buckets.get(key);
     if (bucket === undefined) {
       bucket = { workerId, principal, pending: new Map(), text: 0, flushAt: 0, scheduled: false };
@@ -114,13 +132,19 @@ export class ReportGatherer {
 
   #flush(bucket: Bucket): void {
     if (bucket.pending.size === 0) {
-      this.#buckets.delete(`${bucket.workerId}\u0000${bucket.principal}`);
+      this.#buckets.delete(keyOfBucket(bucket.workerId, bucket.principal));
       return;
     }
     const pendings = [...bucket.pending.values()];
     bucket.pending = new Map();
     bucket.text = 0;
     bucket.flushAt = this.#clock.monotonic() + EVERY_MS;
+    this.#dispatch(bucket, pendings);
+    // Looks once more after a second, to forget a bucket that stayed empty.
+    this.#schedule(bucket);
+  }
+
+  #dispatch(bucket: Bucket, pendings: readonly Pending[]): void {
     for (const { settle } of pendings) this.#waiting -= settle.length;
     const items = pendings.map(({ ref, progress, lines }) => ({ ...ref, progress, lines }));
     this.#send(bucket.workerId, bucket.principal, items).then(
@@ -132,7 +156,13 @@ export class ReportGatherer {
         for (const { fail } of pendings) for (const reject of fail) reject(error);
       },
     );
-    // Looks once more after a second, to forget a bucket that stayed empty.
-    this.#schedule(bucket);
   }
+}
+
+function keyOf({ task_id, fence }: LeaseRef): string {
+  return `${task_id}/${fence}`;
+}
+
+function keyOfBucket(workerId: string, principal: string): string {
+  return `${workerId}\u0000${principal}`;
 }

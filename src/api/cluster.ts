@@ -8,8 +8,8 @@ import { caller } from "./lifecycle.ts";
 import { completeRetry } from "./new-task.ts";
 import { operation } from "./openapi.ts";
 import { badFields } from "./problem.ts";
-import { json } from "./render.ts";
-import { NoQuery, SettingsIn } from "./schema.ts";
+import { freshness, json, STALE_HEADERS } from "./render.ts";
+import { NoQuery, ReadQuery, SettingsIn } from "./schema.ts";
 import { readQuery } from "./validation.ts";
 
 export function clusterRoutes({ queue }: ApiDeps) {
@@ -31,17 +31,20 @@ export function clusterRoutes({ queue }: ApiDeps) {
     )
     .get(
       "/api/cluster/config",
-      ({ request }) => {
-        readQuery(request.url, NoQuery);
-        return json(200, queue.settings());
+      async ({ request }) => {
+        const { consistency = "linearizable" } = readQuery(request.url, ReadQuery);
+        const { settings, read } = await queue.readSettings(consistency);
+        return json(200, settings, freshness(consistency, read));
       },
       operation({
         id: "getSettings",
         tag: "cluster",
         role: "viewer",
-        summary: "Settings of the cluster, as this member has applied them",
+        summary: "Settings of the cluster",
         description: "Durations in milliseconds, sizes in bytes.",
-        answers: { 200: { description: "Settings.", model: "Settings" } },
+        query: ReadQuery,
+        answers: { 200: { description: "Settings.", model: "Settings", headers: STALE_HEADERS } },
+        problems: [503],
       }),
     )
     .put(
@@ -49,10 +52,11 @@ export function clusterRoutes({ queue }: ApiDeps) {
       async ({ request }) => {
         readQuery(request.url, NoQuery);
         const { value } = await readJson(request, SettingsIn);
-        const change = settingsChange(value, queue.settings());
-        if (Object.keys(change).length === 0) {
+        if (Object.keys(value).length === 0) {
           throw badFields([{ pointer: "", detail: "must name at least one setting" }]);
         }
+        const { settings: inForce } = await queue.readSettings("linearizable");
+        const change = settingsChange(value, inForce);
         const settings = await queue.updateSettings(change, {
           principal: caller(request).name,
           idempotency: null,

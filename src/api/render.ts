@@ -84,6 +84,9 @@ export function workerView(worker: WorkerView): Record<string, unknown> {
   };
 }
 
+/** What `freshness` adds to a stale read; for the document. */
+export const STALE_HEADERS = ["Flotilla-Applied-Index", "Flotilla-Staleness-Ms"] as const;
+
 /** How old a stale read may be; nothing on linearizable ones. */
 export function freshness(consistency: Consistency, read: ReadInfo): Headers {
   if (consistency === "linearizable") return {};

@@ -14,6 +14,7 @@ import {
   attemptView,
   etag,
   freshness,
+  STALE_HEADERS,
   json,
   jsonText,
   logLineView,
@@ -39,8 +40,6 @@ const LIST_LIMIT_DEFAULT = 100;
 /** Each `payload.PATH` filter is one more JSON lookup per row. */
 const PAYLOAD_FILTERS_MAX = 8;
 const FILTER_MAX_BYTES = 255;
-const STALE_HEADERS = ["Flotilla-Applied-Index", "Flotilla-Staleness-Ms"] as const;
-
 export function taskRoutes(deps: ApiDeps) {
   const { queue } = deps;
 

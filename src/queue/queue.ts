@@ -345,6 +345,11 @@ export class FlotillaQueue implements TaskQueue {
     return this.#o.machine.settings();
   }
 
+  async readSettings(consistency: Consistency): Promise<{ settings: Settings; read: ReadInfo }> {
+    await this.#current(consistency);
+    return { settings: this.settings(), read: this.#readInfo(consistency) };
+  }
+
   async waitFinal(id: string, waitMs: Millis, signal: AbortSignal | null): Promise<Task | null> {
     if (this.#stopped) throw queueError("stopping", "this member is shutting down");
     await this.#current("linearizable");

@@ -155,7 +155,10 @@ export interface TaskQueue {
     consistency: Consistency,
   ): Promise<{ lines: readonly LogLine[] | null; next: string | null; read: ReadInfo }>;
   stats(consistency: Consistency): Promise<{ stats: Stats; read: ReadInfo }>;
+  /** As this member has applied them: for defaults and limits of what passes through it. */
   settings(): Settings;
+  /** As they are for the whole cluster, like any other read. */
+  readSettings(consistency: Consistency): Promise<{ settings: Settings; read: ReadInfo }>;
   /** The task once it is final, or as it is when the time is up. Null: unknown id. */
   waitFinal(id: string, waitMs: number, signal: AbortSignal | null): Promise<Task | null>;
 

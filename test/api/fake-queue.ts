@@ -250,6 +250,11 @@ export class FakeQueue implements TaskQueue {
     return this.current;
   }
 
+  async readSettings(consistency: Consistency) {
+    this.#enter("readSettings");
+    return { settings: this.current, read: this.#read(consistency) };
+  }
+
   /** Resolves at the next change, at the end of the time, or when `signal` aborts. */
   #pause(waitMs: number, signal: AbortSignal | null): Promise<void> {
     return new Promise((resolve) => {

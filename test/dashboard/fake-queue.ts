@@ -251,6 +251,7 @@ export class FakeQueue implements TaskQueue {
   }
 
   readonly clear = unused("clear");
+  readonly readSettings = unused("readSettings");
   readonly updateSettings = unused("updateSettings");
   readonly waitFinal = unused("waitFinal");
   readonly claim = unused("claim");

@@ -46,6 +46,16 @@ describe("writes and reads", () => {
     expect(stats.stats.Pending).toBe(20);
   });
 
+  test("settings changed at one member are what a read at another one sees", async () => {
+    const made = await cluster(3);
+    for (let lease = 20_000; lease < 20_020; lease++) {
+      await made.settled(made.member(lease % 3).queue.updateSettings({ lease }, context));
+      const other = made.member((lease + 1) % 3).queue;
+      const { settings } = await made.settled(other.readSettings("linearizable"));
+      expect(settings.lease).toBe(lease);
+    }
+  });
+
   test("a stale read answers from a member that is cut off, and says how old it is", async () => {
     const made = await cluster(2);
     const cut = made.member(1);

@@ -62,15 +62,29 @@ function configure(): Config {
   }
 }
 
+/**
+ * A folder that founded a cluster of one is not a new member of another: with `--peers` it would go on alone,
+ * healthy, while the others wait for it.
+ */
+function refuseOtherCluster({ peers, data, id }: Config, members: readonly string[]): void {
+  if (peers === null || members.length !== 1 || members[0] !== id) return;
+  const others = [...peers.keys()].filter((peer) => peer !== id);
+  if (others.length === 0) return;
+  throw new ConfigError(
+    `--peers names ${others.join(", ")}, but ${data} holds a cluster of ${id} alone: give --data an empty folder, or leave --peers out.`,
+  );
+}
+
 /** Ends the process: one sentence for what the operator can mend, the stack for what only we can. */
 function fail(error: unknown, log: Log): never {
-  const known = error instanceof FatalError || error instanceof HandlersError;
+  const usage = error instanceof HandlersError || error instanceof ConfigError;
+  const known = error instanceof FatalError || usage;
   if (known) process.stderr.write(`${error.message}\n`);
   else
     log.error(error instanceof Error ? error.message : String(error), {
       stack: error instanceof Error ? error.stack : null,
     });
-  process.exit(error instanceof HandlersError ? 2 : 1);
+  process.exit(usage ? 2 : 1);
 }
 
 async function run(config: Config, log: Log): Promise<void> {
@@ -112,6 +126,7 @@ async function run(config: Config, log: Log): Promise<void> {
     onFatal: (error) => fail(error, log),
   });
 
+  refuseOtherCluster(config, Object.keys(replica.status().configuration.members));
   // Readers wait while this word is 1: the last step of a checkpoint.
   const pause = new SharedArrayBuffer(4);
   const appliedIndex = (): number => machine.applied().index;

@@ -198,7 +198,7 @@ export class RealCluster {
 }
 
 /** Ports that were free a moment ago, all different. */
-function freePorts(count: number): number[] {
+export function freePorts(count: number): number[] {
   const servers = Array.from({ length: count }, () =>
     Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() }),
   );

@@ -40,6 +40,7 @@ const LIST_LIMIT_DEFAULT = 100;
 /** Each `payload.PATH` filter is one more JSON lookup per row. */
 const PAYLOAD_FILTERS_MAX = 8;
 const FILTER_MAX_BYTES = 255;
+
 export function taskRoutes(deps: ApiDeps) {
   const { queue } = deps;
 

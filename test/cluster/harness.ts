@@ -45,6 +45,8 @@ export interface TaskJson {
 export class Member {
   process: Subprocess<"ignore", "pipe", "pipe"> | null = null;
   output = "";
+  /** Words before `bun`: a tracer, say. */
+  wrapper: readonly string[] = [];
 
   constructor(
     readonly id: string,
@@ -58,7 +60,7 @@ export class Member {
 
   /** Starts the process and waits for its first line, "flotilla ID listening on URL". */
   async start(): Promise<void> {
-    const child = Bun.spawn(["bun", "run", "src/node.ts", ...this.args], {
+    const child = Bun.spawn([...this.wrapper, "bun", "run", "src/node.ts", ...this.args], {
       cwd: ROOT,
       env: { ...process.env, NO_COLOR: "1" },
       stdin: "ignore",

@@ -1,0 +1,20 @@
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { losePowerAgainAndAgain } from "./power-loss.ts";
+
+setDefaultTimeout(120_000);
+
+const strace =
+  process.platform === "linux" &&
+  Bun.which("strace") !== null &&
+  Bun.spawnSync(["strace", "-o", "/dev/null", "true"]).success;
+if (!strace) console.log("skipped: a loss of power needs strace, and leave to trace");
+
+test.skipIf(!strace)(
+  "three members that lose power at once under load keep every answer they gave",
+  async () => {
+    const result = await losePowerAgainAndAgain({ trials: 2, seconds: 1, seed: Date.now() % 1e6 });
+    expect(result.broken).toEqual([]);
+    expect(result.acknowledged).toBeGreaterThan(10);
+    expect(result.syncs).toBeGreaterThan(10);
+  },
+);

@@ -15,13 +15,15 @@ import {
   parseOrigin,
 } from "./config/addresses.ts";
 import { ConfigError } from "./config/error.ts";
-import { type FlagName, GivenFlags, helpText, splitList } from "./config/flags.ts";
+import { asGiven, type FlagName, GivenFlags, helpText, splitList } from "./config/flags.ts";
 import { boundedDuration, integerFlag, oneOf, parseSize } from "./config/quantities.ts";
+import { parsePeerCa, parseTls, type TlsFiles } from "./config/tls-files.ts";
 import { parseTokensFile, type TokenRecord } from "./config/tokens-file.ts";
 import { asNodeId, type NodeId } from "./raft/types.ts";
 
 export { isLoopbackHost, originOf } from "./config/addresses.ts";
 export { ConfigError } from "./config/error.ts";
+export { asGiven } from "./config/flags.ts";
 export { parseTokensFile } from "./config/tokens-file.ts";
 
 export const BUILTIN_HANDLERS = ["echo", "compute", "io", "http", "sleep", "fail", "*"] as const;
@@ -55,6 +57,10 @@ export interface Config {
   /** null: open, everybody may do everything. */
   readonly tokens: readonly TokenRecord[] | null;
   readonly insecure: boolean;
+  /** HTTPS and WSS on the port; null: HTTP. */
+  readonly tls: TlsFiles | null;
+  /** PEM: who may have signed the certificates of `https://` peers; null: whom the system trusts. */
+  readonly peerCa: string | null;
   readonly heartbeatMs: number;
   readonly electionTimeoutMs: number;
   readonly requestTimeoutMs: number;
@@ -66,6 +72,8 @@ export interface Config {
   readonly settings: SettingsFlags;
   /** Sentences to log at start. */
   readonly warnings: readonly string[];
+  /** Flags whose value came from their variable; `asGiven` then speaks of that. */
+  readonly fromEnvironment: readonly FlagName[];
 }
 
 export interface SettingsFlags {
@@ -105,11 +113,24 @@ export function parseConfig(
 ): Config | { readonly help: string } {
   const given = new GivenFlags(argv, env);
   if (given.has("help")) return { help: helpText() };
+  try {
+    return configOf(given, surroundings);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    throw new ConfigError(asGiven(error.message, given.fromEnvironment));
+  }
+}
 
+function configOf(given: GivenFlags, surroundings: ConfigSurroundings): Config {
   const id = parseId(given.text("id") ?? "n1");
   const host = parseHost(given.text("host") ?? "127.0.0.1");
   const port = integerFlag("port", given.text("port") ?? "3000", 0, 65_535);
-  const advertise = parseAdvertise(given.text("advertise"), host, port);
+  const tls = parseTls(
+    readOptional("tls-cert", given.text("tls-cert")),
+    readOptional("tls-key", given.text("tls-key")),
+  );
+  const scheme = tls === null ? "http" : "https";
+  const advertise = parseAdvertise(given.text("advertise"), scheme, host, port);
   const heartbeatMs = boundedDuration("heartbeat", given.text("heartbeat") ?? "50ms");
   const electionTimeoutMs = boundedDuration(
     "election-timeout",
@@ -150,6 +171,8 @@ export function parseConfig(
     secret,
     tokens,
     insecure,
+    tls,
+    peerCa: parsePeerCa(readOptional("peer-ca", given.text("peer-ca"))),
     heartbeatMs,
     electionTimeoutMs,
     requestTimeoutMs: boundedDuration("request-timeout", given.text("request-timeout") ?? "5s"),
@@ -163,6 +186,7 @@ export function parseConfig(
     diskReserveBytes: parseSize("disk-reserve", given.text("disk-reserve") ?? "1GiB"),
     settings: parseSettings(given),
     warnings: given.warnings,
+    fromEnvironment: given.fromEnvironment,
   };
 }
 
@@ -304,6 +328,10 @@ function statOf(path: string): ReturnType<typeof statSync> | null {
   } catch {
     return null;
   }
+}
+
+function readOptional(flag: FlagName, path: string | null): string | null {
+  return path === null ? null : readTextFile(flag, path);
 }
 
 function readTextFile(flag: FlagName, path: string): string {

@@ -8,7 +8,7 @@ import { createApi } from "./api/api.ts";
 import { consensusGauges } from "./api/consensus-gauges.ts";
 import { endedSessionCookie, Tokens } from "./api/auth.ts";
 import { taskFromForm } from "./api/form-task.ts";
-import { type Config, ConfigError, originOf, parseConfig } from "./config.ts";
+import { asGiven, type Config, ConfigError, originOf, parseConfig } from "./config.ts";
 import { createDashboard } from "./dashboard/dashboard.ts";
 import { ExecutorPool, HandlersError } from "./executor/executor-pool.ts";
 import { MACHINE_VERSION } from "./queue/commands.ts";
@@ -24,7 +24,8 @@ import { SqliteLog } from "./storage/sqlite-log.ts";
 import { StateCheckpointer } from "./storage/state-checkpointer.ts";
 import { openStateDatabase } from "./storage/state-database.ts";
 import { systemClock as clock } from "./system/clock.ts";
-import { openLog, writeListening } from "./system/log.ts";
+import { listeningLine, openLog } from "./system/log.ts";
+import { Output } from "./system/output.ts";
 import { systemRandom as random } from "./system/random.ts";
 import { WebSocketTransport } from "./transport/websocket-transport.ts";
 
@@ -34,16 +35,25 @@ const DISK_LOOK_MS = 2_000;
 const HANDOVER_MS = 2_000;
 /** Requests in flight get this long after everything else has ended. */
 const STOP_SERVER_MS = 1_000;
+/** After `--drain` the process has this long to hand back, close and end; then it ends as it is. */
+const SHUTDOWN_GRACE_MS = 5_000;
 /** Bodies are refused at 8 MiB by the API, with a problem; the server's own limit answers without one. */
 const SERVER_BODY_MAX = 16 * 1024 * 1024;
 
+/** Exit codes, as the README tells them: 0 asked to end, 1 cannot go on, 2 cannot start as it is told to. */
+const EXIT = { ended: 0, failed: 1, refused: 2 } as const;
+
+const output = new Output();
+/** The listening line is out: what fails from then on is no mistake of how the process was started. */
+let serving = false;
+
 async function main(): Promise<void> {
   const config = configure();
-  const log = await openLog(config.logLevel, config.logFormat, config.id);
+  const log = await openLog(config.logLevel, config.logFormat, config.id, output);
   try {
     await run(config, log);
   } catch (error) {
-    fail(error, log);
+    fail(error, config, log);
   }
 }
 
@@ -54,11 +64,11 @@ function configure(): Config {
     });
     if (!("help" in parsed)) return parsed;
     process.stdout.write(parsed.help);
-    process.exit(0);
+    process.exit(EXIT.ended);
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
-    process.stderr.write(`${error.message}\n`);
-    process.exit(2);
+    output.writeError(`${error.message}\n`);
+    process.exit(EXIT.refused);
   }
 }
 
@@ -76,15 +86,15 @@ function refuseOtherCluster({ peers, data, id }: Config, members: readonly strin
 }
 
 /** Ends the process: one sentence for what the operator can mend, the stack for what only we can. */
-function fail(error: unknown, log: Log): never {
+function fail(error: unknown, { fromEnvironment }: Config, log: Log): never {
   const usage = error instanceof HandlersError || error instanceof ConfigError;
   const known = error instanceof FatalError || usage;
-  if (known) process.stderr.write(`${error.message}\n`);
+  if (known) output.writeError(`${asGiven(error.message, fromEnvironment)}\n`);
   else
     log.error(error instanceof Error ? error.message : String(error), {
       stack: error instanceof Error ? error.stack : null,
     });
-  process.exit(usage ? 2 : 1);
+  process.exit(usage || (known && !serving) ? EXIT.refused : EXIT.failed);
 }
 
 async function run(config: Config, log: Log): Promise<void> {
@@ -94,6 +104,7 @@ async function run(config: Config, log: Log): Promise<void> {
     selfId: config.id,
     secret: config.secret,
     acceptsPeers: config.peers !== null || config.secret !== null,
+    peerCa: config.peerCa,
     clock,
     random,
     log,
@@ -103,7 +114,8 @@ async function run(config: Config, log: Log): Promise<void> {
   let fetchHandler: (request: Request) => Response | Promise<Response> = () =>
     new Response("starting\n", { status: 503, headers: { "retry-after": "1" } });
   const server = listen(config, transport, (request) => fetchHandler(request));
-  const advertise = config.advertise ?? originOf(config.host, server.port ?? 0);
+  const url = originOf(config.tls === null ? "http" : "https", config.host, server.port ?? 0);
+  const advertise = config.advertise ?? url;
 
   const state = openStateDatabase(folder.path);
   const machine = TaskMachine.open(state.db);
@@ -123,7 +135,7 @@ async function run(config: Config, log: Log): Promise<void> {
     peers: config.peers ?? new Map(),
     foundingSettings: foundingSettings(config),
     diskFull: () => disk.full(),
-    onFatal: (error) => fail(error, log),
+    onFatal: (error) => fail(error, config, log),
   });
 
   refuseOtherCluster(config, Object.keys(replica.status().configuration.members));
@@ -210,10 +222,9 @@ async function run(config: Config, log: Log): Promise<void> {
   app.server = server;
   fetchHandler = app.fetch;
 
-  const url = originOf(config.host, server.port ?? config.port);
   // Whatever the log level: who started the process waits for this line.
-  if (config.logFormat === "json") writeListening(config.id, url);
-  else process.stdout.write(`flotilla ${config.id} listening on ${url}\n`);
+  output.open(listeningLine(config.logFormat, config.id, url));
+  serving = true;
   for (const warning of config.warnings) log.warn(warning);
 
   replica.start();
@@ -221,11 +232,15 @@ async function run(config: Config, log: Log): Promise<void> {
     .boot(names)
     .then(() => warnOfSettings(config, queue.settings(), log))
     .then(() => pool.start())
-    .catch((error: unknown) => (queue.draining ? undefined : fail(error, log)));
+    .catch((error: unknown) => (queue.draining ? undefined : fail(error, config, log)));
 
-  let signals = 0;
   const stop = async (): Promise<void> => {
     log.info("draining", { running: pool.running, at_most_ms: config.drainMs });
+    // Nothing that was acknowledged needs the rest: it is as durable as before a kill -9.
+    clock.after(config.drainMs + SHUTDOWN_GRACE_MS, () => {
+      log.warn("the shutdown takes too long: ending at once", { running: pool.running });
+      process.exit(EXIT.ended);
+    });
     queue.beginDrain();
     const drained = pool.drain(config.drainMs);
     await replica.transfer(null, HANDOVER_MS);
@@ -239,12 +254,13 @@ async function run(config: Config, log: Log): Promise<void> {
     await checkpoints.stop();
     state.db.close();
     folder.release();
-    process.exit(0);
+    process.exit(EXIT.ended);
   };
   const onSignal = (): void => {
-    signals += 1;
-    if (signals > 1) process.exit(1);
-    stop().catch((error: unknown) => fail(error, log));
+    // A second signal is the system's to act on: it ends the process even while the event loop stands still.
+    process.off("SIGTERM", onSignal);
+    process.off("SIGINT", onSignal);
+    stop().catch((error: unknown) => fail(error, config, log));
   };
   process.on("SIGTERM", onSignal);
   process.on("SIGINT", onSignal);
@@ -252,7 +268,7 @@ async function run(config: Config, log: Log): Promise<void> {
 
 /** One port for all: the peers' WebSockets at /raft, everything else is the app's. */
 function listen(
-  { host, port }: Config,
+  { host, port, tls }: Config,
   transport: WebSocketTransport,
   app: (request: Request) => Response | Promise<Response>,
 ) {
@@ -260,6 +276,7 @@ function listen(
     return Bun.serve({
       hostname: host,
       port,
+      ...(tls === null ? {} : { tls: { cert: tls.cert, key: tls.key } }),
       maxRequestBodySize: SERVER_BODY_MAX,
       websocket: transport.websocket,
       fetch: (request, server) => {
@@ -270,10 +287,19 @@ function listen(
       },
     });
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new FatalError(
-      `cannot listen on ${host}:${port} (${reason}): free the port, or give --port another one`,
-    );
+    throw new ConfigError(whyNotListening(error, host, port));
+  }
+}
+
+function whyNotListening(error: unknown, host: string, port: number): string {
+  const code = error instanceof Error && "code" in error ? String(error.code) : String(error);
+  switch (code) {
+    case "EADDRINUSE":
+      return `--port ${port} is in use on ${host}: end the process that has it, or give another one.`;
+    case "EACCES":
+      return `--port ${port} may not be used (${code}): give one from 1024, or the right to use it.`;
+    default:
+      return `--host ${host} cannot be listened on (${code}): give an address of this machine.`;
   }
 }
 

@@ -67,6 +67,8 @@ describe("the defaults", () => {
       secret: null,
       tokens: null,
       insecure: false,
+      tls: null,
+      peerCa: null,
       heartbeatMs: 50,
       electionTimeoutMs: 300,
       requestTimeoutMs: 5_000,
@@ -76,6 +78,7 @@ describe("the defaults", () => {
       diskReserveBytes: 2 ** 30,
       settings: { leaseMs: null, retentionMs: {}, maxPayloadBytes: null },
       warnings: [],
+      fromEnvironment: [],
     } as unknown as Config);
   });
 
@@ -87,8 +90,8 @@ describe("the defaults", () => {
 
   test("leave the address open when any free port will do", () => {
     expect(configOf(["--port", "0"]).advertise).toBeNull();
-    expect(originOf("127.0.0.1", 4321)).toBe("http://127.0.0.1:4321");
-    expect(originOf("fe80::1", 80)).toBe("http://[fe80::1]");
+    expect(originOf("http", "127.0.0.1", 4321)).toBe("http://127.0.0.1:4321");
+    expect(originOf("http", "fe80::1", 80)).toBe("http://[fe80::1]");
   });
 
   test("log prettily on a terminal only", () => {
@@ -108,7 +111,6 @@ describe("values", () => {
   ])[] = [
     ["--flag=value", ["--id=n7"], (c) => c.id, "n7"],
     ["a value with =", ["--secret=a=b=c=d=e=f=g=h="], (c) => c.secret, "a=b=c=d=e=f=g=h="],
-    ["the last of a repeated flag", ["--port", "1", "--port", "2"], (c) => c.port, 2],
     ["milliseconds", ["--heartbeat", "20ms"], (c) => c.heartbeatMs, 20],
     ["seconds", ["--request-timeout", "7s"], (c) => c.requestTimeoutMs, 7_000],
     ["a fraction", ["--request-timeout", "1.5s"], (c) => c.requestTimeoutMs, 1_500],
@@ -197,7 +199,10 @@ describe("what is wrong is refused in one sentence that names the flag", () => {
     [["--nope"], "--nope", "not a flag"],
     [["--elect", "1s"], "--elect", "did you mean --election-timeout?"],
     [["--join", "http://x:1"], "--join", "not a flag"],
-    [["--tls-cert", "x"], "--tls-cert", "not a flag"],
+    [["--port", "1", "--port", "2"], "--port", "given twice"],
+    [["--secret=a", "--secret=b"], "--secret", "given twice"],
+    [["--tls-cert", "/does/not/exist"], "--tls-cert", "cannot be read"],
+    [["--peer-ca", "/does/not/exist"], "--peer-ca", "cannot be read"],
     [["stray"], "stray", "not a flag"],
     [["--"], "--", "not a flag"],
     [["--port"], "--port", "needs a value"],
@@ -388,6 +393,8 @@ describe("the environment", () => {
     expect(configOf([], { FLOTILLA_SECRET: "", FLOTILLA_INSECURE: "" })).toMatchObject({
       secret: null,
       insecure: false,
+      tls: null,
+      peerCa: null,
       warnings: [],
     });
   });
@@ -452,5 +459,32 @@ describe("a tokens file", () => {
     expect(() => parseTokensFile(text)).toThrow(ConfigError);
     expect(() => parseTokensFile(text)).toThrow(says);
     expect(() => parseTokensFile(text)).toThrow("--tokens-file");
+  });
+});
+
+describe("a sentence about a value of the environment names the variable", () => {
+  const rows: readonly (readonly [Record<string, string>, string, string])[] = [
+    [{ FLOTILLA_PORT: "x" }, "FLOTILLA_PORT", "--port"],
+    [{ FLOTILLA_ELECTION_TIMEOUT: "2h" }, "FLOTILLA_ELECTION_TIMEOUT", "--election-timeout"],
+    [{ FLOTILLA_IO_ROOT: "/does/not/exist" }, "FLOTILLA_IO_ROOT", "--io-root"],
+    [{ FLOTILLA_TLS_CERT: "/does/not/exist" }, "FLOTILLA_TLS_CERT", "--tls-cert"],
+  ];
+  test.each(rows.map((row) => [...row] as const))("%p", (env, variable, flag) => {
+    const message = refusal([], env);
+    expect(message).toContain(variable);
+    expect(message).not.toContain(flag);
+  });
+
+  test("and the flag where both were given", () => {
+    const message = refusal(["--port", "y"], { FLOTILLA_PORT: "1" });
+    expect(message).toContain("--port");
+    expect(message).not.toContain("FLOTILLA_PORT");
+  });
+
+  test("and each by its own name where two are at odds", () => {
+    const message = refusal(["--heartbeat", "200ms"], { FLOTILLA_ELECTION_TIMEOUT: "300ms" });
+    expect(message).toContain("FLOTILLA_ELECTION_TIMEOUT must");
+    expect(message).toContain("--heartbeat");
+    expect(configOf([], { FLOTILLA_DRAIN: "1s" }).fromEnvironment as string[]).toEqual(["drain"]);
   });
 });

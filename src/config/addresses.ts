@@ -6,9 +6,11 @@ import type { FlagName } from "./flags.ts";
 const HOSTNAME_PATTERN =
   /^(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$/;
 
-/** `http://HOST:PORT`, with brackets around an IPv6 address. */
-export function originOf(host: string, port: number): string {
-  return new URL(`http://${isIP(host) === 6 ? `[${host}]` : host}:${port}`).origin;
+export type Scheme = "http" | "https";
+
+/** `SCHEME://HOST:PORT`, with brackets around an IPv6 address; no port where it is the scheme's own. */
+export function originOf(scheme: Scheme, host: string, port: number): string {
+  return new URL(`${scheme}://${isIP(host) === 6 ? `[${host}]` : host}:${port}`).origin;
 }
 
 /** Only this machine can reach it: 127.0.0.0/8, ::1, localhost. */
@@ -28,14 +30,27 @@ export function parseHost(text: string): string {
 }
 
 /** Null only for port 0 without `--advertise`. @throws ConfigError */
-export function parseAdvertise(text: string | null, host: string, port: number): string | null {
-  if (text !== null) return parseOrigin("advertise", text);
+export function parseAdvertise(
+  text: string | null,
+  scheme: Scheme,
+  host: string,
+  port: number,
+): string | null {
+  if (text !== null) {
+    const origin = parseOrigin("advertise", text);
+    // The other way round is a proxy that ends TLS in front of a plain member.
+    if (scheme === "http" || origin.startsWith("https:")) return origin;
+    throw new ConfigError(
+      `--advertise ${JSON.stringify(text)} is plain HTTP, and this member speaks HTTPS (--tls-cert): ` +
+        "begin it with https://.",
+    );
+  }
   if (isWildcardHost(host)) {
     throw new ConfigError(
       `--advertise is needed with --host ${host}: give the URL at which others reach this member.`,
     );
   }
-  return port === 0 ? null : originOf(host, port);
+  return port === 0 ? null : originOf(scheme, host, port);
 }
 
 /** Scheme, host and port, no trailing slash. @throws ConfigError */

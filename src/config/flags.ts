@@ -69,6 +69,19 @@ const FLAGS = [
   },
   { name: "secret-file", value: "FILE", default: "none", meaning: "file that holds the secret" },
   {
+    name: "tls-cert",
+    value: "FILE",
+    default: "none: HTTP",
+    meaning: "certificate chain (PEM): HTTPS and WSS on the port; with --tls-key",
+  },
+  { name: "tls-key", value: "FILE", default: "none", meaning: "its private key (PEM)" },
+  {
+    name: "peer-ca",
+    value: "FILE",
+    default: "the system's",
+    meaning: "certificates (PEM) that sign those of the https:// peers",
+  },
+  {
     name: "tokens-file",
     value: "FILE",
     default: "none: open",
@@ -170,6 +183,8 @@ export function helpText(): string {
 export class GivenFlags {
   readonly #values = new Map<FlagName, readonly string[]>();
   readonly warnings: string[] = [];
+  /** Flags whose value is that of their variable. */
+  readonly #fromEnvironment = new Set<FlagName>();
 
   constructor(argv: readonly string[], env: Readonly<Record<string, string | undefined>>) {
     this.#readEnvironment(env);
@@ -180,9 +195,12 @@ export class GivenFlags {
     return this.#values.has(name);
   }
 
-  /** The last value wins, as it does everywhere on a command line. */
   text(name: FlagName): string | null {
-    return this.#values.get(name)?.at(-1) ?? null;
+    return this.#values.get(name)?.[0] ?? null;
+  }
+
+  get fromEnvironment(): readonly FlagName[] {
+    return [...this.#fromEnvironment];
   }
 
   list(name: FlagName): readonly string[] {
@@ -200,11 +218,12 @@ export class GivenFlags {
         continue;
       }
       if (flag.value === null) {
-        if (parseSwitch(variable, value)) this.#values.set(flag.name, []);
-        continue;
+        if (!parseSwitch(variable, value)) continue;
+        this.#values.set(flag.name, []);
+      } else {
+        this.#values.set(flag.name, "repeatable" in flag ? splitList(value) : [value]);
       }
-      const items = "repeatable" in flag ? splitList(value) : [value];
-      this.#values.set(flag.name, items);
+      this.#fromEnvironment.add(flag.name);
     }
   }
 
@@ -242,17 +261,32 @@ export class GivenFlags {
       if (value === undefined || value === "") {
         throw new ConfigError(`--${name} needs a value: give it as --${name} ${flag.value}.`);
       }
+      if (values.length > 0 && !("repeatable" in flag)) {
+        throw new ConfigError(`--${name} is given twice: give it once.`);
+      }
       values.push(value);
     }
-    for (const [name, values] of fromArguments) this.#values.set(name, values);
+    for (const [name, values] of fromArguments) {
+      this.#values.set(name, values);
+      this.#fromEnvironment.delete(name);
+    }
     // The flag wins over the variable of its twin too: otherwise the pair would be refused as given twice.
     if (fromArguments.has("secret") && !fromArguments.has("secret-file")) {
       this.#values.delete("secret-file");
+      this.#fromEnvironment.delete("secret-file");
     }
     if (fromArguments.has("secret-file") && !fromArguments.has("secret")) {
       this.#values.delete("secret");
+      this.#fromEnvironment.delete("secret");
     }
   }
+}
+
+/** The sentence about a flag, with the names that the operator used: the variable where that gave the value. */
+export function asGiven(sentence: string, fromEnvironment: readonly FlagName[]): string {
+  return sentence.replace(/--([a-z]+(?:-[a-z]+)*)/g, (flag, name: string) =>
+    fromEnvironment.some((given) => given === name) ? variableOf(name) : flag,
+  );
 }
 
 function variableOf(flag: string): string {

@@ -65,8 +65,13 @@ const UNANSWERED_PER_SLOT = 8;
 const END_WORTH_PERIODS = 4;
 /** Lease events about tasks that the claim's answer has not brought yet. */
 const EARLY_EVENTS_MAX = 1_024;
-/** How long a drain waits for its last ends to be answered. */
-const DRAIN_FLUSH_MS = 5_000;
+/**
+ * What a handler gets between its signal and its kill when the member drains: less than otherwise, so that
+ * what was killed is handed back, and the process ended, within five seconds after `--drain`.
+ */
+const DRAIN_GRACE_MS = 3_000;
+/** How long a drain waits for its last ends to be answered once nothing runs: without a quorum, in vain. */
+const DRAIN_FLUSH_MS = 1_000;
 
 export class ExecutorPool {
   readonly #options: ExecutorPoolOptions;
@@ -90,7 +95,8 @@ export class ExecutorPool {
   #turnAsked = false;
   #unsubscribe: (() => void) | null = null;
   #draining: Promise<void> | null = null;
-  #onIdle: (() => void) | null = null;
+  /** Looks whether what a drain waits for has come. */
+  #awaited: (() => void) | null = null;
   #stopped = false;
 
   /** "MEMBER/BOOT": who the leases belong to. */
@@ -213,7 +219,8 @@ export class ExecutorPool {
 
   /**
    * Takes no new work, lets what runs finish for at most `timeoutMs`, then aborts the rest, kills it
-   * after the grace and hands it back at no cost. Resolves when nothing runs any more.
+   * after a short grace and hands it back at no cost. Resolves when nothing runs any more and the queue
+   * knows it, or `DRAIN_GRACE_MS + DRAIN_FLUSH_MS` after `timeoutMs`.
    */
   drain(timeoutMs: number): Promise<void> {
     this.#draining ??= this.#drain(timeoutMs);
@@ -230,7 +237,7 @@ export class ExecutorPool {
     this.#unsubscribe?.();
     for (const run of this.#runs.values()) run.grace?.cancel();
     this.#runs.clear();
-    this.#onIdle?.();
+    this.#awaited?.();
     await Promise.all(this.#slots.map((slot) => slot.stop()));
   }
 
@@ -280,7 +287,7 @@ export class ExecutorPool {
       if (this.#stopped) return;
       this.#ender.flush();
       this.#claimer?.cover();
-      if (this.#runs.size === 0 && this.#ender.unanswered === 0) this.#onIdle?.();
+      this.#awaited?.();
     });
   }
 
@@ -368,7 +375,8 @@ export class ExecutorPool {
       return;
     }
     run.stop = cause;
-    run.grace = this.#clock.after(this.#graceMs, () => {
+    const graceMs = cause === "drain" ? Math.min(this.#graceMs, DRAIN_GRACE_MS) : this.#graceMs;
+    run.grace = this.#clock.after(graceMs, () => {
       this.#log.warn("a handler ignored its signal and is killed with its Worker", {
         task_id: run.task.id,
         name: run.task.name,
@@ -399,17 +407,21 @@ export class ExecutorPool {
   async #drain(timeoutMs: number): Promise<void> {
     this.#claimer?.stop();
     if (this.#stopped || this.#claimer === null) return;
-    await this.#idle(timeoutMs);
+    await this.#until(() => this.#runs.size === 0, timeoutMs);
     for (const run of this.#runs.values())
       this.#stopRun(run, "drain", "the member is shutting down");
-    await this.#idle(this.#graceMs + this.#stuckAfterMs + DRAIN_FLUSH_MS);
+    await this.#until(() => this.#runs.size === 0, DRAIN_GRACE_MS);
+    // The kill is due at the same moment: what it ends is handed back in the time of the flush.
+    await this.#until(() => this.#runs.size === 0 && this.#ender.unanswered === 0, DRAIN_FLUSH_MS);
   }
 
-  /** Resolves when nothing runs and every end is answered, or when the time is up. */
-  #idle(timeoutMs: number): Promise<void> {
+  /** Resolves when it is so, looked at in every turn, or when the time is up. */
+  #until(so: () => boolean, timeoutMs: number): Promise<void> {
+    if (this.#stopped) return Promise.resolve();
     const { promise, resolve } = Promise.withResolvers<void>();
     const timer = this.#clock.after(timeoutMs, resolve);
-    this.#onIdle = () => {
+    this.#awaited = () => {
+      if (!so() && !this.#stopped) return;
       timer.cancel();
       resolve();
     };

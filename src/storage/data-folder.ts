@@ -3,7 +3,7 @@
  * each be a member of the same name.
  */
 import { Database } from "bun:sqlite";
-import { existsSync, mkdirSync, statSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdirSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { FatalError } from "../replica/ports.ts";
 import { syncPath } from "./durable-files.ts";
@@ -32,6 +32,8 @@ function createFolder(path: string): void {
   try {
     if (existsSync(path)) {
       if (!statSync(path).isDirectory()) throw new Error("there is a file of that name");
+      // SQLite would open the files of a read-only folder, and say so at the first write only.
+      accessSync(path, constants.R_OK | constants.W_OK | constants.X_OK);
       return;
     }
     let existing = dirname(path);
@@ -43,7 +45,7 @@ function createFolder(path: string): void {
     }
   } catch (error) {
     throw new FatalError(
-      `cannot create the data folder ${path} (${reasonOf(error)}): give --data a folder that can be written`,
+      `cannot use the data folder ${path} (${reasonOf(error)}): give --data a folder that can be written`,
     );
   }
 }
@@ -68,7 +70,7 @@ function takeLock(folder: string): Database {
       );
     }
     throw new FatalError(
-      `cannot lock the data folder ${folder} (${reasonOf(error)}): it must be a folder that can be written`,
+      `cannot lock the data folder ${folder} (${reasonOf(error)}): give --data a folder whose files can be written`,
     );
   }
 }

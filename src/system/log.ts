@@ -1,9 +1,10 @@
 /**
- * The process's log: one record a line on standard output, pretty for people, JSON for machines.
+ * The process's log: one record a line, pretty for people, JSON for machines; where lines go is `Output`'s.
  * LogTape formats and filters (structured, categories, no dependencies of its own).
  */
 import { configure, getAnsiColorFormatter, getLogger, type LogRecord } from "@logtape/logtape";
 import type { Log } from "../replica/ports.ts";
+import type { Output } from "./output.ts";
 
 export type LogLevel = "debug" | "info" | "warn" | "error";
 
@@ -12,12 +13,11 @@ export async function openLog(
   level: LogLevel,
   format: "pretty" | "json",
   node: string,
+  output: Output,
 ): Promise<Log> {
   const pretty = getAnsiColorFormatter({ timestamp: "time", category: () => "" });
   const write = (record: LogRecord): void => {
-    process.stdout.write(
-      format === "json" ? `${jsonLine(record, node)}\n` : pretty(withFields(record)),
-    );
+    output.write(format === "json" ? `${jsonLine(record, node)}\n` : pretty(withFields(record)));
   };
   await configure({
     sinks: { out: write },
@@ -35,10 +35,11 @@ export async function openLog(
   };
 }
 
-/** The record that says that the process can serve. Part of the interface, so no level leaves it out. */
-export function writeListening(node: string, url: string): void {
+/** The line that says that the process can serve. Part of the interface, so no level leaves it out. */
+export function listeningLine(format: "pretty" | "json", node: string, url: string): string {
+  if (format === "pretty") return `flotilla ${node} listening on ${url}\n`;
   const record = { level: "info", node, msg: "listening", id: node, url };
-  process.stdout.write(`${JSON.stringify({ time: new Date().toISOString(), ...record })}\n`);
+  return `${JSON.stringify({ time: new Date().toISOString(), ...record })}\n`;
 }
 
 /** Messages are sentences, not templates: braces in them mean nothing. */

@@ -14,8 +14,21 @@ export const UPGRADE_REFUSED = "Expected 101 status code";
 /** How long a close frame may take to leave before the connection is cut. */
 const CLOSE_GRACE_MS = 200;
 
+/**
+ * Dials the member at `url`; an `https://` one must show a certificate for that host, signed by one of
+ * `peerCa` (PEM) or, without it, by one that the system trusts. @throws when the URL cannot be dialled
+ */
+export function openClientSocket(url: string, peerCa: string | null): ClientSocket {
+  // The DOM's type of the constructor hides Bun's second argument as well.
+  const Client = WebSocket as unknown as new (
+    url: string,
+    options: { readonly tls?: { readonly ca: string } },
+  ) => ClientSocket;
+  return new Client(peerSocketUrl(url), peerCa === null ? {} : { tls: { ca: peerCa } });
+}
+
 /** `http://host:port` → `ws://host:port/raft`. */
-export function peerSocketUrl(url: string): string {
+function peerSocketUrl(url: string): string {
   const target = new URL("/raft", url);
   target.protocol = target.protocol === "https:" ? "wss:" : "ws:";
   return target.href;

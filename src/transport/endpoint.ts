@@ -6,6 +6,8 @@ import type { Notices } from "./notices.ts";
 export interface Endpoint {
   readonly selfId: NodeId;
   readonly secret: string | null;
+  /** PEM: who may have signed a peer's certificate; null: whom the system trusts. */
+  readonly peerCa: string | null;
   readonly clock: Clock;
   readonly random: Random;
   readonly notices: Notices;

@@ -12,7 +12,7 @@ import {
   type ClientSocket,
   closeThenCut,
   codeOf,
-  peerSocketUrl,
+  openClientSocket,
   reasonOfError,
   textOf,
   UPGRADE_REFUSED,
@@ -99,7 +99,7 @@ export class Outbound {
     const { clock } = this.#endpoint;
     let socket: ClientSocket;
     try {
-      socket = new WebSocket(peerSocketUrl(this.url)) as ClientSocket;
+      socket = openClientSocket(this.url, this.#endpoint.peerCa);
     } catch (error) {
       this.#endpoint.notices.warn(`the address of ${this.peer} cannot be dialled`, {
         url: this.url,

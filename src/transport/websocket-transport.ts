@@ -43,6 +43,8 @@ export interface WebSocketTransportOptions {
   readonly secret: string | null;
   /** False: every upgrade is refused (no peers, no join and no secret). */
   readonly acceptsPeers: boolean;
+  /** PEM: who may have signed the certificate of an `https://` peer; absent: whom the system trusts. */
+  readonly peerCa?: string | null;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -100,8 +102,17 @@ export class WebSocketTransport implements Transport {
   }
 
   start(self: () => PeerHello, events: TransportEvents): void {
-    const { selfId, secret, clock, random } = this.#options;
-    this.#endpoint = { selfId, secret, clock, random, notices: this.#notices, self, events };
+    const { selfId, secret, peerCa = null, clock, random } = this.#options;
+    this.#endpoint = {
+      selfId,
+      secret,
+      peerCa,
+      clock,
+      random,
+      notices: this.#notices,
+      self,
+      events,
+    };
   }
 
   setPeers(peers: ReadonlyMap<NodeId, string>): void {

@@ -35,8 +35,8 @@ test("a second opening is refused by name until the first is released", () => {
 test("a file in its place is refused", () => {
   const path = join(base, "file");
   writeFileSync(path, "");
-  expect(() => openDataFolder(path)).toThrow(`cannot create the data folder ${path}`);
-  expect(() => openDataFolder(join(path, "below"))).toThrow("cannot create the data folder");
+  expect(() => openDataFolder(path)).toThrow(`cannot use the data folder ${path}`);
+  expect(() => openDataFolder(join(path, "below"))).toThrow("cannot use the data folder");
 });
 
 test("another process holds the folder, and kill -9 frees it", async () => {

@@ -1,0 +1,142 @@
+import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { eventually, freePorts } from "./harness.ts";
+import { spawnNode, spawnShell } from "./start-process.ts";
+
+setDefaultTimeout(30_000);
+
+let folder = "";
+let port = 0;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "flotilla-output-"));
+  port = freePorts(1)[0] ?? 0;
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+const args = (): string[] => ["--port", String(port), "--data", join(folder, "n1")];
+
+async function healthy(): Promise<void> {
+  await eventually("the member", async () => {
+    const response = await fetch(`http://127.0.0.1:${port}/health`).catch(() => null);
+    return response?.status === 200;
+  });
+}
+
+/** Starts, waits until it serves, ends it, and returns what it said. */
+async function lifeOf(format: "json" | "pretty"): Promise<{ out: string; err: string }> {
+  const child = spawnNode([...args(), "--log-format", format, "--log-level", "debug"]);
+  const said = Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
+  try {
+    await healthy();
+    child.kill("SIGTERM");
+    expect(await child.exited).toBe(0);
+  } finally {
+    child.kill("SIGKILL");
+  }
+  const [out, err] = await said;
+  return { out, err };
+}
+
+test("the first line on standard output is the listening line, at a restart as well, in both formats", async () => {
+  for (let start = 0; start < 2; start++) {
+    const json = await lifeOf("json");
+    expect(JSON.parse(json.out.split("\n")[0] ?? "")).toMatchObject({
+      msg: "listening",
+      id: "n1",
+      url: `http://127.0.0.1:${port}`,
+    });
+    // The rest of the log follows on standard output.
+    expect(json.out).toContain('"msg":"draining"');
+    const pretty = await lifeOf("pretty");
+    expect(pretty.out).toStartWith(`flotilla n1 listening on http://127.0.0.1:${port}\n`);
+    expect(pretty.out).toContain("draining");
+  }
+});
+
+test("what is logged before the listening line goes to standard error, as records", async () => {
+  await lifeOf("json");
+  const { out, err } = await lifeOf("json");
+  const lines = err.split("\n").filter((line) => line !== "");
+  for (const line of lines) expect(JSON.parse(line)).toMatchObject({ node: "n1" });
+  for (const line of out.split("\n").filter((text) => text !== "")) JSON.parse(line);
+});
+
+test("a reader that takes one line and leaves does not end the member, and the log goes on at standard error", async () => {
+  const err = join(folder, "err");
+  const pid = join(folder, "pid");
+  const shell = spawnShell(
+    `{ sh -c 'echo $$ > ${pid}; exec '"$NODE ${args().join(" ")} --log-format json" 2> ${err}; } | head -1`,
+  );
+  try {
+    expect(JSON.parse((await firstLine(shell.stdout)) ?? "")).toMatchObject({ msg: "listening" });
+    await healthy();
+    process.kill(Number(readFileSync(pid, "utf8")), "SIGTERM");
+    expect(await shell.exited).toBe(0);
+    expect(readFileSync(err, "utf8")).toContain('"msg":"draining"');
+  } finally {
+    stop(pid);
+  }
+});
+
+test.each([
+  ["both outputs closed at the start", ">&- 2>&-"],
+  ["both on a full disk", ">/dev/full 2>/dev/full"],
+])("%s: the member serves, and ends as it should", async (_name, redirection) => {
+  const pid = join(folder, "pid");
+  const shell = spawnShell(
+    `sh -c 'echo $$ > ${pid}; exec '"$NODE ${args().join(" ")} ${redirection}"; echo code $?`,
+  );
+  try {
+    await healthy();
+    const created = await fetch(`http://127.0.0.1:${port}/api/tasks`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ name: "echo", payload: 1 }),
+    });
+    expect(created.status).toBe(201);
+    process.kill(Number(readFileSync(pid, "utf8")), "SIGTERM");
+    expect(await new Response(shell.stdout).text()).toBe("code 0\n");
+  } finally {
+    stop(pid);
+  }
+});
+
+test("both readers leave: the member goes on, and its drain ends with 0", async () => {
+  const pid = join(folder, "pid");
+  const code = join(folder, "code");
+  const shell = spawnShell(
+    `{ sh -c 'echo $$ > ${pid}; exec '"$NODE ${args().join(" ")}"; echo $? > ${code}; } 2>&1 | head -1`,
+  );
+  try {
+    await healthy();
+    expect(await firstLine(shell.stdout)).toContain("listening");
+    await fetch(`http://127.0.0.1:${port}/api/tasks`, { method: "POST", body: "x" });
+    await healthy();
+    process.kill(Number(readFileSync(pid, "utf8")), "SIGTERM");
+    await shell.exited;
+    expect(readFileSync(code, "utf8")).toBe("0\n");
+  } finally {
+    stop(pid);
+  }
+});
+
+async function firstLine(stream: ReadableStream<Uint8Array>): Promise<string | null> {
+  let text = "";
+  const decoder = new TextDecoder();
+  for await (const chunk of stream) {
+    text += decoder.decode(chunk, { stream: true });
+    if (text.includes("\n")) break;
+  }
+  return text.split("\n")[0] ?? null;
+}
+
+/** The member that a shell started, should it still run. */
+function stop(pidFile: string): void {
+  try {
+    process.kill(Number(readFileSync(pidFile, "utf8")), "SIGKILL");
+  } catch {
+    // It has ended, as the test expected.
+  }
+}

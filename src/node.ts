@@ -192,6 +192,7 @@ async function run(config: Config, log: Log): Promise<void> {
       queue,
       nodeId: config.id,
       advertise,
+      https: config.tls !== null,
       tokens: config.tokens ?? [],
       clock,
       random,

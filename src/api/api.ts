@@ -29,8 +29,10 @@ export function createApi(deps: ApiDeps, gauges: readonly GaugeSource[] = []) {
     healthRoutes(deps, metrics),
   ] as const;
 
-  // A Host shorter than four characters without a port (n1) would be 404 on every route otherwise.
-  const app = new Elysia({ name: "flotilla/api", handler: { standardHostname: false } }).use(
+  // Where Elysia begins to look for the path: a fixed place, right behind "http://" or behind the first three
+  // characters of the host. The latter makes every route 404 for http://n1/, the former for any https:// URL.
+  const standardHostname = deps.https === true;
+  const app = new Elysia({ name: "flotilla/api", handler: { standardHostname } }).use(
     lifecycle(deps, new Tokens(deps.tokens), metrics),
   );
   for (const resource of resources) app.use(resource);

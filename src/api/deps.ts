@@ -9,6 +9,8 @@ export interface ApiDeps {
   readonly nodeId: string;
   /** `--advertise`, an http(s) URL. */
   readonly advertise: string;
+  /** This process itself ends TLS, so the URLs of its requests begin with https://. */
+  readonly https?: boolean;
   /** Empty: open, and browsers are let in under loopback and `advertise` only. */
   readonly tokens: readonly TokenRecord[];
   readonly clock: Clock;

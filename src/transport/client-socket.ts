@@ -11,6 +11,9 @@ export interface ClientSocket extends WebSocket {
 /** How Bun's client begins to say that HTTP answered instead of a WebSocket; there is no code for it. */
 export const UPGRADE_REFUSED = "Expected 101 status code";
 
+/** How it says that the certificate was refused, or that there was no TLS; the reason follows. */
+export const TLS_FAILED = "TLS handshake failed";
+
 /** How long a close frame may take to leave before the connection is cut. */
 const CLOSE_GRACE_MS = 200;
 

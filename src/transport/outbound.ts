@@ -15,6 +15,7 @@ import {
   openClientSocket,
   reasonOfError,
   textOf,
+  TLS_FAILED,
   UPGRADE_REFUSED,
 } from "./client-socket.ts";
 import { CLOSE, reasonOf } from "./close-codes.ts";
@@ -317,6 +318,12 @@ export class Outbound {
       });
       this.#end(attempt, "rejected");
       return;
+    }
+    if (attempt.errorMessage.includes(TLS_FAILED)) {
+      this.#endpoint.notices.warn(`${this.peer} does not show a certificate that is trusted here`, {
+        url: this.url,
+        error: attempt.errorMessage,
+      });
     }
     if (attempt.errorCode === null) {
       this.#end(attempt, reasonOf(code));

@@ -45,6 +45,8 @@ export class Ledger implements Invariant {
   readonly endedAt = new Map<number, number>();
   readonly completed = new Set<number>();
   readonly cancelledAt = new Map<string, number>();
+  /** Index at which each claim, by worker and request, took its tasks. */
+  readonly #claims = new Map<string, number>();
   readonly counts: Record<Status, number> = {
     Pending: 0,
     Running: 0,
@@ -78,12 +80,22 @@ export class Ledger implements Invariant {
   ): void {
     this.#logTime = Math.max(this.#logTime, entry.now);
     const retried = new Set<string>();
+    /** Fences of the leases that the leader gives up in this entry. */
+    const givenUp = new Set<number>();
     for (const { command } of entry.requests) {
-      const { type } = command as Command;
-      if (type === "retry") retried.add((command as { id: string }).id);
+      const asked = command as Command;
+      if (asked.type === "retry") retried.add(asked.id);
+      if (asked.type === "expire" || asked.type === "timeout")
+        for (const { fence } of asked.items) givenUp.add(fence);
     }
     const touched = new Set<string>();
     for (const signal of signals) this.#signal(entry, signal, retried, touched);
+    for (const signal of signals) {
+      if (signal.type !== "lease-lost") continue;
+      const { id, fence, reason } = signal;
+      if ((reason === "expired" || reason === "timeout") && !givenUp.has(fence))
+        this.#fail(`the lease of ${id} under fence ${fence} is ${reason}, and nobody said so`);
+    }
     for (const [i, { command }] of entry.requests.entries()) {
       const answer = answers[i];
       if (answer !== undefined) this.#answered(entry, command as Command, answer);
@@ -104,6 +116,12 @@ export class Ledger implements Invariant {
         return;
       case "claimed": {
         const { id, lease, run_at } = signal.task;
+        const { worker_id, request_id } = signal.claim;
+        const claim = `${worker_id} ${request_id}`;
+        const before = this.#claims.get(claim) ?? entry.index;
+        if (before !== entry.index)
+          this.#fail(`the claim ${claim} took tasks at ${before}, and again at ${entry.index}`);
+        this.#claims.set(claim, entry.index);
         const task = this.tasks.get(id);
         if (task === undefined) return;
         if (lease.fence <= this.#fence)

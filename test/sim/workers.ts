@@ -33,9 +33,20 @@ export class OutsideWorker {
     while (!this.#sim.over) {
       await this.#sim.sleep(this.#prng.between(1, 100));
       const tasks = await this.#claim();
+      await this.#endUnderOldFences(tasks);
       for (const task of tasks) await this.#work(task);
       if (this.#old.length > 0 && this.#sim.mood.wild() && this.#prng.chance(0.1))
         await this.#end(this.#prng.pick(this.#old), { kind: "complete", result: "2" });
+    }
+  }
+
+  /** It holds a task again that it held before, and what it did then comes late: under a fence that is no more. */
+  async #endUnderOldFences(tasks: readonly ClaimedTask[]): Promise<void> {
+    if (!this.#sim.mood.wild()) return;
+    for (const { id, lease } of tasks) {
+      const old = this.#old.find(({ task_id, fence }) => task_id === id && fence !== lease.fence);
+      if (old !== undefined && this.#prng.chance(0.5))
+        await this.#end(old, { kind: "complete", result: "3" });
     }
   }
 
@@ -75,6 +86,12 @@ export class OutsideWorker {
     this.#old.push(ref);
     if (this.#old.length > 20) this.#old.shift();
     if (wild && p.chance(0.08)) return;
+    if (wild && p.chance(0.08)) {
+      // Gives the task back in the very moment in which the leader gives the lease up.
+      await this.#sim.sleep(leaseMs * 1.2 + p.between(-60, 60));
+      await this.#end(ref, { kind: "release" });
+      return;
+    }
     const periods = wild ? p.pick([0, 0, 0.5, 1, 3]) : 0;
     const faithful = p.chance(0.8);
     for (let third = 0; third < 3 * periods; third++) {

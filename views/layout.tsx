@@ -176,6 +176,15 @@ export function LoginPage(props: {
         <h1>Sign in</h1>
         <form method="post" action="/login" class="stack">
           <input type="hidden" name="return" value={attributeText(props.returnTo)} />
+          {/* For password stores: a name to keep the token under. It is not read. */}
+          <input
+            type="text"
+            name="username"
+            autocomplete="username"
+            value={attributeText(`flotilla ${props.frame.nodeId}`)}
+            readonly
+            hidden
+          />
           <div class="field">
             <label for="token">API token</label>
             <input

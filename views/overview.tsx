@@ -66,24 +66,24 @@ function MemberRow(props: {
         <span safe>{member.id}</span>
         {isLeader ? <span class="tag tag-leader">leader</span> : null}
         {isSelf ? <span class="tag">this member</span> : null}
+        <div class="cell-address">
+          {/^https?:\/\//.test(member.url) ? (
+            <a href={attributeText(member.url)} rel="noreferrer" safe>
+              {member.url}
+            </a>
+          ) : (
+            <span safe>{member.url}</span>
+          )}
+        </div>
       </th>
-      <td>
-        {/^https?:\/\//.test(member.url) ? (
-          <a href={attributeText(member.url)} rel="noreferrer" safe>
-            {member.url}
-          </a>
-        ) : (
-          <span safe>{member.url}</span>
-        )}
-      </td>
-      <td>
+      <td data-label="Role">
         <span safe>{member.role}</span>
         {member.voter ? null : <span class="muted"> (no vote)</span>}
       </td>
-      <td class="number" safe>
+      <td class="number" data-label="Match" safe>
         {member.match_index === null ? "–" : formatCount(member.match_index)}
       </td>
-      <td class="number" safe>
+      <td class="number" data-label="Lag" safe>
         {member.lag === null ? "–" : formatCount(member.lag)}
       </td>
       <td>
@@ -92,11 +92,11 @@ function MemberRow(props: {
         ) : (
           <span class="state-bad">✕ unreachable</span>
         )}
-      </td>
-      <td class="number" safe>
-        {isSelf || member.last_contact_ms === null
-          ? "–"
-          : `${formatDuration(member.last_contact_ms)} ago`}
+        {isSelf || member.last_contact_ms === null ? null : (
+          <div class="muted" safe>
+            {`heard ${formatDuration(member.last_contact_ms)} ago`}
+          </div>
+        )}
       </td>
     </tr>
   );
@@ -134,12 +134,11 @@ function Members(props: { cluster: ClusterView | null }): JSX.Element {
             </div>
           </dl>
           <div class="table-scroll">
-            <table>
+            <table class="cards">
               <caption class="visually-hidden">Members of the cluster</caption>
               <thead>
                 <tr>
                   <th scope="col">Member</th>
-                  <th scope="col">Address</th>
                   <th scope="col">Role</th>
                   <th scope="col" class="number">
                     Match
@@ -148,9 +147,6 @@ function Members(props: { cluster: ClusterView | null }): JSX.Element {
                     Lag
                   </th>
                   <th scope="col">State</th>
-                  <th scope="col" class="number">
-                    Last contact
-                  </th>
                 </tr>
               </thead>
               <tbody>
@@ -179,13 +175,18 @@ function WorkerRow(props: { worker: WorkerView }): JSX.Element {
         <span safe>{worker.id}</span>
         {worker.directive === "ok" ? null : <span class="tag">{worker.directive}</span>}
       </th>
-      <td safe>{worker.member ?? "outside"}</td>
-      <td class="number" safe>
+      <td data-label="Member" safe>
+        {worker.member ?? "outside"}
+      </td>
+      <td class="number" data-label="Slots" safe>
         {worker.slots === null
           ? String(worker.running.length)
           : `${worker.running.length}/${worker.slots}`}
       </td>
-      <td class="cell-running">
+      <td
+        class={worker.running.length === 0 ? "cell-running blank" : "cell-running"}
+        data-label="Runs"
+      >
         {worker.running.slice(0, RUNNING_SHOWN).map((running) => (
           <a href={`/tasks/${encodeURIComponent(running.task_id)}`} safe>
             {running.name}
@@ -195,13 +196,13 @@ function WorkerRow(props: { worker: WorkerView }): JSX.Element {
           <span class="muted" safe>{`+${worker.running.length - RUNNING_SHOWN}`}</span>
         ) : null}
       </td>
-      <td class={worker.stuck > 0 ? "number state-bad" : "number"}>
+      <td class={worker.stuck > 0 ? "number state-bad" : "number"} data-label="Stuck">
         {worker.stuck > 0 ? `${worker.stuck} stuck` : "0"}
       </td>
-      <td class="number" safe>
+      <td class="number" data-label="Kills" safe>
         {`${worker.kills}/${worker.restarts}`}
       </td>
-      <td class="number" safe>
+      <td class="number" data-label="Seen" safe>
         {`${formatDuration(worker.last_seen_ms)} ago`}
       </td>
     </tr>
@@ -219,7 +220,7 @@ function Workers(props: { workers: readonly WorkerView[] | null }): JSX.Element 
         <p class="empty">No worker has asked for a task yet.</p>
       ) : (
         <div class="table-scroll">
-          <table>
+          <table class="cards">
             <caption class="visually-hidden">Workers and what they run</caption>
             <thead>
               <tr>

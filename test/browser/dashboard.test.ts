@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import type { Browser } from "playwright-core";
 import { START, fakeTask } from "../dashboard/fake-queue.ts";
-import { dashboard } from "../dashboard/fixture.ts";
+import { dashboard, tokenAuth } from "../dashboard/fixture.ts";
 import { browserPath, checkDashboard, launchBrowser, watch } from "./check-page.ts";
 
 const path = browserPath();
@@ -22,8 +22,8 @@ describe.skipIf(path === null)("in a browser", () => {
     for (const server of servers) await server.stop(true);
   });
 
-  function serve() {
-    const made = dashboard();
+  function serve(changes: Parameters<typeof dashboard>[0] = {}) {
+    const made = dashboard(changes);
     const server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: made.app.fetch });
     made.app.server = server;
     servers.push(server);
@@ -139,4 +139,46 @@ describe.skipIf(path === null)("in a browser", () => {
     expect(queue.tasks[0]?.status).toBe("Cancelled");
     await context.close();
   }, 30_000);
+
+  test("the sign-in page is silent, and takes a token to the page that was asked for", async () => {
+    const { url } = serve({ auth: tokenAuth });
+    const context = await browser.newContext();
+    const { problems } = await watch(context, url);
+    const page = await context.newPage();
+    await page.goto(`${url}/submit`);
+    await page.fill("#token", "admin");
+    await page.click("main button[type=submit]");
+    await page.waitForURL(`${url}/submit`);
+    await page.goto(url);
+    await page.locator('#connection[data-state="live"]').waitFor();
+    expect(problems).toEqual([]);
+    await context.close();
+  }, 30_000);
+
+  test("no page and no table is cut, on a wide screen, a small one and a phone, dark and light", async () => {
+    const { queue, url } = serve();
+    const long = "a-long-name-".repeat(21);
+    queue.add(
+      fakeTask({ id: "long", name: long, queue: long, payload: `"${"x".repeat(10_000)}"` }),
+    );
+    queue.add(fakeTask({ id: "plain", status: "Running", started_at: START }));
+    for (const colorScheme of ["dark", "light"] as const) {
+      for (const width of [1280, 800, 400]) {
+        const context = await browser.newContext({ colorScheme, viewport: { width, height: 900 } });
+        const { problems } = await watch(context, url);
+        const page = await context.newPage();
+        for (const at of ["/", "/tasks", "/tasks/long", "/submit", "/tasks?name=none"]) {
+          await page.goto(url + at);
+          const cut = await page.evaluate(() =>
+            [document.documentElement, ...document.querySelectorAll(".table-scroll")]
+              .filter((element) => element.scrollWidth > element.clientWidth)
+              .map((element) => `${element.tagName}.${element.className}`),
+          );
+          expect({ at, width, cut }).toEqual({ at, width, cut: [] });
+        }
+        expect(problems).toEqual([]);
+        await context.close();
+      }
+    }
+  }, 60_000);
 });

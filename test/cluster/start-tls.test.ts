@@ -32,10 +32,9 @@ describe.skipIf(OPENSSL === null)("HTTPS and WSS on the one port", () => {
   function start(at: number, extra: readonly string[]): { text: string } {
     const id = `n${at + 1}`;
     const peers = ports.map((_, other) => `n${other + 1}=${urlOf(other)}`).join(",");
-    const child = spawnNode([
-      ...["--id", id, "--port", String(ports[at]), "--data", join(made.folder, "data", id)],
-      ...["--tls-cert", made.cert(id), "--tls-key", made.key(id), "--peers", peers, ...extra],
-    ]);
+    const own = ["--id", id, "--port", String(ports[at]), "--data", join(made.folder, "data", id)];
+    const tls = ["--tls-cert", made.cert(id), "--tls-key", made.key(id)];
+    const child = spawnNode([...own, ...tls, "--peers", peers, ...extra]);
     children.push(child);
     const said = { text: "" };
     for (const stream of [child.stdout, child.stderr]) void follow(stream, said);

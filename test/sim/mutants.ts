@@ -176,6 +176,91 @@ const MUTANTS: readonly Mutant[] = [
     "",
   ),
   one(
+    "4",
+    "keeps term and vote in two transactions",
+    "src/storage/log-file.ts",
+    `        if (hardState !== null) {
+          this.#writeHardState.run(hardState.term, hardState.vote, hardStateCrc(hardState));
+        }
+      }
+    });
+`,
+    `      }
+    });
+    for (const { hardState } of ops) {
+      if (hardState === null) continue;
+      const early: HardState = { term: hardState.term, vote: null };
+      this.#writeHardState.run(early.term, early.vote, hardStateCrc(early));
+      this.#writeHardState.run(hardState.term, hardState.vote, hardStateCrc(hardState));
+    }
+`,
+  ),
+  one(
+    "8",
+    "truncates below commit",
+    "src/raft/log.ts",
+    "    invariant(from > this.#commit, `a committed entry would be truncated, at index ${from}`);\n",
+    "",
+  ),
+  one(
+    "14",
+    "keeps the transfer flag when a transfer comes to nothing",
+    "src/raft/leadership.ts",
+    "      if (this.#transferTicks >= electionTicks) this.abortTransfer();\n",
+    "",
+  ),
+  one(
+    "15",
+    "takes writes while it hands leadership over",
+    RAFT,
+    `    if (leading.transferTarget !== null)
+      return refuse("transferring", \`leadership is being handed to \${leading.transferTarget}\`);
+    if (items.length === 0)`,
+    "    if (items.length === 0)",
+  ),
+  one(
+    "16",
+    "changes the membership on top of a change that is not committed",
+    RAFT,
+    "if (this.#log.configurationIndex > this.commit || isJoint(this.configuration))",
+    "if (isJoint(this.configuration))",
+  ),
+  one(
+    "17",
+    "does not undo a configuration that is truncated",
+    "src/raft/log.ts",
+    "    this.#configurations.truncate(from);\n",
+    "",
+  ),
+  one(
+    "18",
+    "promotes a learner that is behind",
+    RAFT,
+    '      if (behind !== null) return refuse("invalid", behind);\n',
+    "",
+  ),
+  one(
+    "21",
+    "keeps applied index and state in two transactions",
+    "src/queue/machine.ts",
+    "      this.#saveCounters();\n      this.#commit.run();\n",
+    "      this.#commit.run();\n      this.#saveCounters();\n",
+  ),
+  one(
+    "24",
+    "reads a damaged entry as the end of the log",
+    "src/storage/log-file.ts",
+    "      if (error instanceof FatalError) throw error;\n      throw damaged(this.path, `entry",
+    "      if (error instanceof FatalError) this.#truncate.run(expected);\n      else throw damaged(this.path, `entry",
+  ),
+  one(
+    "34",
+    "takes busy = 0 for a checkpoint that is done",
+    "src/storage/state-checkpointer.ts",
+    "  return busy === 0 && log >= 0 && log === checkpointed;",
+    "  return busy === 0 && log >= 0 && checkpointed >= 0;",
+  ),
+  one(
     "t2",
     "carries a repeated command out again",
     "src/queue/sessions.ts",
@@ -205,7 +290,13 @@ const MUTANTS: readonly Mutant[] = [
   ),
 ];
 
-/** Runs each mutant until a seed fails, or `seeds` have passed. Resolves with how many survived. */
+/** Tests that a mutant has to pass beside the seeds: ring 1, and what the simulator has models of instead. */
+const TESTS = ["test/raft", "test/storage", "test/queue", "test/replica"];
+
+/**
+ * Runs each mutant until a seed fails, or `seeds` have passed; then, if it lives, the tests of the folders that
+ * it may be in. Resolves with how many survived both.
+ */
 export async function runMutants(
   seeds: number,
   from: number,
@@ -220,8 +311,14 @@ export async function runMutants(
       await copy(root, folder);
       await mutate(folder, mutant);
       const { killed, said } = await hunt(folder, seeds, from);
-      if (!killed) survived += 1;
-      console.log(`${mutant.name.padEnd(7)} ${mutant.what.padEnd(62)} ${said}`);
+      const killer = killed ? null : await test(folder);
+      if (!killed && killer === null) survived += 1;
+      const also = killed
+        ? ""
+        : killer === null
+          ? ", and the tests"
+          : `; killed by the test ${killer}`;
+      console.log(`${mutant.name.padEnd(7)} ${mutant.what.padEnd(64)} ${said}${also}`);
     } finally {
       await rm(folder, { recursive: true, force: true });
     }
@@ -270,11 +367,30 @@ async function hunt(
   const text = await new Response(child.stdout).text();
   const code = await child.exited;
   const broke = /^seed (\d+) broke (.*) at [\d.]+ s, event (\d+)$/m.exec(text);
-  if (code === 0) return { killed: false, said: `SURVIVED ${seeds} seeds` };
+  if (code === 0) return { killed: false, said: `survived ${seeds} seeds` };
   if (broke === null) return { killed: true, said: `seed ? (the process ended with code ${code})` };
   const [, seed, rule, event] = broke;
   return {
     killed: true,
     said: `killed by seed ${seed} (number ${Number(seed) - from + 1}), event ${event}: ${rule}`,
   };
+}
+
+/** The first test that fails on the mutant, or null. */
+async function test(folder: string): Promise<string | null> {
+  for (const tests of TESTS) {
+    const child = Bun.spawn([process.execPath, "test", "--bail", tests], {
+      cwd: folder,
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    const [out, err] = await Promise.all([
+      new Response(child.stdout).text(),
+      new Response(child.stderr).text(),
+    ]);
+    if ((await child.exited) === 0) continue;
+    const failed = /^\(fail\) (.*?)(?: \[[\d.]+ms\])?$/m.exec(`${err}\n${out}`);
+    return `"${failed?.[1] ?? "?"}" (${tests})`;
+  }
+  return null;
 }

@@ -2,6 +2,7 @@
  * Small pieces that several pages share: status badges, times, buttons, notices. `safe` stands on every
  * element that prints what somebody typed: this JSX does not escape text by itself.
  */
+/** @jsxRuntime classic @jsx Html.createElement @jsxFrag Html.Fragment */
 import { Html } from "@elysiajs/html";
 import type { Status } from "../src/queue/types.ts";
 import { formatAge, formatTime, isoTime } from "./format.ts";

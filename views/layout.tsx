@@ -1,4 +1,5 @@
 /** The frame of every page: head, navigation, the banner about the member's state, the live connection. */
+/** @jsxRuntime classic @jsx Html.createElement @jsxFrag Html.Fragment */
 import { Html } from "@elysiajs/html";
 import type { PropsWithChildren } from "@elysiajs/html";
 import { Notice, attributeText } from "./elements.tsx";

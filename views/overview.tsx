@@ -1,4 +1,5 @@
 /** The first page: counts, throughput, members, workers, newest tasks. */
+/** @jsxRuntime classic @jsx Html.createElement @jsxFrag Html.Fragment */
 import { Html } from "@elysiajs/html";
 import { STATUSES } from "../src/queue/types.ts";
 import type { ClusterView, Task } from "../src/queue/types.ts";

@@ -1,4 +1,5 @@
 /** The form that submits a task. What was typed stays when something is wrong with it. */
+/** @jsxRuntime classic @jsx Html.createElement @jsxFrag Html.Fragment */
 import { Html } from "@elysiajs/html";
 import { attributeText } from "./elements.tsx";
 import { Page } from "./layout.tsx";

@@ -1,4 +1,5 @@
 /** The table of tasks, as the overview and the list show it. */
+/** @jsxRuntime classic @jsx Html.createElement @jsxFrag Html.Fragment */
 import { Html } from "@elysiajs/html";
 import type { Task } from "../src/queue/types.ts";
 import { ActionButton, Age, StatusBadge, attributeText } from "./elements.tsx";

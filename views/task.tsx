@@ -1,4 +1,5 @@
 /** One task: what it is, what happened to it, what it left behind. */
+/** @jsxRuntime classic @jsx Html.createElement @jsxFrag Html.Fragment */
 import { Html } from "@elysiajs/html";
 import type { PropsWithChildren } from "@elysiajs/html";
 import type { Attempt, LogLine, RetryPolicy, Task, TaskError } from "../src/queue/types.ts";

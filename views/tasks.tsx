@@ -1,4 +1,5 @@
 /** The list of tasks: filters in the address, newest first, pages by cursor. */
+/** @jsxRuntime classic @jsx Html.createElement @jsxFrag Html.Fragment */
 import { Html } from "@elysiajs/html";
 import { STATUSES } from "../src/queue/types.ts";
 import type { Status, Task } from "../src/queue/types.ts";

@@ -1,4 +1,5 @@
 /** Throughput of the last minute as an SVG drawn on the server: no script, no style attribute. */
+/** @jsxRuntime classic @jsx Html.createElement @jsxFrag Html.Fragment */
 import { Html } from "@elysiajs/html";
 
 export interface ThroughputSecond {

@@ -23,17 +23,29 @@ export interface MainJobReport {
   leaderApplied: number;
 }
 
-/** Regular files below `folder`, absolute, sorted, at most `limit`. */
-async function filesBelow(folder: string, limit: number): Promise<string[]> {
+/** `io` hashes larger ones as well, up to 64 MiB; here many files matter, not large ones. */
+const FILE_MAX_BYTES = 16 * 1024 * 1024;
+
+interface Found {
+  /** Absolute, sorted. */
+  readonly files: readonly string[];
+  /** Regular files that are not among them: over the limit, or too large. */
+  readonly leftOut: number;
+}
+
+/** Regular files below `folder`, at most `limit`. */
+async function filesBelow(folder: string, limit: number): Promise<Found> {
   const names = (await readdir(folder, { recursive: true })).sort();
   const files: string[] = [];
+  let leftOut = 0;
   for (const name of names) {
-    if (files.length >= limit) break;
     const path = join(folder, name);
     const stat = await lstat(path);
-    if (stat.isFile() && stat.size < 16 * 1024 * 1024) files.push(path);
+    if (!stat.isFile()) continue;
+    if (stat.size < FILE_MAX_BYTES && files.length < limit) files.push(path);
+    else leftOut += 1;
   }
-  return files;
+  return { files, leftOut };
 }
 
 /** What `sha256sum` says of each file. */
@@ -55,9 +67,10 @@ export async function mainJob(
   limit: number,
   say: (line: string) => void,
 ): Promise<MainJobReport> {
-  const files = await filesBelow(root, limit);
+  const { files, leftOut } = await filesBelow(root, limit);
   const expected = await digests(files);
-  say(`${files.length} files below ${root}`);
+  say(`${files.length} files below ${root}, one task each`);
+  if (leftOut > 0) say(`left out, being over 16 MiB or over ${limit} files: ${leftOut}`);
   const cluster = await RealCluster.start({ args: ["--io-root", root, "--lease", "5s"] });
   try {
     const leader = await cluster.leader();

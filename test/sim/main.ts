@@ -1,17 +1,21 @@
 /**
- * Runs the simulator: `--seed N [--trace]` for one, `--seeds N [--from N] [--minutes M] [--jobs J]` for many,
- * `--mutants [NAME…]` for known bugs in a copy of the sources.
+ * Runs the simulator: `--seed N [--trace] [--override JSON]` for one, `--seed N --shrink` for the smallest run in
+ * which it still fails, `--seeds N [--from N] [--minutes M] [--jobs J]` for many, `--mutants [NAME…]` for known
+ * bugs in a copy of the sources, `--coverage --seeds N` for what of the core they reach.
  * The first failure of a seed is printed with the line that replays it; the exit code is 1 if there was one.
  */
 import { parseArgs } from "node:util";
+import { reportCoverage } from "./coverage.ts";
 import { runMutants } from "./mutants.ts";
 import { FAULT_FAMILIES } from "./options.ts";
+import { asOptions, type Override, shrink } from "./shrink.ts";
 import { type SimResult, Simulation } from "./simulation.ts";
 
 const LINES_SHOWN = 40;
 
-async function runSeed(seed: number, trace: boolean): Promise<SimResult> {
-  const sim = new Simulation(seed, trace ? { print: (line) => console.log(line) } : {});
+async function runSeed(seed: number, trace: boolean, override: Override = {}): Promise<SimResult> {
+  const print = trace ? { print: (line: string) => console.log(line) } : {};
+  const sim = new Simulation(seed, { ...print, override: asOptions(override) });
   try {
     return await sim.run();
   } finally {
@@ -33,9 +37,9 @@ function report({ seed, failure, lines }: SimResult, trace: boolean): void {
   console.log(`commit ${commit()}; replay: bun run sim --seed ${seed} --trace\n`);
 }
 
-async function one(seed: number, trace: boolean): Promise<number> {
+async function one(seed: number, trace: boolean, override: Override): Promise<number> {
   const startedAt = performance.now();
-  const result = await runSeed(seed, trace);
+  const result = await runSeed(seed, trace, override);
   report(result, trace);
   const seconds = (performance.now() - startedAt) / 1_000;
   console.log(
@@ -43,6 +47,17 @@ async function one(seed: number, trace: boolean): Promise<number> {
   );
   console.log(JSON.stringify(result.counts));
   return result.failure === null ? 0 : 1;
+}
+
+async function shrunk(seed: number): Promise<number> {
+  const found = await shrink(seed, (line) => console.log(line));
+  if (found === null) {
+    console.log(`seed ${seed} breaks nothing`);
+    return 0;
+  }
+  report(found.result, false);
+  console.log(`bun run sim --seed ${seed} --trace --override '${JSON.stringify(found.override)}'`);
+  return 1;
 }
 
 async function many(from: number, count: number, minutes: number, first: boolean): Promise<number> {
@@ -110,6 +125,8 @@ const { values, positionals } = parseArgs({
   options: {
     seed: { type: "string" },
     trace: { type: "boolean", default: false },
+    override: { type: "string", default: "{}" },
+    shrink: { type: "boolean", default: false },
     seeds: { type: "string" },
     from: { type: "string" },
     minutes: { type: "string", default: "1000000" },
@@ -117,14 +134,19 @@ const { values, positionals } = parseArgs({
     /** Ends with the first seed that fails. */
     first: { type: "boolean", default: false },
     mutants: { type: "boolean", default: false },
+    coverage: { type: "boolean", default: false },
   },
 });
 if (values.mutants) {
   const seeds = whole(values.seeds ?? "200", "seeds");
   const survived = await runMutants(seeds, whole(values.from ?? "1", "from"), positionals);
   process.exit(survived === 0 ? 0 : 1);
+} else if (values.coverage) {
+  await reportCoverage(whole(values.from ?? "1", "from"), whole(values.seeds ?? "100", "seeds"));
 } else if (values.seed !== undefined) {
-  process.exit(await one(whole(values.seed, "seed"), values.trace));
+  const seed = whole(values.seed, "seed");
+  const override = JSON.parse(values.override) as Override;
+  process.exit(await (values.shrink ? shrunk(seed) : one(seed, values.trace, override)));
 } else if (values.seeds !== undefined) {
   const from =
     values.from === undefined
@@ -140,7 +162,7 @@ if (values.mutants) {
   );
 } else {
   console.error(
-    "give --seed N [--trace], or --seeds N [--from N] [--minutes M] [--jobs J], or --mutants [NAME…]",
+    "give --seed N [--trace | --shrink], or --seeds N [--from N] [--minutes M] [--jobs J], or --mutants [NAME…]",
   );
   process.exit(2);
 }

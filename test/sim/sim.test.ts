@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { SEEDS_VARIABLE } from "./coverage.ts";
 import { type SimResult, Simulation } from "./simulation.ts";
 
 /** Quick ones of many kinds: one, two, three and four members, with few faults and with many. */
@@ -35,6 +36,13 @@ describe("whole members in virtual time", () => {
     expect(seeds.length).toBeGreaterThan(0);
     for (const seed of seeds) expect([seed, (await run(seed)).failure]).toEqual([seed, null]);
   }, 60_000);
+
+  const [from = 0, count = 0] = (process.env[SEEDS_VARIABLE] ?? "").split(":").map(Number);
+  for (let seed = from; seed < from + count; seed++) {
+    test(`keep every rule under fresh seeds: ${seed}`, async () => {
+      expect((await run(seed)).failure).toBeNull();
+    }, 60_000);
+  }
 
   test("do the same in every run of the same seed, and something else under another", async () => {
     const [first, again, other] = [await run(20), await run(20), await run(6)];

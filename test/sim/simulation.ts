@@ -43,6 +43,8 @@ export interface SimResult {
 }
 
 export interface RunOptions {
+  /** In place of what the seed draws. */
+  readonly override?: Partial<SimOptions>;
   /** Gets each line of the story as it happens, the members' own log included. */
   readonly print?: (line: string) => void;
 }
@@ -79,7 +81,7 @@ export class Simulation {
   #core: readonly SimNode[] | null = null;
 
   constructor(seed: number, run: RunOptions = {}) {
-    this.options = drawOptions(seed);
+    this.options = { ...drawOptions(seed), ...run.override };
     const { options } = this;
     this.world = new World(seed);
     this.verbose = run.print !== undefined;

@@ -27,9 +27,16 @@ const DIRECTIVES_MAX = 10_000;
 const LISTED_PER_CALL = 20_000;
 /** Until an offer that the leader did not take is made again. */
 const REOFFER_MS: Millis = 250;
+/**
+ * A claim whose time is up, but for which the leader has proposed something: `wait_ms` 0 means one honest
+ * look, and the log needs a round or two for it.
+ */
+const UNDER_WAY_MS: Millis = 1_000;
 /** Tries to hand back what nobody waits for any more; after them the leases expire, free of charge too. */
 const RELEASE_TRIES = 5;
 const RELEASE_RETRY_MS: Millis = 500;
+
+const NO_LEADER = "no leader took the claim within the time limit";
 
 export interface ClaimOutcome {
   readonly tasks: readonly ClaimedTask[];
@@ -46,6 +53,10 @@ interface Waiter {
   /** Term of the leadership that holds the offer; 0: none. */
   term: number;
   offering: boolean;
+  /** The leader has proposed the claim, or will as soon as others are answered. */
+  underWay: boolean;
+  /** Its time was over once, and it was given more: to find a leader, or to see what is under way. */
+  overdue: boolean;
 }
 
 export interface ClaimWaitersOptions {
@@ -67,6 +78,7 @@ export class ClaimWaiters {
   #term = 0;
   #leader: NodeId | null = null;
   #reofferScheduled = false;
+  #probing = false;
   #refusal: (() => Error) | null = null;
 
   constructor(options: ClaimWaitersOptions) {
@@ -100,7 +112,10 @@ export class ClaimWaiters {
     }
   }
 
-  /** @throws QueueError overloaded, no-leader, stopping */
+  /**
+   * An empty answer means that a leader had nothing, never that there was none.
+   * @throws QueueError overloaded, no-leader, no-quorum, stopping
+   */
   wait(claim: Claim, waitMs: Millis, signal: AbortSignal | null): Promise<ClaimOutcome> {
     const { clock } = this.#o;
     if (this.#refusal !== null) return Promise.reject(this.#refusal());
@@ -137,11 +152,14 @@ export class ClaimWaiters {
       },
       term: 0,
       offering: false,
+      underWay: false,
+      overdue: false,
     };
     signal?.addEventListener("abort", abort, { once: true });
     this.#waiting.set(key, waiter);
     this.#deadlines.set(waiter, waiter.deadline);
-    this.#offer([waiter]);
+    if (this.#leader === null) this.#probe();
+    else this.#offer([waiter]);
     return promise;
   }
 
@@ -170,6 +188,7 @@ export class ClaimWaiters {
     this.#leader = leader;
     this.#term = term;
     if (leader !== null) this.#offer([...this.#waiting.values()]);
+    else if (this.#waiting.size > 0) this.#probe();
   }
 
   /** A snapshot replaced the state without signals: what was claimed meanwhile is asked of the leader. */
@@ -241,7 +260,8 @@ export class ClaimWaiters {
     const body: OfferBody = {
       offers: waiters.map(({ claim, deadline }) => ({
         claim,
-        ttl_ms: Math.max(0, Math.ceil(deadline - now)),
+        // Whoever leaves sooner withdraws it.
+        ttl_ms: Math.max(UNDER_WAY_MS, Math.ceil(deadline - now)),
         directive: this.directive(claim.worker_id),
       })),
     };
@@ -269,6 +289,8 @@ export class ClaimWaiters {
         }
         switch (answer.state) {
           case "parked":
+            waiter.underWay = answer.underWay;
+            if (waiter.overdue) this.#overdue(waiter);
             break;
           case "known":
             void this.#readKnown(waiter);
@@ -327,18 +349,62 @@ export class ClaimWaiters {
   // ------------------------------------------------------------------ giving up
 
   #late(late: readonly Waiter[]): void {
+    const { clock, requestTimeoutMs } = this.#o;
     for (const waiter of late) {
-      // Never with a leader: an empty answer would say that there is nothing to do.
-      if (
-        waiter.term === 0 &&
-        this.#o.clock.monotonic() - waiter.since >= this.#o.requestTimeoutMs
-      ) {
-        waiter.fail(queueError("no-leader", "no leader took the claim within the time limit"));
+      const parked = this.#isParked(waiter);
+      if (waiter.overdue) {
+        if (parked) this.#answerEmpty(waiter);
+        else this.#failWithout(waiter, queueError("no-leader", NO_LEADER));
         continue;
       }
-      this.#withdraw(waiter);
-      waiter.settle({ tasks: [], directive: this.directive(waiter.claim.worker_id) });
+      waiter.overdue = true;
+      if (parked) this.#overdue(waiter);
+      // An empty answer would say that there is nothing to do. As patient as a write from here on.
+      else this.#deadlines.set(waiter, clock.monotonic() + requestTimeoutMs);
     }
+  }
+
+  /** A leader holds it, and its time is up. */
+  #overdue(waiter: Waiter): void {
+    if (waiter.underWay) this.#deadlines.set(waiter, this.#o.clock.monotonic() + UNDER_WAY_MS);
+    else this.#answerEmpty(waiter);
+  }
+
+  #isParked(waiter: Waiter): boolean {
+    return this.#leader !== null && waiter.term > 0 && waiter.term >= this.#term;
+  }
+
+  #answerEmpty(waiter: Waiter): void {
+    this.#withdraw(waiter);
+    waiter.settle({ tasks: [], directive: this.directive(waiter.claim.worker_id) });
+  }
+
+  /** What an earlier leader proposed for it may still happen, and is handed back then. */
+  #failWithout(waiter: Waiter, error: Error): void {
+    this.#withdraw(waiter);
+    waiter.fail(error);
+  }
+
+  /**
+   * Nobody leads: asks for a read, which waits out an election and fails as soon as a quorum is missing, and
+   * refuses what waits outside then. This member's own executors have nobody else to ask, and go on waiting.
+   */
+  #probe(): void {
+    if (this.#probing) return;
+    this.#probing = true;
+    const { consensus, requestTimeoutMs } = this.#o;
+    consensus.linearize(requestTimeoutMs).then(
+      () => {
+        this.#probing = false;
+      },
+      (error: unknown) => {
+        this.#probing = false;
+        for (const waiter of this.#waiting.values()) {
+          if (waiter.claim.local !== null || this.#isParked(waiter)) continue;
+          this.#failWithout(waiter, asQueueError(error));
+        }
+      },
+    );
   }
 
   #giveUp(waiter: Waiter): void {

@@ -152,6 +152,13 @@ export class Dispatcher {
     return "parked";
   }
 
+  /** Proposed, or only kept from it by how many others are. */
+  isUnderWay(ref: ClaimRef): boolean {
+    const offer = this.#offers.get(claimKey(ref));
+    if (offer === undefined) return false;
+    return offer.reserved !== null || this.#inFlight >= CLAIMS_IN_FLIGHT_MAX;
+  }
+
   withdraw(ref: ClaimRef): void {
     const offer = this.#offers.get(claimKey(ref));
     if (offer !== undefined) this.#remove(offer);

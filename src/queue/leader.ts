@@ -133,9 +133,11 @@ export class LeaderSide {
       const directive = this.#workers.claimed(claim, told);
       if (directive !== "ok") {
         const known = this.#o.state.claimAnswer(claim.worker_id, claim.request_id) !== null;
-        return { state: known ? ("known" as const) : ("parked" as const), directive };
+        const state = known ? ("known" as const) : ("parked" as const);
+        return { state, directive, underWay: false };
       }
-      return { state: this.#dispatcher.offer(claim, from, ttl_ms), directive };
+      const state = this.#dispatcher.offer(claim, from, ttl_ms);
+      return { state, directive, underWay: this.#dispatcher.isUnderWay(claim) };
     });
     return { term, answers };
   }

@@ -41,7 +41,12 @@ export type OfferState = "parked" | "known" | "full";
 export interface OfferReply {
   /** Leadership at which the offers are parked. */
   readonly term: number;
-  readonly answers: readonly { readonly state: OfferState; readonly directive: Directive }[];
+  readonly answers: readonly {
+    readonly state: OfferState;
+    readonly directive: Directive;
+    /** Parked, and proposed already or about to be: its owner does well to wait for what comes of it. */
+    readonly underWay: boolean;
+  }[];
 }
 
 export interface ClaimRef {
@@ -151,9 +156,9 @@ export function parseOfferReply(body: unknown, asked: number): OfferReply {
   return {
     term: whole(reply["term"], "term"),
     answers: answers.map((answer) => {
-      const { state, directive } = fields(answer, "answer");
+      const { state, directive, underWay } = fields(answer, "answer");
       if (state !== "parked" && state !== "known" && state !== "full") throw bad("state");
-      return { state, directive: parseDirective(directive) };
+      return { state, directive: parseDirective(directive), underWay: underWay === true };
     }),
   };
 }

@@ -265,18 +265,83 @@ describe("claims", () => {
     expect((await cluster.settled(poll)).tasks).toHaveLength(1);
   });
 
-  test("without a leader a claim is refused after the time limit, not answered empty", async () => {
+  test.each([0, 100, 30_000])(
+    "without a leader a claim of %d ms is refused within the time of any request, never answered empty",
+    async (waitMs) => {
+      const cluster = await pair();
+      cluster.depose();
+      const poll = cluster.member(0).queue.claim(claimOf("w"), waitMs, null);
+      expect(
+        await cluster.settled(
+          poll.catch((error: unknown) => error),
+          6_000,
+        ),
+      ).toMatchObject({ reason: expect.stringMatching(/^no-(leader|quorum)$/) });
+      expect(cluster.member(0).queue.waiting().claims).toBe(0);
+    },
+  );
+
+  test("a claim that waited when the quorum went is refused, not held to the end of its time", async () => {
     const cluster = await pair();
+    const { queue, id } = cluster.member(1);
+    const refused = queue.claim(claimOf("w"), 60_000, null).catch((error: unknown) => error);
+    // A member's own executors have nobody else to ask.
+    const local = { member: id, boot: 1 };
+    const own = queue.claim(claimOf("n2/1", { local }), 60_000, null);
+    await cluster.run(100);
     cluster.depose();
-    const poll = cluster.member(0).queue.claim(claimOf("w"), 30_000, null);
-    expect(
-      await cluster.settled(
-        poll.catch((error: unknown) => error),
-        31_000,
-      ),
-    ).toMatchObject({
-      reason: "no-leader",
-    });
+    expect(await cluster.settled(refused, 6_000)).toMatchObject({ reason: "no-quorum" });
+    await cluster.elect(0);
+    await cluster.settled(submitOne(cluster.member(0)));
+    expect((await cluster.settled(own)).tasks).toHaveLength(1);
+    expect(cluster.member(0).machine.counts().Running).toBe(1);
+  });
+
+  test("a claim whose time ends during an election is answered by the next leader", async () => {
+    for (const waitMs of [0, 200]) {
+      const cluster = new Cluster(3);
+      await cluster.elect(0);
+      await cluster.settled(submitOne(cluster.member(0)));
+      cluster.depose();
+      const poll = cluster.member(2).queue.claim(claimOf("w"), waitMs, null);
+      const empty = cluster.member(1).queue.claim(claimOf("v", { queues: ["none"] }), waitMs, null);
+      await cluster.run(500);
+      await cluster.elect(1);
+      expect((await cluster.settled(poll)).tasks).toHaveLength(1);
+      expect((await cluster.settled(empty)).tasks).toEqual([]);
+    }
+  });
+
+  test("what an old leader claimed for a refused waiter goes back, and a repeat gets it", async () => {
+    const cluster = await pair();
+    const claim = claimOf("w");
+    const refused = cluster
+      .member(1)
+      .queue.claim(claim, 60_000, null)
+      .catch((error: unknown) => error);
+    await cluster.run(100);
+    cluster.depose();
+    expect(await cluster.settled(refused, 6_000)).toMatchObject({ reason: "no-quorum" });
+    await cluster.elect(0);
+    await cluster.settled(submitOne(cluster.member(0)));
+    const again = await cluster.settled(cluster.member(1).queue.claim(claim, 5_000, null));
+    expect(again.tasks).toHaveLength(1);
+  });
+
+  test("a claim that does not wait gets what is ready, on any member, and is empty at once otherwise", async () => {
+    const cluster = await pair();
+    for (const index of [0, 1]) {
+      const { queue } = cluster.member(index);
+      const id = await cluster.settled(submitOne(cluster.member(0)));
+      const { tasks } = await cluster.settled(queue.claim(claimOf("w"), 0, null));
+      expect(tasks.map((claimed) => claimed.id)).toEqual([id]);
+      const before = cluster.world.now;
+      const none = await cluster.settled(queue.claim(claimOf("w"), 0, null));
+      expect(none.tasks).toEqual([]);
+      expect(cluster.world.now - before).toBeLessThan(20);
+    }
+    await cluster.run(100);
+    expect(cluster.member(0).queue.waiting().offers).toBe(0);
   });
 });
 

@@ -61,6 +61,8 @@ export interface Config {
   readonly tls: TlsFiles | null;
   /** PEM: who may have signed the certificates of `https://` peers; null: whom the system trusts. */
   readonly peerCa: string | null;
+  /** Members connect here and not at `port`; null: at `port`. */
+  readonly peerPort: number | null;
   readonly heartbeatMs: number;
   readonly electionTimeoutMs: number;
   readonly requestTimeoutMs: number;
@@ -156,13 +158,15 @@ function configOf(given: GivenFlags, surroundings: ConfigSurroundings): Config {
     );
   }
 
+  const peers = parsePeers(given.text("peers"), id);
+  const peerCa = parsePeerCa(readOptional("peer-ca", given.text("peer-ca")));
   return {
     id,
     host,
     port,
     advertise,
     data: given.text("data") ?? `./data/${id}`,
-    peers: parsePeers(given.text("peers"), id),
+    peers,
     concurrency: integerFlag("concurrency", given.text("concurrency") ?? "10", 0, MAX_CONCURRENCY),
     handlers,
     builtin: parseBuiltin(given.text("builtin"), handlers !== null),
@@ -172,7 +176,13 @@ function configOf(given: GivenFlags, surroundings: ConfigSurroundings): Config {
     tokens,
     insecure,
     tls,
-    peerCa: parsePeerCa(readOptional("peer-ca", given.text("peer-ca"))),
+    peerCa,
+    peerPort: parsePeerPort(
+      given.text("peer-port"),
+      port,
+      peers !== null,
+      tls === null && peerCa !== null,
+    ),
     heartbeatMs,
     electionTimeoutMs,
     requestTimeoutMs: boundedDuration("request-timeout", given.text("request-timeout") ?? "5s"),
@@ -233,6 +243,31 @@ function parsePeers(text: string | null, self: NodeId): ReadonlyMap<NodeId, stri
     throw new ConfigError(`--peers holds ${peers.size} members: give at most ${MAX_PEERS}.`);
   }
   return peers;
+}
+
+function parsePeerPort(
+  text: string | null,
+  port: number,
+  hasPeers: boolean,
+  lacksCertificate: boolean,
+): number | null {
+  if (text === null) return null;
+  const peerPort = integerFlag("peer-port", text, 1, 65_535);
+  if (peerPort === port) {
+    throw new ConfigError("--peer-port is --port: give another one, or leave it out.");
+  }
+  // The log holds the addresses for clients; those of the peers' ports only --peers can tell.
+  if (!hasPeers) {
+    throw new ConfigError(
+      "--peer-port needs --peers: name every member with the address of its peers' port.",
+    );
+  }
+  if (lacksCertificate) {
+    throw new ConfigError(
+      "--peer-port with --peer-ca is mutual TLS: give --tls-cert and --tls-key too.",
+    );
+  }
+  return peerPort;
 }
 
 function parseHandlers(text: string | null): string | null {

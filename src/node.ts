@@ -104,7 +104,7 @@ async function run(config: Config, log: Log): Promise<void> {
     selfId: config.id,
     secret: config.secret,
     acceptsPeers: config.peers !== null || config.secret !== null,
-    peerCa: config.peerCa,
+    tls: { ...(config.peerCa === null ? {} : { ca: config.peerCa }), ...config.tls },
     clock,
     random,
     log,
@@ -114,6 +114,7 @@ async function run(config: Config, log: Log): Promise<void> {
   let fetchHandler: (request: Request) => Response | Promise<Response> = () =>
     new Response("starting\n", { status: 503, headers: { "retry-after": "1" } });
   const server = listen(config, transport, (request) => fetchHandler(request));
+  const peerServer = config.peerPort === null ? null : listenForPeers(config, transport);
   const url = originOf(config.tls === null ? "http" : "https", config.host, server.port ?? 0);
   const advertise = config.advertise ?? url;
 
@@ -252,6 +253,7 @@ async function run(config: Config, log: Log): Promise<void> {
     await Promise.race([server.stop(), Bun.sleep(STOP_SERVER_MS)]);
     await replica.stop();
     await server.stop(true);
+    await peerServer?.stop(true);
     await checkpoints.stop();
     state.db.close();
     folder.release();
@@ -267,9 +269,9 @@ async function run(config: Config, log: Log): Promise<void> {
   process.on("SIGINT", onSignal);
 }
 
-/** One port for all: the peers' WebSockets at /raft, everything else is the app's. */
+/** `--port`: everything, the peers' WebSockets at /raft too unless they have a port of their own. */
 function listen(
-  { host, port, tls }: Config,
+  { host, port, peerPort, tls }: Config,
   transport: WebSocketTransport,
   app: (request: Request) => Response | Promise<Response>,
 ) {
@@ -281,24 +283,51 @@ function listen(
       maxRequestBodySize: SERVER_BODY_MAX,
       websocket: transport.websocket,
       fetch: (request, server) => {
-        if (request.url.endsWith("/raft") && new URL(request.url).pathname === "/raft") {
-          return transport.upgrade(request, server);
-        }
+        if (peerPort === null && isPeers(request)) return transport.upgrade(request, server);
         return app(request);
       },
     });
   } catch (error) {
-    throw new ConfigError(whyNotListening(error, host, port));
+    throw new ConfigError(whyNotListening(error, host, "port", port));
   }
 }
 
-function whyNotListening(error: unknown, host: string, port: number): string {
+/** `--peer-port`: the peers' WebSockets only; with a CA each side must show a certificate of it. */
+function listenForPeers({ host, peerPort, tls, peerCa }: Config, transport: WebSocketTransport) {
+  const port = peerPort ?? 0;
+  const mutual = peerCa === null ? {} : { ca: peerCa, requestCert: true, rejectUnauthorized: true };
+  try {
+    return Bun.serve({
+      hostname: host,
+      port,
+      ...(tls === null ? {} : { tls: { cert: tls.cert, key: tls.key, ...mutual } }),
+      websocket: transport.websocket,
+      fetch: (request, server) =>
+        isPeers(request)
+          ? transport.upgrade(request, server)
+          : new Response("Only members speak here.\n", { status: 404 }),
+    });
+  } catch (error) {
+    throw new ConfigError(whyNotListening(error, host, "peer-port", port));
+  }
+}
+
+function isPeers(request: Request): boolean {
+  return request.url.endsWith("/raft") && new URL(request.url).pathname === "/raft";
+}
+
+function whyNotListening(
+  error: unknown,
+  host: string,
+  flag: "port" | "peer-port",
+  port: number,
+): string {
   const code = error instanceof Error && "code" in error ? String(error.code) : String(error);
   switch (code) {
     case "EADDRINUSE":
-      return `--port ${port} is in use on ${host}: end the process that has it, or give another one.`;
+      return `--${flag} ${port} is in use on ${host}: end the process that has it, or give another one.`;
     case "EACCES":
-      return `--port ${port} may not be used (${code}): give one from 1024, or the right to use it.`;
+      return `--${flag} ${port} may not be used (${code}): give one from 1024, or the right to use it.`;
     default:
       return `--host ${host} cannot be listened on (${code}): give an address of this machine.`;
   }

@@ -82,6 +82,12 @@ const FLAGS = [
     meaning: "certificates (PEM) that sign those of the https:// peers",
   },
   {
+    name: "peer-port",
+    value: "PORT",
+    default: "--port",
+    meaning: "port of its own for the peers; with --peer-ca: mutual TLS there",
+  },
+  {
     name: "tokens-file",
     value: "FILE",
     default: "none: open",

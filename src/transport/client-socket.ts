@@ -1,5 +1,6 @@
 /** What is particular to Bun's WebSocket client: its extra methods, its errors, and closing it for sure. */
 import type { Clock, DisconnectReason } from "../replica/ports.ts";
+import type { DialTls } from "./endpoint.ts";
 
 /** Bun's client socket: the DOM's type of the same name hides what Bun adds. */
 export interface ClientSocket extends WebSocket {
@@ -19,15 +20,15 @@ const CLOSE_GRACE_MS = 200;
 
 /**
  * Dials the member at `url`; an `https://` one must show a certificate for that host, signed by one of
- * `peerCa` (PEM) or, without it, by one that the system trusts. @throws when the URL cannot be dialled
+ * `tls.ca` or, without it, by one that the system trusts. @throws when the URL cannot be dialled
  */
-export function openClientSocket(url: string, peerCa: string | null): ClientSocket {
+export function openClientSocket(url: string, tls: DialTls): ClientSocket {
   // The DOM's type of the constructor hides Bun's second argument as well.
   const Client = WebSocket as unknown as new (
     url: string,
-    options: { readonly tls?: { readonly ca: string } },
+    options: { readonly tls: DialTls },
   ) => ClientSocket;
-  return new Client(peerSocketUrl(url), peerCa === null ? {} : { tls: { ca: peerCa } });
+  return new Client(peerSocketUrl(url), { tls });
 }
 
 /** `http://host:port` → `ws://host:port/raft`. */

@@ -3,11 +3,19 @@ import type { Clock, PeerHello, Random, TransportEvents } from "../replica/ports
 import type { NodeId } from "../raft/types.ts";
 import type { Notices } from "./notices.ts";
 
+/** What a dialler of `https://` peers goes by; PEM. */
+export interface DialTls {
+  /** Who may have signed a peer's certificate; absent: whom the system trusts. */
+  readonly ca?: string;
+  /** Shown to a peer that asks for one, with its key. */
+  readonly cert?: string;
+  readonly key?: string;
+}
+
 export interface Endpoint {
   readonly selfId: NodeId;
   readonly secret: string | null;
-  /** PEM: who may have signed a peer's certificate; null: whom the system trusts. */
-  readonly peerCa: string | null;
+  readonly tls: DialTls;
   readonly clock: Clock;
   readonly random: Random;
   readonly notices: Notices;

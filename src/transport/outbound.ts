@@ -100,7 +100,7 @@ export class Outbound {
     const { clock } = this.#endpoint;
     let socket: ClientSocket;
     try {
-      socket = openClientSocket(this.url, this.#endpoint.peerCa);
+      socket = openClientSocket(this.url, this.#endpoint.tls);
     } catch (error) {
       this.#endpoint.notices.warn(`the address of ${this.peer} cannot be dialled`, {
         url: this.url,

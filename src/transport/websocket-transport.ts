@@ -18,7 +18,7 @@ import type {
 import type { NodeId } from "../raft/types.ts";
 import { CLOSE } from "./close-codes.ts";
 import { CodecError, encodeFrame, MAX_FRAME_BYTES } from "./codec.ts";
-import type { Endpoint } from "./endpoint.ts";
+import type { DialTls, Endpoint } from "./endpoint.ts";
 import { Inbound } from "./inbound.ts";
 import { Notices } from "./notices.ts";
 import { Outbound } from "./outbound.ts";
@@ -43,8 +43,8 @@ export interface WebSocketTransportOptions {
   readonly secret: string | null;
   /** False: every upgrade is refused (no peers, no join and no secret). */
   readonly acceptsPeers: boolean;
-  /** PEM: who may have signed the certificate of an `https://` peer; absent: whom the system trusts. */
-  readonly peerCa?: string | null;
+  /** For `https://` peers. */
+  readonly tls?: DialTls;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -102,11 +102,11 @@ export class WebSocketTransport implements Transport {
   }
 
   start(self: () => PeerHello, events: TransportEvents): void {
-    const { selfId, secret, peerCa = null, clock, random } = this.#options;
+    const { selfId, secret, tls = {}, clock, random } = this.#options;
     this.#endpoint = {
       selfId,
       secret,
-      peerCa,
+      tls,
       clock,
       random,
       notices: this.#notices,

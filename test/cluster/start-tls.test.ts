@@ -29,9 +29,9 @@ describe.skipIf(OPENSSL === null)("HTTPS and WSS on the one port", () => {
   const urlOf = (at: number): string => `https://127.0.0.1:${ports[at]}`;
 
   /** Starts member `at`; what it says on both outputs grows in what is returned. */
-  function start(at: number, extra: readonly string[]): { text: string } {
+  function start(at: number, extra: readonly string[], peerPorts = ports): { text: string } {
     const id = `n${at + 1}`;
-    const peers = ports.map((_, other) => `n${other + 1}=${urlOf(other)}`).join(",");
+    const peers = peerPorts.map((port, i) => `n${i + 1}=https://127.0.0.1:${port}`).join(",");
     const own = ["--id", id, "--port", String(ports[at]), "--data", join(made.folder, "data", id)];
     const tls = ["--tls-cert", made.cert(id), "--tls-key", made.key(id)];
     const child = spawnNode([...own, ...tls, "--peers", peers, ...extra]);
@@ -72,6 +72,35 @@ describe.skipIf(OPENSSL === null)("HTTPS and WSS on the one port", () => {
     // Plain HTTP is not answered on the port.
     const plain = await fetch(`http://127.0.0.1:${ports[0]}/health`).catch(() => null);
     expect(plain?.ok ?? false).toBe(false);
+  });
+
+  test("peers on a port of their own with mutual TLS: nobody else gets a word in", async () => {
+    const peerPorts = freePorts(3);
+    for (const at of [0, 1, 2]) {
+      start(at, ["--peer-ca", made.ca, "--peer-port", String(peerPorts[at])], peerPorts);
+    }
+    const view = await eventually("a leader", async () => {
+      const seen = await ask<ClusterView>(0, "/api/cluster");
+      return seen?.leader_id !== null && seen?.members.every((member) => member.reachable) === true
+        ? seen
+        : null;
+    });
+    // Clients are told the other port.
+    expect(view.members.map(({ url }) => url).sort()).toEqual([0, 1, 2].map(urlOf).sort());
+    const ca = readFileSync(made.ca, "utf8");
+    const own = {
+      cert: readFileSync(made.cert("n1"), "utf8"),
+      key: readFileSync(made.key("n1"), "utf8"),
+    };
+    const statusOf = (url: string, tls: object): Promise<number | null> =>
+      fetch(url, { tls: { ca, ...tls } }).then(
+        ({ status }) => status,
+        () => null,
+      );
+    expect(await statusOf(`https://127.0.0.1:${peerPorts[0]}/api/stats`, {})).toBeNull();
+    expect(await statusOf(`https://127.0.0.1:${peerPorts[0]}/raft`, own)).toBe(426);
+    expect(await statusOf(`https://127.0.0.1:${peerPorts[0]}/api/stats`, own)).toBe(404);
+    expect(await statusOf(`${urlOf(0)}/raft`, {})).toBe(404);
   });
 
   test("a member whose peers' CA is another one neither leads nor follows, and says why", async () => {

@@ -59,6 +59,12 @@ describe.skipIf(OPENSSL === null)("certificates (skipped without openssl)", () =
     );
   });
 
+  test("a peers' port with a CA needs a certificate to show there", () => {
+    const peers = ["--peers", "n1=https://127.0.0.1:4000", "--peer-port", "4000"];
+    expect(outcome(...peers, "--peer-ca", made.ca)).toContain("give --tls-cert and --tls-key");
+    expect(outcome(...peers)).toMatchObject({ peerPort: 4000 });
+  });
+
   test("a plain advertised address of an https member is refused, https before a plain one is not", () => {
     const pair = ["--tls-cert", made.cert("n1"), "--tls-key", made.key("n1")];
     expect(outcome(...pair, "--advertise", "http://a:1")).toContain("begin it with https://");

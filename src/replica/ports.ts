@@ -89,12 +89,37 @@ export interface LogStore {
    * @throws Error when `index` is beyond the log or its entry is of another term: nothing is forgotten then
    */
   compact(index: LogIndex, term: Term): Promise<void>;
+  /**
+   * First half of an install (S5): notes durably what shall take the place of this log. The log itself stays
+   * as it is; when the store is opened next, the install is finished if `install.state` is current by then,
+   * else forgotten. A later mark replaces an earlier one. Nothing may be appended until it is finished.
+   * @throws Error when the log holds the entry (index, term): then its suffix is valid and must stay (Raft
+   * section 7); nothing is marked
+   */
+  markInstall(install: LogInstall): Promise<void>;
+  /**
+   * Second half, once the state that the mark names is current: everything held goes, also what is behind
+   * `index`, since it may conflict; the log begins after `index`, and the mark is cleared, in one transaction.
+   * @throws Error when nothing is marked
+   */
+  finishInstall(): Promise<void>;
   /** Binds the folder to a cluster, durably. Refused when it is bound to another one. */
   bindCluster(clusterId: string): Promise<void>;
   /** Bytes on disk, newest durable index, writes and fsyncs so far. */
   stats(): LogStats;
   onFailure(report: (error: Error) => void): void;
   close(): Promise<void>;
+}
+
+/** What takes the place of a log when the state is replaced by a snapshot (S5). */
+export interface LogInstall {
+  /** Last entry that the new state holds. */
+  readonly index: LogIndex;
+  readonly term: Term;
+  /** As {@link RecoveredLog.foundations}: entry 1, and the configuration as of `index`. */
+  readonly foundations: readonly Entry[];
+  /** Name of the state database that belongs to it. */
+  readonly state: string;
 }
 
 export interface LogStats {

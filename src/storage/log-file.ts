@@ -21,10 +21,13 @@ import {
   type Term,
   TERM_0,
 } from "../raft/types.ts";
-import { FatalError, type Identity, type RecoveredLog } from "../replica/ports.ts";
+import { FatalError, type Identity, type LogInstall, type RecoveredLog } from "../replica/ports.ts";
+import { readCurrent } from "./current-file.ts";
 import { growFile, syncPath } from "./durable-files.ts";
 import {
   damaged,
+  decodeInstall,
+  encodeInstall,
   entryCrc,
   hardStateCrc,
   kindNumber,
@@ -116,6 +119,7 @@ export class LogFile {
       syncPath(folder);
       db = connect(path);
       const file = new LogFile(path, db);
+      file.#settleInstall(readCurrent(folder));
       const recovered = file.#recover(id, tailBytes);
       growWal(path);
       return { file, recovered };
@@ -239,6 +243,61 @@ export class LogFile {
     this.#compacted = reached;
     this.#walBytes += bytes / 4 + TRANSACTION_OVERHEAD_BYTES;
     return true;
+  }
+
+  /**
+   * Notes durably what shall take the place of this log; see {@link LogStore.markInstall}.
+   * @throws Error when the log holds the entry (index, term), or has forgotten it already
+   */
+  markInstall(install: LogInstall): void {
+    const { index, term } = install;
+    const held =
+      index <= this.#compacted.index ? null : (this.#sizes.get(index, index)?.term ?? undefined);
+    if (held === null || held === term) {
+      throw new Error(
+        `a snapshot of index ${index} would put back a log that holds ${this.#compacted.index + 1} to ${this.#last}`,
+      );
+    }
+    this.#transact(() => this.#setMeta("installing", encodeInstall(install)));
+  }
+
+  /**
+   * Puts the marked foundations in place of everything held; see {@link LogStore.finishInstall}.
+   * @throws Error when nothing is marked
+   */
+  finishInstall(): void {
+    const text = this.#meta("installing");
+    if (text === null) throw new Error("no install is marked");
+    const { index, term, foundations } = decodeInstall(text);
+    const { term: known } = this.#recoverHardState();
+    this.#transact(() => {
+      // No WHERE: SQLite gives whole pages back without looking at the rows.
+      this.#db.run("DELETE FROM entries");
+      this.#db.run("DELETE FROM foundations");
+      for (const entry of foundations) {
+        const kind = kindNumber(entry.kind);
+        const crc = entryCrc(entry.term, entry.index, kind, entry.data);
+        this.#db.run(
+          "INSERT INTO foundations (kind, idx, term, crc, data) VALUES (?, ?, ?, ?, ?)",
+          [kind, entry.index, entry.term, crc, entry.data],
+        );
+      }
+      this.#setMeta("compacted", `${index}:${term}`);
+      // The log is never of a later term than the member; the vote of an earlier term binds nobody.
+      if (known < term) this.#writeHardState.run(term, null, hardStateCrc({ term, vote: null }));
+      this.#db.run("DELETE FROM meta WHERE key = 'installing'");
+    });
+    this.#compacted = { index, term };
+    this.#last = index;
+    this.#walBytes += TRANSACTION_OVERHEAD_BYTES;
+  }
+
+  /** The state that is current decides which half of a crash this is: before the switch, or after it (S2). */
+  #settleInstall(current: string | null): void {
+    const text = this.#meta("installing");
+    if (text === null) return;
+    if (decodeInstall(text).state === current) this.finishInstall();
+    else this.#transact(() => this.#db.run("DELETE FROM meta WHERE key = 'installing'"));
   }
 
   /** @throws Error when the folder belongs to another cluster */

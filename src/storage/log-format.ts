@@ -4,8 +4,15 @@
  * Every row carries a CRC32 over all that it says, its own index included: a bit that flips on the disk, or
  * a row that lands under another key, is found when the log is opened and whenever it is read.
  */
-import type { EntryKind, HardState, LogIndex, Term } from "../raft/types.ts";
-import { FatalError } from "../replica/ports.ts";
+import {
+  asIndex,
+  asTerm,
+  type EntryKind,
+  type HardState,
+  type LogIndex,
+  type Term,
+} from "../raft/types.ts";
+import { FatalError, type LogInstall } from "../replica/ports.ts";
 
 export const LOG_FILE = "log.db";
 /** Raised when a build can no longer read what an older one wrote, or the other way round. */
@@ -27,8 +34,12 @@ export const LOG_TABLES = [
      key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL) STRICT, WITHOUT ROWID`,
 ] as const;
 
-/** What `meta` holds. `compacted` is `index:term`; `cluster_id` is missing until it is known. */
-export type MetaKey = "format" | "id" | "incarnation" | "cluster_id" | "boot" | "compacted";
+/**
+ * What `meta` holds. `compacted` is `index:term`; `cluster_id` is missing until it is known; `installing` is an
+ * encoded {@link LogInstall} while a snapshot is being put in place.
+ */
+export type MetaKey =
+  "format" | "id" | "incarnation" | "cluster_id" | "boot" | "compacted" | "installing";
 
 const KINDS: readonly EntryKind[] = ["noop", "command", "config", "bootstrap"];
 
@@ -61,6 +72,37 @@ export function hardStateCrc({ term, vote }: HardState): number {
 
 export function metaCrc(key: MetaKey, value: string): number {
   return Bun.hash.crc32(JSON.stringify([key, value]));
+}
+
+/** As text, for `meta`: a few entries of some kilobytes. */
+export function encodeInstall({ index, term, foundations, state }: LogInstall): string {
+  return JSON.stringify({
+    index,
+    term,
+    state,
+    foundations: foundations.map(({ data, ...rest }) => ({ ...rest, data: data.toBase64() })),
+  });
+}
+
+/** `text` has passed its checksum: it is what `encodeInstall` wrote. */
+export function decodeInstall(text: string): LogInstall {
+  const { index, term, state, foundations } = JSON.parse(text) as {
+    index: number;
+    term: number;
+    state: string;
+    foundations: readonly { index: number; term: number; kind: EntryKind; data: string }[];
+  };
+  return {
+    index: asIndex(index),
+    term: asTerm(term),
+    state,
+    foundations: foundations.map((entry) => ({
+      index: asIndex(entry.index),
+      term: asTerm(entry.term),
+      kind: entry.kind,
+      data: Uint8Array.fromBase64(entry.data),
+    })),
+  };
 }
 
 /**

@@ -3,7 +3,7 @@
  * many small objects is slow, and a view that is cloned takes the whole buffer under it along.
  */
 import { asIndex, asTerm, type Entry, type EntryKind, type PersistOp } from "../raft/types.ts";
-import type { RecoveredLog } from "../replica/ports.ts";
+import type { LogInstall, RecoveredLog } from "../replica/ports.ts";
 
 export interface PackedEntries {
   readonly terms: readonly number[];
@@ -39,6 +39,8 @@ export type LogRequest =
     }
   | { readonly kind: "compact"; readonly id: number; readonly index: number; readonly term: number }
   | { readonly kind: "bind"; readonly id: number; readonly clusterId: string }
+  | { readonly kind: "mark-install"; readonly id: number; readonly install: LogInstall }
+  | { readonly kind: "finish-install"; readonly id: number }
   | { readonly kind: "close" };
 
 export interface LogSizes {

@@ -160,6 +160,18 @@ function read({ id, from, to, maxBytes }: Extract<LogRequest, { kind: "read" }>)
   }
 }
 
+/** SQLite's own errors are the disk's: fatal. Ours refuse what was asked and have changed nothing. */
+function change(id: number, run: (log: LogFile) => void): void {
+  const log = settleWaiting();
+  try {
+    run(log);
+    post({ kind: "done", id, sizes: sizes() });
+  } catch (error) {
+    refuse(id, error);
+    if (error instanceof Error && "code" in error) throw error;
+  }
+}
+
 function handle(request: LogRequest): void {
   switch (request.kind) {
     case "open":
@@ -197,6 +209,17 @@ function handle(request: LogRequest): void {
       }
       return;
     }
+    case "mark-install":
+      change(request.id, (log) => log.markInstall(request.install));
+      return;
+    case "finish-install":
+      // What is still to be compacted was asked of the log that goes.
+      for (const { id } of compactions.splice(0)) refuse(id, new Error("a snapshot was installed"));
+      change(request.id, (log) => {
+        log.finishInstall();
+        fileBytes = log.bytes();
+      });
+      return;
     case "close":
       // What was handed over before is written: whoever closes in order loses nothing.
       if (file !== null) settleWaiting();

@@ -17,6 +17,7 @@ import {
 import {
   type Clock,
   FatalError,
+  type LogInstall,
   type LogStats,
   type LogStore,
   type Millis,
@@ -35,6 +36,9 @@ export class MemoryFolder {
   foundations: readonly Entry[] = [];
   clusterId: string | null = null;
   boot = 0;
+  /** Name of the state that belongs to this log: what stands in CURRENT elsewhere. */
+  currentState: string | null = null;
+  installing: LogInstall | null = null;
 
   constructor(
     readonly id: NodeId,
@@ -43,6 +47,17 @@ export class MemoryFolder {
 
   get lastIndex(): LogIndex {
     return asIndex(this.compacted.index + this.entries.length);
+  }
+
+  /** @throws Error when nothing is marked */
+  finishInstall(): void {
+    if (this.installing === null) throw new Error("no install is marked");
+    const { index, term, foundations } = this.installing;
+    this.entries = [];
+    this.foundations = foundations;
+    this.compacted = { index, term };
+    if (this.hardState.term < term) this.hardState = { term, vote: null };
+    this.installing = null;
   }
 }
 
@@ -91,6 +106,8 @@ export class MemoryLog implements LogStore {
     }
     folder.boot += 1;
     this.#open = true;
+    if (folder.installing?.state === folder.currentState) folder.finishInstall();
+    folder.installing = null;
     const { id, incarnation, clusterId, boot, hardState, compacted, foundations } = folder;
     const terms: { index: LogIndex; term: Term }[] = [];
     for (const { index, term } of folder.entries) {
@@ -162,6 +179,24 @@ export class MemoryLog implements LogStore {
       throw new FatalError(`the folder belongs to cluster ${bound}, not to ${clusterId}`);
     }
     this.#folder.clusterId = clusterId;
+  }
+
+  async markInstall(install: LogInstall): Promise<void> {
+    await this.#settled();
+    const { entries, compacted, lastIndex } = this.#folder;
+    const { index, term } = install;
+    const held = entries[index - compacted.index - 1]?.term;
+    if (index <= compacted.index || held === term) {
+      throw new Error(
+        `a snapshot of index ${index} would put back a log that holds ${compacted.index + 1} to ${lastIndex}`,
+      );
+    }
+    this.#folder.installing = install;
+  }
+
+  async finishInstall(): Promise<void> {
+    await this.#settled();
+    this.#folder.finishInstall();
   }
 
   stats(): LogStats {

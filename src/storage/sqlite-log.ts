@@ -3,7 +3,13 @@
  * thread that ticks. This side numbers nothing and writes nothing; it hands over, and answers in order.
  */
 import type { Entry, LogIndex, NodeId, PersistAck, PersistOp, Term } from "../raft/types.ts";
-import { FatalError, type LogStats, type LogStore, type RecoveredLog } from "../replica/ports.ts";
+import {
+  FatalError,
+  type LogInstall,
+  type LogStats,
+  type LogStore,
+  type RecoveredLog,
+} from "../replica/ports.ts";
 import {
   type LogReply,
   type LogRequest,
@@ -119,6 +125,18 @@ export class SqliteLog implements LogStore {
   async bindCluster(clusterId: string): Promise<void> {
     this.#post();
     await this.#ask((id) => ({ kind: "bind", id, clusterId }));
+  }
+
+  /** @throws Error when the log holds that entry (nothing is marked then) */
+  async markInstall(install: LogInstall): Promise<void> {
+    this.#post();
+    await this.#ask((id) => ({ kind: "mark-install", id, install }));
+  }
+
+  /** @throws Error when nothing is marked */
+  async finishInstall(): Promise<void> {
+    this.#post();
+    await this.#ask((id) => ({ kind: "finish-install", id }));
   }
 
   stats(): LogStats {

@@ -7,13 +7,18 @@
  * switched, and the old one is deleted with its `-wal` and `-shm`.
  */
 import { Database } from "bun:sqlite";
-import { existsSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { existsSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { FatalError } from "../replica/ports.ts";
-import { replaceFile, syncPath } from "./durable-files.ts";
+import {
+  currentPath,
+  freshStateName,
+  isStateName,
+  readCurrent,
+  switchCurrent,
+} from "./current-file.ts";
+import { syncPath } from "./durable-files.ts";
 
-const CURRENT_FILE = "CURRENT";
-const NAME = /^state-\d+-[0-9a-f]+\.db$/;
 /** A database without a table is not larger than a few pages of 4 KiB. */
 const UNUSED_BYTES_MAX = 12 * 1024;
 /** A checkpoint, or a reader that recovers the WAL, holds the file for moments. */
@@ -45,13 +50,13 @@ export function openStateDatabase(folder: string): StateDatabase {
 }
 
 function currentName(folder: string): string | null {
-  const file = join(folder, CURRENT_FILE);
-  if (!existsSync(file)) {
+  const file = currentPath(folder);
+  const name = readCurrent(folder);
+  if (name === null) {
     refuseOrphans(folder, file);
     return null;
   }
-  const name = readFileSync(file, "utf8").trim();
-  if (!NAME.test(name)) {
+  if (!isStateName(name)) {
     throw new FatalError(`${file} does not hold the name of a state database, but "${name}"`);
   }
   if (!existsSync(join(folder, name))) {
@@ -68,7 +73,7 @@ function currentName(folder: string): string | null {
  */
 function refuseOrphans(folder: string, file: string): void {
   for (const name of readdirSync(folder)) {
-    if (!NAME.test(name)) continue;
+    if (!isStateName(name)) continue;
     const path = join(folder, name);
     const used = statSync(path).size > UNUSED_BYTES_MAX || sizeOf(`${path}-wal`) > 0;
     if (!used) continue;
@@ -84,12 +89,11 @@ function sizeOf(path: string): number {
 
 /** The name becomes current once the file behind it is on the disk; before, it is swept away at the next start. */
 function createFirst(folder: string): string {
-  const nonce = crypto.getRandomValues(new Uint8Array(4)).toHex();
-  const name = `state-0-${nonce}.db`;
+  const name = freshStateName(0);
   const path = join(folder, name);
   connect(path, { readwrite: true, create: true, strict: true }).close(true);
   syncPath(path);
-  replaceFile(join(folder, CURRENT_FILE), `${name}\n`);
+  switchCurrent(folder, name);
   return name;
 }
 
@@ -115,6 +119,6 @@ function connect(
 function removeStale(folder: string, current: string): void {
   for (const file of readdirSync(folder)) {
     const base = file.replace(/-(?:wal|shm)$/, "");
-    if (NAME.test(base) && base !== current) rmSync(join(folder, file), { force: true });
+    if (isStateName(base) && base !== current) rmSync(join(folder, file), { force: true });
   }
 }

@@ -201,6 +201,14 @@ export class SimLogStore implements LogStore {
     throw new Error("the model does not compact");
   }
 
+  async markInstall(): Promise<void> {
+    throw new Error("the model installs no snapshots");
+  }
+
+  async finishInstall(): Promise<void> {
+    throw new Error("the model installs no snapshots");
+  }
+
   async bindCluster(clusterId: string): Promise<void> {
     this.#disk.clusterId = clusterId;
   }

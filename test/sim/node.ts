@@ -280,6 +280,8 @@ export class SimNode {
       },
       read: (from, to, maxBytes) => store.read(from, to, maxBytes),
       compact: () => store.compact(),
+      markInstall: () => store.markInstall(),
+      finishInstall: () => store.finishInstall(),
       bindCluster: (clusterId) => store.bindCluster(clusterId),
       stats: () => store.stats(),
       onFailure: (report) => store.onFailure(report),

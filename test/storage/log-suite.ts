@@ -13,6 +13,8 @@ const TAIL_BYTES = 1024 * 1024;
 export interface LogPlace {
   /** A new store on what the one before left; that one is closed. */
   store(member?: NodeId): LogStore;
+  /** The state database of this name is the current one from now on. */
+  makeCurrent(state: string): void;
   remove(): void;
 }
 
@@ -209,6 +211,75 @@ export function logSuite(name: string, createPlace: () => LogPlace): void {
       const recovered = await reopen();
       expect(recovered.compacted.index).toBe(asIndex(0));
       expect(recovered.tail).toHaveLength(5);
+    });
+
+    const snapshot = {
+      index: asIndex(20),
+      term: asTerm(4),
+      state: "state-20-aa.db",
+      foundations: [
+        entry(1, 1, "founding", "bootstrap"),
+        entry(20, 4, "members as of 20", "config"),
+      ],
+    };
+
+    test("an install that is finished replaces everything held, what lies behind it too", async () => {
+      await log.open(TAIL_BYTES);
+      // Longer than the snapshot, and of another term there: a suffix that was kept would diverge.
+      await write(log, {
+        hardState: hard(5, "n2"),
+        entries: [entry(1, 1, "founding", "bootstrap"), ...run(2, 25, 3)],
+      });
+      await log.markInstall(snapshot);
+      place.makeCurrent(snapshot.state);
+      await log.finishInstall();
+      expect(log.stats().entries).toBe(0);
+      await write(log, { entries: [entry(21, 5)] });
+      const recovered = await reopen();
+      expect(recovered).toMatchObject({
+        compacted: { index: 20, term: 4 },
+        lastIndex: 21,
+        hardState: { term: 5, vote: "n2" },
+        configurations: [],
+      });
+      expect(plain(recovered.foundations ?? [])).toEqual(plain(snapshot.foundations));
+    });
+
+    test("an install that a crash stopped before the switch never happened", async () => {
+      await log.open(TAIL_BYTES);
+      await write(log, { hardState: hard(3), entries: run(1, 9, 3) });
+      await log.markInstall(snapshot);
+      const recovered = await reopen();
+      expect(recovered).toMatchObject({ compacted: { index: 0 }, lastIndex: 9 });
+      expect(plain(recovered.tail)).toEqual(plain(run(1, 9, 3)));
+      // And it is over: a later start does not come back to it.
+      place.makeCurrent(snapshot.state);
+      expect(await reopen()).toMatchObject({ compacted: { index: 0 }, lastIndex: 9 });
+    });
+
+    test("an install that a crash stopped after the switch is finished at the next start", async () => {
+      await log.open(TAIL_BYTES);
+      await write(log, { hardState: hard(3, "n2"), entries: run(1, 9, 3) });
+      await log.markInstall(snapshot);
+      place.makeCurrent(snapshot.state);
+      const recovered = await reopen();
+      expect(recovered).toMatchObject({ compacted: { index: 20, term: 4 }, lastIndex: 20 });
+      expect(recovered.tail).toEqual([]);
+      // A log of a later term than its member would be a contradiction; the vote of term 3 binds nobody in 4.
+      expect(recovered.hardState).toEqual(hard(4));
+      expect(plain(recovered.foundations ?? [])).toEqual(plain(snapshot.foundations));
+    });
+
+    test("a snapshot of an entry that the log holds, or has forgotten, is refused", async () => {
+      await log.open(TAIL_BYTES);
+      await write(log, { hardState: hard(4), entries: run(1, 25, 4) });
+      expect(await failure(log.markInstall(snapshot))).toContain("holds 1 to 25");
+      await log.compact(asIndex(22), asTerm(4));
+      expect(await failure(log.markInstall({ ...snapshot, term: asTerm(3) }))).toContain(
+        "23 to 25",
+      );
+      expect(await failure(log.finishInstall())).toContain("no install is marked");
+      expect((await reopen()).lastIndex).toBe(asIndex(25));
     });
 
     test("the folder is bound to one cluster for good", async () => {

@@ -9,6 +9,9 @@ logSuite("in memory", () => {
   const folder = new MemoryFolder(MEMBER, "abc");
   return {
     store: (member = MEMBER) => new MemoryLog({ clock: systemClock, folder, member }),
+    makeCurrent: (state) => {
+      folder.currentState = state;
+    },
     remove: () => {},
   };
 });

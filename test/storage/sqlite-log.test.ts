@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { asIndex, asTerm } from "../../src/raft/types.ts";
 import { FatalError } from "../../src/replica/ports.ts";
+import { switchCurrent } from "../../src/storage/current-file.ts";
 import { LogFile } from "../../src/storage/log-file.ts";
 import { SqliteLog } from "../../src/storage/sqlite-log.ts";
 import { entry, hard, MEMBER, plain, run, write } from "./entries.ts";
@@ -23,6 +24,7 @@ logSuite("SQLite on a thread", () => {
   const folder = temporaryFolder();
   return {
     store: (member = MEMBER) => new SqliteLog(folder, member),
+    makeCurrent: (state) => switchCurrent(folder, state),
     remove: () => rmSync(folder, { recursive: true, force: true }),
   };
 });

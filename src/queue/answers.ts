@@ -1,5 +1,6 @@
 /**
- * Answers as they are kept for a repeat (T2, idempotency keys, claim requests). An answer to a claim is
+ * Answers as they are kept for a repeat (T2, claim requests); those of idempotency keys are in
+ * first-answer.ts. An answer to a claim is
  * kept as the rows and fences it took, never as bodies: a repeat gives those still leased under the same
  * fence, as they are now.
  */
@@ -17,6 +18,8 @@ type OtherValue = Exclude<AnswerValue, { readonly type: "claimed" }>;
 export type StoredAnswer =
   | { readonly ok: true; readonly replayed?: boolean; readonly value: OtherValue }
   | { readonly ok: true; readonly claim: ClaimRecord | null }
+  /** It is kept with its idempotency key. `first`: this request was the one that it answered. */
+  | { readonly ok: true; readonly keyed: "first" | "replayed" }
   | Extract<Answer, { readonly ok: false }>;
 
 /** What carrying a command out gives: the answer, and the claim behind it if it was one. */
@@ -36,7 +39,7 @@ export function storedAnswer({ answer, claim }: Outcome): StoredAnswer {
 
 /** `tasksOf`: the tasks of a claim that are still leased under it. */
 export function restoreAnswer(
-  stored: StoredAnswer,
+  stored: Exclude<StoredAnswer, { readonly keyed: unknown }>,
   tasksOf: (claim: ClaimRecord) => readonly ClaimedTask[],
 ): Answer {
   if (!stored.ok) return stored;

@@ -9,14 +9,17 @@ import type { NodeId } from "../raft/types.ts";
 import type {
   Claim,
   ClaimedTask,
+  Directive,
   IdempotencyScope,
   LeaseEnd,
   LeaseEndAnswer,
   LeaseRef,
+  LeaseVerdict,
   NewTask,
   Progress,
   Settings,
   Status,
+  Task,
 } from "./types.ts";
 
 /** Highest entry version that this build applies; `machine_version` in the state says which is in force. */
@@ -46,6 +49,11 @@ export type Command = { readonly idem?: IdempotencyScope } & (
         readonly lines: readonly string[];
       })[];
     }
+  /**
+   * Puts the answer to something outside the log under the key it came with (it always has `idem`), so that
+   * the first one to get here is given again, at any member and after any failover.
+   */
+  | { readonly type: "remember"; readonly answer: Remembered }
   /** A member (re)started: names its modules handle; releases leases of its older boots, free of charge. */
   | {
       readonly type: "boot";
@@ -71,6 +79,15 @@ export type Command = { readonly idem?: IdempotencyScope } & (
   /** One step of retention: final tasks past their time, old idempotency keys, tombstones, claim answers. */
   | { readonly type: "purge"; readonly term: number; readonly max: number }
 );
+
+/** What was answered without the log: heartbeats, and telling a worker to be quiet. */
+export type Remembered =
+  | {
+      readonly kind: "heartbeat";
+      readonly verdicts: readonly LeaseVerdict[];
+      readonly directive: Directive;
+    }
+  | { readonly kind: "quiet" };
 
 /** `idempotency-mismatch`: same key, other body (422). `replayed` answers carry the first call's outcome. */
 export type Answer =
@@ -99,13 +116,21 @@ export type RefusalCode =
   | "stale-session";
 
 export type AnswerValue =
-  | { readonly type: "submitted"; readonly ids: readonly string[]; readonly existing: boolean }
+  | {
+      readonly type: "submitted";
+      readonly ids: readonly string[];
+      readonly existing: boolean;
+      /** Only with an idempotency key: the tasks as they were when this was applied, in the order of `ids`. */
+      readonly tasks?: readonly Task[];
+    }
   | { readonly type: "cancelled"; readonly id: string }
-  | { readonly type: "retried"; readonly id: string }
+  /** `task`: as above. */
+  | { readonly type: "retried"; readonly id: string; readonly task?: Task }
   | { readonly type: "cleared"; readonly cleared: number }
   | { readonly type: "settings"; readonly settings: Settings }
   | { readonly type: "claimed"; readonly tasks: readonly ClaimedTask[] }
   | { readonly type: "ended"; readonly items: readonly LeaseEndAnswer[] }
+  | { readonly type: "remembered"; readonly answer: Remembered }
   | { readonly type: "done"; readonly count: number; readonly more: boolean };
 
 /** What one apply changed, for who dispatches, executes, waits or watches on this member. Never replicated. */

@@ -110,6 +110,8 @@ export class Execution {
         });
         return plain({ ok: true, value: { type: "ended", items } });
       }
+      case "remember":
+        return plain({ ok: true, value: { type: "remembered", answer: command.answer } });
       case "boot":
         return plain(this.#boot(command));
       default:
@@ -179,7 +181,8 @@ export class Execution {
   #claim(claim: Claim): Outcome {
     const earlier = this.claims.find(claim.worker_id, claim.request_id);
     if (earlier !== null) {
-      const tasks = this.stillLeased(earlier);
+      // Whoever guesses another's worker and request must not get its tasks.
+      const tasks = this.stillLeased(earlier, claim.principal);
       return { answer: { ok: true, value: { type: "claimed", tasks } }, claim: earlier };
     }
     if (claim.names !== null && !this.named.add(claim.names)) {
@@ -225,12 +228,13 @@ export class Execution {
     this.store.signals.push({ type: "settings", settings });
   }
 
-  /** The tasks of a claim that are still leased under it. */
-  stillLeased({ first, seqs }: ClaimRecord): ClaimedTask[] {
+  /** The tasks of a claim that are still leased under it; with `principal`, only that one's. */
+  stillLeased({ first, seqs }: ClaimRecord, principal?: string): ClaimedTask[] {
     const tasks: ClaimedTask[] = [];
     for (const [i, seq] of seqs.entries()) {
       const row = this.store.bySeq(seq);
       if (row === null || row.status !== RUNNING || row.fence !== first + i) continue;
+      if (principal !== undefined && row.principal !== principal) continue;
       const task = toClaimedTask(row, this.store.settings.lease);
       if (task !== null) tasks.push(task);
     }

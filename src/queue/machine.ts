@@ -12,10 +12,11 @@ import {
   type RequestAnswer,
   type StateMachine,
 } from "../replica/ports.ts";
-import { type Outcome, plain, restoreAnswer, type StoredAnswer, storedAnswer } from "./answers.ts";
+import { restoreAnswer, type StoredAnswer, storedAnswer } from "./answers.ts";
 import { type Answer, type Command, MACHINE_VERSION, type Signal } from "./commands.ts";
 import { logicalHash } from "./hash.ts";
 import { Execution } from "./execution.ts";
+import { isKept, packAnswer, unpackAnswer } from "./first-answer.ts";
 import { IdempotencyKeys } from "./idempotency.ts";
 import { isUnconfirmed, type Takeover } from "./leaderships.ts";
 import { RUNNING, type TaskRow, toRunningLease, toTask } from "./rows.ts";
@@ -29,6 +30,7 @@ import {
   type AttemptOutcome,
   type ClaimedTask,
   DEFAULT_SETTINGS,
+  type IdempotencyScope,
   type Settings,
   type Status,
   type Task,
@@ -38,6 +40,7 @@ import {
 /** Limits that tests lower; production takes them as they are. */
 export interface MachineLimits {
   readonly idempotencyKeys?: number;
+  readonly idempotencyBytes?: number;
   readonly sessionAnswers?: number;
   readonly names?: number;
 }
@@ -51,6 +54,13 @@ interface StateRow {
   readonly log_time: number;
   readonly takeovers: string;
   readonly idempotency_keys: number;
+  readonly idempotency_bytes: number;
+}
+
+/** What a command is answered, and what of it is kept for its repeat (T2). */
+interface Judged {
+  readonly answer: Answer;
+  readonly stored: StoredAnswer;
 }
 
 export class TaskMachine implements StateMachine, TaskState {
@@ -86,7 +96,7 @@ export class TaskMachine implements StateMachine, TaskState {
     this.#db = db;
     const state = db
       .query<StateRow, []>(
-        "SELECT machine_version, cluster_id, settings, applied_index, applied_term, log_time, takeovers, idempotency_keys FROM state",
+        "SELECT machine_version, cluster_id, settings, applied_index, applied_term, log_time, takeovers, idempotency_keys, idempotency_bytes FROM state",
       )
       .get();
     if (state === null) throw new FatalError("the state database has no state row");
@@ -96,7 +106,14 @@ export class TaskMachine implements StateMachine, TaskState {
     this.#logTime = state.log_time;
     this.#store = new TaskStore(db, JSON.parse(state.settings) as Settings);
     this.#sessions = new Sessions(db, limits.sessionAnswers);
-    this.#keys = new IdempotencyKeys(db, state.idempotency_keys, limits.idempotencyKeys);
+    this.#keys = new IdempotencyKeys(
+      db,
+      { keys: state.idempotency_keys, bytes: state.idempotency_bytes },
+      {
+        ...(limits.idempotencyKeys === undefined ? {} : { keys: limits.idempotencyKeys }),
+        ...(limits.idempotencyBytes === undefined ? {} : { bytes: limits.idempotencyBytes }),
+      },
+    );
     const takeovers = JSON.parse(state.takeovers) as Takeover[];
     this.#execution = new Execution(db, this.#store, this.#keys, takeovers, limits.names);
 
@@ -105,7 +122,7 @@ export class TaskMachine implements StateMachine, TaskState {
     this.#saveState = db.prepare(
       `UPDATE state SET applied_index = ?, applied_term = ?, log_time = ?, changed = ?, fence = ?, seq = ?,
          ready_seq = ?, leadership = ?, pending = ?, running = ?, completed = ?, failed = ?, cancelled = ?,
-         idempotency_keys = ?`,
+         idempotency_keys = ?, idempotency_bytes = ?`,
     );
     this.#saveClusterId = db.prepare("UPDATE state SET cluster_id = ?");
     this.#attempts = db.prepare(
@@ -179,43 +196,80 @@ export class TaskMachine implements StateMachine, TaskState {
       case "stale":
         return { ok: false, code: "stale-session" };
       case "repeat":
-        return this.#restore(admission.answer);
+        return this.#restore(admission.answer, asCommand(request.command));
       case "new": {
         this.#store.changed++;
-        const outcome = this.#idempotent(asCommand(request.command));
-        this.#sessions.keep(request, storedAnswer(outcome));
-        return outcome.answer;
+        const { answer, stored } = this.#idempotent(asCommand(request.command));
+        this.#sessions.keep(request, stored);
+        return answer;
       }
     }
   }
 
-  /** An idempotency key gives the first outcome again, whichever command it came with. */
-  #idempotent(command: Command): Outcome {
+  /** An idempotency key gives the first answer again, whichever command it came with. */
+  #idempotent(command: Command): Judged {
     const { idem } = command;
-    if (idem === undefined) return this.#execution.execute(command);
+    if (idem === undefined) {
+      const outcome = this.#execution.execute(command);
+      return { answer: outcome.answer, stored: storedAnswer(outcome) };
+    }
     const { now } = this.#store.moment;
     const found = this.#keys.find(idem, now);
     switch (found.kind) {
       case "mismatch":
-        return plain({ ok: false, code: "idempotency-mismatch" });
-      case "replay": {
-        const answer = this.#restore(found.answer);
-        const claim = found.answer.ok && "claim" in found.answer ? found.answer.claim : null;
-        return { answer: answer.ok ? { ...answer, replayed: true } : answer, claim };
-      }
+        return refusal("idempotency-mismatch");
+      case "replay":
+        return {
+          answer: unpackAnswer(found.answer, command),
+          stored: { ok: true, keyed: "replayed" },
+        };
       case "none": {
-        if (!this.#keys.reserve(idem, now)) {
-          return plain({ ok: false, code: "idempotency-full" });
-        }
+        if (!this.#keys.reserve(idem, now)) return refusal("idempotency-full");
         const outcome = this.#execution.execute(command);
-        if (outcome.answer.ok) this.#keys.keep(idem, now, storedAnswer(outcome));
-        return outcome;
+        const answer = this.#withTasks(outcome.answer);
+        if (!isKept(answer)) return { answer, stored: storedAnswer(outcome) };
+        this.#keys.keep(idem, now, packAnswer(answer));
+        return { answer, stored: { ok: true, keyed: "first" } };
       }
     }
   }
 
-  #restore(stored: StoredAnswer): Answer {
-    return restoreAnswer(stored, (claim) => this.#execution.stillLeased(claim));
+  /** An answer whose tasks the caller would have to read, complete: as they are at this point of the log. */
+  #withTasks(answer: Answer): Answer {
+    if (!answer.ok) return answer;
+    const { value } = answer;
+    switch (value.type) {
+      case "submitted":
+        return { ...answer, value: { ...value, tasks: value.ids.map((id) => this.#present(id)) } };
+      case "retried":
+        return { ...answer, value: { ...value, task: this.#present(value.id) } };
+      case "cancelled":
+      case "cleared":
+      case "settings":
+      case "claimed":
+      case "ended":
+      case "remembered":
+      case "done":
+        return answer;
+    }
+  }
+
+  #present(id: string): Task {
+    const task = this.task(id);
+    if (task === null)
+      throw new FatalError(`the command answered with task ${id}, which is not there`);
+    return task;
+  }
+
+  #restore(stored: StoredAnswer, command: Command): Answer {
+    if (!("keyed" in stored)) {
+      return restoreAnswer(stored, (claim) => this.#execution.stillLeased(claim));
+    }
+    // Never expired here: a member asks again for seconds, a key stays for a day.
+    const found = command.idem === undefined ? null : this.#keys.find(command.idem, 0);
+    if (found?.kind !== "replay") return { ok: false, code: "stale-session" };
+    const { ok, value, replayed } = unpackAnswer(found.answer, command);
+    return stored.keyed === "first" ? { ok, value } : { ok, value, replayed: replayed === true };
   }
 
   #saveCounters(): void {
@@ -230,7 +284,8 @@ export class TaskMachine implements StateMachine, TaskState {
       store.readySeq,
       store.leadership,
       ...store.counts,
-      this.#keys.count,
+      this.#keys.kept.keys,
+      this.#keys.kept.bytes,
     );
   }
 
@@ -309,6 +364,18 @@ export class TaskMachine implements StateMachine, TaskState {
     return earlier === null ? null : this.#execution.stillLeased(earlier);
   }
 
+  keyedAnswer(scope: IdempotencyScope): Answer | null {
+    const found = this.#keys.find(scope, this.#logTime);
+    switch (found.kind) {
+      case "none":
+        return null;
+      case "mismatch":
+        return refusal("idempotency-mismatch").answer;
+      case "replay":
+        return unpackAnswer(found.answer, null);
+    }
+  }
+
   leadership(): number {
     return this.#store.leadership;
   }
@@ -343,6 +410,11 @@ export class TaskMachine implements StateMachine, TaskState {
   hash(): string {
     return logicalHash(this.#db);
   }
+}
+
+function refusal(code: "idempotency-mismatch" | "idempotency-full"): Judged {
+  const refused = { ok: false, code } as const;
+  return { answer: refused, stored: refused };
 }
 
 /** The proposer checked the command's shape; only what would be skipped in silence is checked here. */

@@ -9,7 +9,7 @@ import type { Database } from "bun:sqlite";
 import { FatalError } from "../replica/ports.ts";
 
 /** Grows with every incompatible change of the tables. */
-const SCHEMA_VERSION = 1;
+const SCHEMA_VERSION = 2;
 
 /**
  * Payloads up to this many characters lie in the task's row; longer ones in a table of their own, because
@@ -45,7 +45,8 @@ CREATE TABLE state (
   completed INTEGER NOT NULL,
   failed INTEGER NOT NULL,
   cancelled INTEGER NOT NULL,
-  idempotency_keys INTEGER NOT NULL
+  idempotency_keys INTEGER NOT NULL,
+  idempotency_bytes INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE tasks (
@@ -155,6 +156,7 @@ CREATE TABLE idempotency (
   key TEXT NOT NULL,
   hash TEXT NOT NULL,
   expires_at INTEGER NOT NULL,
+  size INTEGER NOT NULL,
   answer TEXT NOT NULL,
   PRIMARY KEY (principal, route, key)
 ) STRICT, WITHOUT ROWID;
@@ -178,7 +180,7 @@ export function openSchema(db: Database, settings: string, machineVersion: numbe
     db.transaction(() => {
       db.run(TABLES);
       db.run(
-        `INSERT INTO state VALUES (1, ?, ?, NULL, ?, 0, 0, 0, 0, 0, 0, 0, 0, '[]', 0, 0, 0, 0, 0, 0)`,
+        `INSERT INTO state VALUES (1, ?, ?, NULL, ?, 0, 0, 0, 0, 0, 0, 0, 0, '[]', 0, 0, 0, 0, 0, 0, 0)`,
         [SCHEMA_VERSION, machineVersion, settings],
       );
     })();

@@ -3,8 +3,17 @@
  * connection and without a wait. `TaskMachine` implements it; nothing here changes anything.
  */
 import type { NodeId } from "../raft/types.ts";
-import type { Signal } from "./commands.ts";
-import type { Attempt, ClaimedTask, LeaseRef, LogLine, Settings, Status, Task } from "./types.ts";
+import type { Answer, Signal } from "./commands.ts";
+import type {
+  Attempt,
+  ClaimedTask,
+  IdempotencyScope,
+  LeaseRef,
+  LogLine,
+  Settings,
+  Status,
+  Task,
+} from "./types.ts";
 
 /** A lease in force, as a new leader needs it to rebuild its deadlines. Times in epoch ms of log time. */
 export interface RunningLease extends LeaseRef {
@@ -73,6 +82,11 @@ export interface TaskState {
    * possibly nothing). Null: no claim of this request that took anything is remembered.
    */
   claimAnswer(workerId: string, requestId: string): readonly ClaimedTask[] | null;
+  /**
+   * What this idempotency key is answered with: the first answer again (a submit's tasks without payloads), or
+   * the refusal of another body. Null: nothing is kept under it.
+   */
+  keyedAnswer(scope: IdempotencyScope): Answer | null;
   /** Number of the current leadership (T6): grows with every `takeover`. */
   leadership(): number;
   /**

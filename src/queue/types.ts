@@ -155,6 +155,8 @@ export const LIMITS = {
   clientIdAgeMs: 3_600_000,
   idempotencyTtlMs: 86_400_000,
   idempotencyKeys: 1_000_000,
+  /** Of the answers kept with them; a POST with a new key is refused beyond either. */
+  idempotencyBytes: 1024 * 1024 * 1024,
   /** Claims whose answer never arrived, or that a restart released, that cost nothing. */
   freeReleases: 10,
   claimMax: 1_000,
@@ -201,6 +203,8 @@ export interface Claim {
   readonly max: number;
   /** Member and boot of local executors: a restart of that member releases its leases. Null for outside workers. */
   readonly local: { readonly member: NodeId; readonly boot: number } | null;
+  /** The claim came with an Idempotency-Key: its first tasks are answered again, whatever became of them. */
+  readonly idem?: IdempotencyScope;
 }
 
 /** A claimed task: what a worker needs to run it. */

@@ -239,6 +239,9 @@ class Invariants {
     const { counts, ready, keys } = recount(db);
     expect(counted(machine)).toEqual({ counts, ready }); // Q10
     expect(db.query("SELECT idempotency_keys AS n FROM state").get()).toEqual({ n: keys });
+    expect(db.query("SELECT idempotency_bytes AS n FROM state").get()).toEqual(
+      db.query("SELECT coalesce(sum(size), 0) AS n FROM idempotency").get(),
+    );
     const broken = db
       .query(
         `SELECT id FROM tasks WHERE

@@ -170,8 +170,8 @@ export class SimLogStore implements LogStore {
     return this.#hung;
   }
 
+  /** The disk is quick again: what hangs or stalls is done now. */
   recover(): void {
-    if (!this.#hung) return;
     this.#hung = false;
     const finish = this.#finish;
     if (finish === null) this.#next();

@@ -1,4 +1,4 @@
-/** Q3: one idempotency key, one set of tasks. */
+/** Q3: one idempotency key, one set of tasks, and the first answer again. */
 import type { Answer, Command } from "../../../src/queue/commands.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import type { Simulation } from "../simulation.ts";
@@ -6,7 +6,7 @@ import type { Invariant } from "./invariant.ts";
 
 export class OneKeyOneTask implements Invariant {
   readonly #sim: Simulation;
-  readonly #ids = new Map<string, string>();
+  readonly #values = new Map<string, unknown>();
 
   constructor(sim: Simulation) {
     this.#sim = sim;
@@ -17,12 +17,14 @@ export class OneKeyOneTask implements Invariant {
       const { idem, type } = command as Command;
       const answer = answers[i];
       if (idem === undefined || type !== "submit" || answer?.ok !== true) continue;
-      const ids = JSON.stringify(answer.value);
       const key = `${idem.principal} ${idem.route} ${idem.key}`;
-      const known = this.#ids.get(key);
-      if (known !== undefined && known !== ids)
-        this.#sim.fail("Q3", `the key ${key} stands for ${known} and for ${ids}`);
-      this.#ids.set(key, ids);
+      const first = this.#values.get(key);
+      if (first === undefined) this.#values.set(key, answer.value);
+      else if (!Bun.deepEquals(first, answer.value))
+        this.#sim.fail(
+          "Q3",
+          `the key ${key} stands for ${JSON.stringify(first)} and for ${JSON.stringify(answer.value)}`,
+        );
     }
   }
 }

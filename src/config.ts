@@ -16,9 +16,17 @@ import {
 } from "./config/addresses.ts";
 import { ConfigError } from "./config/error.ts";
 import { asGiven, type FlagName, GivenFlags, helpText, splitList } from "./config/flags.ts";
-import { boundedDuration, integerFlag, oneOf, parseSize } from "./config/quantities.ts";
+import {
+  boundedDuration,
+  boundedSize,
+  integerFlag,
+  MEMBER_BOUNDS,
+  oneOf,
+  parseSize,
+} from "./config/quantities.ts";
 import { parsePeerCa, parseTls, type TlsFiles } from "./config/tls-files.ts";
 import { parseTokensFile, type TokenRecord } from "./config/tokens-file.ts";
+import { SETTING_LIMITS } from "./queue/settings.ts";
 import { asNodeId, type NodeId } from "./raft/types.ts";
 
 export { isLoopbackHost, originOf } from "./config/addresses.ts";
@@ -95,9 +103,6 @@ export interface ConfigSurroundings {
   readonly isTerminal: boolean;
 }
 
-/** A whole request body is at most 8 MiB, and the payload is inside it with its JSON around it. */
-const MAX_PAYLOAD_CEILING = 4 * 1024 * 1024;
-const MIN_PAYLOAD_CEILING = 1024;
 const MIN_SECRET_CHARACTERS = 16;
 const MAX_CONCURRENCY = 1_000;
 /** Far beyond any cluster that Raft serves well; keeps dial loops and messages bounded. */
@@ -133,10 +138,15 @@ function configOf(given: GivenFlags, surroundings: ConfigSurroundings): Config {
   );
   const scheme = tls === null ? "http" : "https";
   const advertise = parseAdvertise(given.text("advertise"), scheme, host, port);
-  const heartbeatMs = boundedDuration("heartbeat", given.text("heartbeat") ?? "50ms");
+  const heartbeatMs = boundedDuration(
+    "heartbeat",
+    given.text("heartbeat") ?? "50ms",
+    MEMBER_BOUNDS.heartbeat,
+  );
   const electionTimeoutMs = boundedDuration(
     "election-timeout",
     given.text("election-timeout") ?? "300ms",
+    MEMBER_BOUNDS["election-timeout"],
   );
   if (electionTimeoutMs < 3 * heartbeatMs) {
     throw new ConfigError(
@@ -185,8 +195,12 @@ function configOf(given: GivenFlags, surroundings: ConfigSurroundings): Config {
     ),
     heartbeatMs,
     electionTimeoutMs,
-    requestTimeoutMs: boundedDuration("request-timeout", given.text("request-timeout") ?? "5s"),
-    drainMs: boundedDuration("drain", given.text("drain") ?? "30s"),
+    requestTimeoutMs: boundedDuration(
+      "request-timeout",
+      given.text("request-timeout") ?? "5s",
+      MEMBER_BOUNDS["request-timeout"],
+    ),
+    drainMs: boundedDuration("drain", given.text("drain") ?? "30s", MEMBER_BOUNDS.drain),
     logLevel: oneOf("log-level", given.text("log-level") ?? "info", LOG_LEVELS),
     logFormat: oneOf(
       "log-format",
@@ -327,9 +341,12 @@ function parseSettings(given: GivenFlags): SettingsFlags {
   const maxPayload = given.text("max-payload");
   const retention = given.text("retention");
   return {
-    leaseMs: lease === null ? null : boundedDuration("lease", lease),
+    leaseMs: lease === null ? null : boundedDuration("lease", lease, SETTING_LIMITS.lease),
     retentionMs: retention === null ? {} : parseRetention(retention),
-    maxPayloadBytes: maxPayload === null ? null : parseMaxPayload(maxPayload),
+    maxPayloadBytes:
+      maxPayload === null
+        ? null
+        : boundedSize("max-payload", maxPayload, SETTING_LIMITS.max_payload),
   };
 }
 
@@ -346,15 +363,13 @@ function parseRetention(text: string): SettingsFlags["retentionMs"] {
     if (retention[status] !== undefined) {
       throw new ConfigError(`--retention names ${status} twice: give each status once.`);
     }
-    retention[status] = boundedDuration("retention", item.slice(equals + 1).trim());
+    retention[status] = boundedDuration(
+      "retention",
+      item.slice(equals + 1).trim(),
+      SETTING_LIMITS.retention,
+    );
   }
   return retention;
-}
-
-function parseMaxPayload(text: string): number {
-  const bytes = parseSize("max-payload", text);
-  if (bytes >= MIN_PAYLOAD_CEILING && bytes <= MAX_PAYLOAD_CEILING) return bytes;
-  throw new ConfigError(`--max-payload ${text} is out of range: give 1KiB to 4MiB.`);
 }
 
 function statOf(path: string): ReturnType<typeof statSync> | null {

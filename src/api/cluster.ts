@@ -1,11 +1,8 @@
 /** `/api/cluster`: members, and the settings that they share. */
 import { Elysia } from "elysia";
-import type { Static } from "elysia";
-import type { Settings } from "../queue/types.ts";
 import { readJson } from "./body.ts";
 import type { ApiDeps } from "./deps.ts";
 import { caller } from "./lifecycle.ts";
-import { completeRetry } from "./new-task.ts";
 import { operation } from "./openapi.ts";
 import { badFields } from "./problem.ts";
 import { freshness, json, STALE_HEADERS } from "./render.ts";
@@ -17,15 +14,19 @@ export function clusterRoutes({ queue }: ApiDeps) {
     .get(
       "/api/cluster",
       async ({ request }) => {
-        readQuery(request.url, NoQuery);
-        return json(200, await queue.cluster());
+        const { consistency = "linearizable" } = readQuery(request.url, ReadQuery);
+        const { cluster, read } = await queue.readCluster(consistency);
+        return json(200, cluster, freshness(consistency, read));
       },
       operation({
         id: "getCluster",
         tag: "cluster",
         role: "viewer",
         summary: "Members and the state of the log",
-        answers: { 200: { description: "As this member sees it.", model: "Cluster" } },
+        description:
+          "As this member sees it, with what the leader knows of the others while one can be asked. Answered without a leader too.",
+        query: ReadQuery,
+        answers: { 200: { description: "Members.", model: "Cluster", headers: STALE_HEADERS } },
         problems: [503],
       }),
     )
@@ -55,9 +56,8 @@ export function clusterRoutes({ queue }: ApiDeps) {
         if (Object.keys(value).length === 0) {
           throw badFields([{ pointer: "", detail: "must name at least one setting" }]);
         }
-        const { settings: inForce } = await queue.readSettings("linearizable");
-        const change = settingsChange(value, inForce);
-        const settings = await queue.updateSettings(change, {
+        // Merged where it is applied: of two changes at once, to different parts, both count.
+        const settings = await queue.updateSettings(value, {
           principal: caller(request).name,
           idempotency: null,
           signal: request.signal,
@@ -69,22 +69,11 @@ export function clusterRoutes({ queue }: ApiDeps) {
         tag: "cluster",
         role: "admin",
         summary: "Change settings of the cluster",
-        description: "Settings that are not named stay as they are.",
+        description:
+          "Merged: what is not named stays as it is, inside `retention` and `retry` too, whatever else changes at the same time. Durations in milliseconds, sizes in bytes.",
         body: "SettingsChange",
         answers: { 200: { description: "All settings, changed.", model: "Settings" } },
         problems: [413, 415, 503],
       }),
     );
-}
-
-/** Nested settings are replaced whole in the log, so what was not named is filled in here. */
-function settingsChange(
-  { retention, retry, ...rest }: Static<typeof SettingsIn>,
-  current: Settings,
-): Partial<Settings> {
-  return {
-    ...rest,
-    ...(retention === undefined ? {} : { retention: { ...current.retention, ...retention } }),
-    ...(retry === undefined ? {} : { retry: completeRetry(retry, current.retry) }),
-  };
 }

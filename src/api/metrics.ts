@@ -118,7 +118,9 @@ export function queueGauges(queue: TaskQueue, nodeId: string): readonly GaugeSou
     name,
     help,
     collect: async () => {
-      const own = (await queue.workers()).filter((worker) => worker.member === nodeId);
+      // What this member knows of itself: a scrape must not wait for a leader.
+      const { workers: known } = await queue.readWorkers("stale");
+      const own = known.filter((worker) => worker.member === nodeId);
       return [{ value: own.reduce((sum, worker) => sum + read(worker), 0) }];
     },
   });

@@ -46,9 +46,14 @@ export function badFields(errors: readonly FieldError[]): Problem {
   const first = errors[0];
   const summary =
     errors.length === 1 && first !== undefined
-      ? `${first.pointer}: ${first.detail}`
+      ? sentence(first)
       : `${errors.length} fields are not acceptable.`;
   return new Problem(400, "invalid-request", summary, { errors });
+}
+
+/** One bad field as a sentence; the empty pointer is the body itself. */
+function sentence({ pointer, detail }: FieldError): string {
+  return pointer === "" ? `The body ${detail}.` : `${pointer}: ${detail}`;
 }
 
 interface CodeRule {

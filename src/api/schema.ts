@@ -7,12 +7,13 @@
  * `x-max-bytes` (bytes of UTF-8), `x-raw-json` (kept as sent) and `x-plain` (no control characters).
  */
 import { t, type Static, type TSchema } from "elysia";
+import { SETTING_LIMITS } from "../queue/settings.ts";
 import { DETAILS, LIMITS, STATUSES, type Settings } from "../queue/types.ts";
 import type { RawJson } from "./raw-json.ts";
 
-/** 7 days: longer work belongs into several tasks. */
-const TIMEOUT_MAX_MS = 7 * 86_400_000;
-const DELAY_MAX_MS = 7 * 86_400_000;
+/** Of snoozes and of delays that a worker asks for: as long as those of a retry policy. */
+const DELAY_MAX_MS = SETTING_LIMITS.retry_ms.max;
+/** A hundred failures with the longest delays are more than a year and a half. */
 const RETRIES_MAX = 100;
 /** A heartbeat or a completion names at most as many leases as a claim may take. */
 const LEASES_MAX = LIMITS.claimMax;
@@ -80,11 +81,14 @@ const id = (rest: Described = {}) =>
 
 // --- what clients send
 
+/** What a setting may be: the same for a flag and for a request. */
+const within = (setting: keyof typeof SETTING_LIMITS, rest: Described = {}) =>
+  integer(SETTING_LIMITS[setting].min, SETTING_LIMITS[setting].max, rest);
 const RetryIn = object({
   kind: optional(oneOf(["exponential", "fixed", "linear", "none"])),
-  initial_ms: optional(integer(0, DELAY_MAX_MS)),
-  factor: optional(number(1, 100)),
-  max_ms: optional(integer(0, DELAY_MAX_MS)),
+  initial_ms: optional(within("retry_ms")),
+  factor: optional(number(SETTING_LIMITS.retry_factor.min, SETTING_LIMITS.retry_factor.max)),
+  max_ms: optional(within("retry_ms")),
   jitter: optional(boolean()),
 });
 
@@ -104,7 +108,7 @@ export const Submit = object({
   ),
   run_at: optional(nullable(time(), { description: "Not before; absent or null: at once." })),
   timeout_ms: optional(
-    nullable(integer(1, TIMEOUT_MAX_MS), { description: "Of one attempt; null: none." }),
+    nullable(within("timeout_ms"), { description: "Of one attempt; null: none." }),
   ),
   retry: optional(RetryIn),
 });
@@ -186,19 +190,25 @@ export const LogsIn = object({
 });
 
 export const SettingsIn = object({
-  lease: optional(integer(1_000, 3_600_000, { description: "Milliseconds." })),
+  lease: optional(within("lease", { description: "Milliseconds." })),
   retention: optional(
     object({
-      completed: optional(integer(0, 3_650 * 86_400_000)),
-      cancelled: optional(integer(0, 3_650 * 86_400_000)),
-      failed: optional(integer(0, 3_650 * 86_400_000)),
+      completed: optional(within("retention", { description: "Milliseconds." })),
+      cancelled: optional(within("retention", { description: "Milliseconds." })),
+      failed: optional(within("retention", { description: "Milliseconds." })),
     }),
   ),
-  max_payload: optional(integer(1, 4 * 1024 * 1024, { description: "Bytes." })),
-  max_waiting: optional(integer(1, 1_000_000_000)),
-  max_crashes: optional(integer(0, 1_000)),
+  max_payload: optional(
+    within("max_payload", { description: "Bytes, of a payload and of a result." }),
+  ),
+  max_waiting: optional(within("max_waiting", { description: "Tasks." })),
+  max_crashes: optional(within("max_crashes", { description: "Of one task." })),
   retry: optional(RetryIn),
-  timeout_ms: optional(nullable(integer(1, TIMEOUT_MAX_MS))),
+  timeout_ms: optional(
+    nullable(within("timeout_ms"), {
+      description: "Milliseconds, of one attempt; null: none. For tasks that name none.",
+    }),
+  ),
 });
 
 // --- parameters
@@ -376,7 +386,9 @@ export const MODELS = {
         principal: string,
         queues: nullable(list(string, 0, 1_000)),
         names: nullable(list(string, 0, 1_000)),
-        slots: nullable(counter()),
+        slots: nullable(counter(), {
+          description: "null: an outside worker, whose claims say how many tasks it takes.",
+        }),
         running: list(
           object({ task_id: id(), name: string, attempt: counter(), started_at: time() }),
           0,

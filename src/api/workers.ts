@@ -6,8 +6,8 @@ import { idempotencyScope } from "./idempotency.ts";
 import { caller } from "./lifecycle.ts";
 import { operation } from "./openapi.ts";
 import { Problem } from "./problem.ts";
-import { json, workerView } from "./render.ts";
-import { Empty, NoQuery, WorkerPath } from "./schema.ts";
+import { freshness, json, STALE_HEADERS, workerView } from "./render.ts";
+import { Empty, NoQuery, ReadQuery, WorkerPath } from "./schema.ts";
 import { readPath, readQuery } from "./validation.ts";
 
 export function workerRoutes({ queue }: ApiDeps) {
@@ -15,16 +15,20 @@ export function workerRoutes({ queue }: ApiDeps) {
     .get(
       "/api/workers",
       async ({ request }) => {
-        readQuery(request.url, NoQuery);
-        const workers = await queue.workers();
-        return json(200, { items: workers.map(workerView), next_cursor: null });
+        const { consistency = "linearizable" } = readQuery(request.url, ReadQuery);
+        const { workers, read } = await queue.readWorkers(consistency);
+        const items = workers.map(workerView);
+        return json(200, { items, next_cursor: null }, freshness(consistency, read));
       },
       operation({
         id: "listWorkers",
         tag: "workers",
         role: "viewer",
         summary: "Workers, what they run, and how they fare",
-        answers: { 200: { description: "Workers.", model: "Workers" } },
+        description:
+          "The leader knows them, by their claims and heartbeats. `stale`: what this member knows itself, which is who holds which leases, and its own executors.",
+        query: ReadQuery,
+        answers: { 200: { description: "Workers.", model: "Workers", headers: STALE_HEADERS } },
         problems: [503],
       }),
     )

@@ -2,15 +2,22 @@
 import { ConfigError } from "./error.ts";
 import type { FlagName } from "./flags.ts";
 
-/** Keeps a mistyped unit from becoming a timer of weeks; each bound is far beyond any sensible value. */
-const BOUNDS = {
-  heartbeat: { min: "1ms", max: "10s" },
-  "election-timeout": { min: "10ms", max: "60s" },
-  "request-timeout": { min: "10ms", max: "10m" },
-  drain: { min: "0s", max: "1h" },
-  lease: { min: "100ms", max: "24h" },
-  retention: { min: "0s", max: "3650d" },
-} as const;
+/** Both included: milliseconds, or bytes. */
+export interface Bounds {
+  readonly min: number;
+  readonly max: number;
+}
+
+/**
+ * Of what a member is told for itself. They keep a mistyped unit from becoming a timer of weeks; each is far
+ * beyond any sensible value. (Settings of the cluster have the limits that requests have, too.)
+ */
+export const MEMBER_BOUNDS = {
+  heartbeat: { min: 1, max: 10_000 },
+  "election-timeout": { min: 10, max: 60_000 },
+  "request-timeout": { min: 10, max: 600_000 },
+  drain: { min: 0, max: 3_600_000 },
+} as const satisfies Partial<Record<FlagName, Bounds>>;
 
 const MILLIS_OF: Readonly<Record<string, number>> = {
   ms: 1,
@@ -51,19 +58,27 @@ export function oneOf<T extends string>(flag: FlagName, text: string, choices: r
   );
 }
 
-/** Milliseconds, within the bounds of the flag. @throws ConfigError */
-export function boundedDuration(flag: keyof typeof BOUNDS, text: string): number {
+/** Milliseconds, within `bounds`. @throws ConfigError */
+export function boundedDuration(flag: FlagName, text: string, { min, max }: Bounds): number {
   const milliseconds = durationMs(text);
   if (milliseconds === null) {
     throw new ConfigError(
       `--${flag} ${JSON.stringify(text)} is not a duration: write a number with ms, s, m, h or d.`,
     );
   }
-  const { min, max } = BOUNDS[flag];
-  if (milliseconds >= (durationMs(min) ?? 0) && milliseconds <= (durationMs(max) ?? 0)) {
-    return milliseconds;
-  }
-  throw new ConfigError(`--${flag} ${text} is out of range: give ${min} to ${max}.`);
+  if (milliseconds >= min && milliseconds <= max) return milliseconds;
+  throw new ConfigError(
+    `--${flag} ${text} is out of range: give ${durationText(min)} to ${durationText(max)}.`,
+  );
+}
+
+/** Bytes, within `bounds`. @throws ConfigError */
+export function boundedSize(flag: FlagName, text: string, { min, max }: Bounds): number {
+  const bytes = parseSize(flag, text);
+  if (bytes >= min && bytes <= max) return bytes;
+  throw new ConfigError(
+    `--${flag} ${text} is out of range: give ${sizeText(min)} to ${sizeText(max)}.`,
+  );
 }
 
 /** Bytes. @throws ConfigError */
@@ -85,4 +100,20 @@ function durationMs(text: string): number | null {
   if (match === null || unit === undefined) return null;
   const milliseconds = Math.round(Number(match[1]) * unit);
   return Number.isSafeInteger(milliseconds) ? milliseconds : null;
+}
+
+/** In the largest unit that holds it whole, as a flag takes it. */
+function durationText(milliseconds: number): string {
+  return inUnits(milliseconds, MILLIS_OF) ?? "0s";
+}
+
+function sizeText(bytes: number): string {
+  const { KiB = 1, MiB = 1, GiB = 1 } = BYTES_OF;
+  return inUnits(bytes, { B: 1, KiB, MiB, GiB }) ?? "0";
+}
+
+/** `units` from the smallest to the largest. */
+function inUnits(amount: number, units: Readonly<Record<string, number>>): string | null {
+  const whole = Object.entries(units).findLast(([, unit]) => amount >= unit && amount % unit === 0);
+  return whole === undefined ? null : `${amount / whole[1]}${whole[0]}`;
 }

@@ -51,8 +51,10 @@ export class LeaseKeeper {
     this.#hooks = hooks;
   }
 
+  /** The first heartbeat goes out at once: the leader learns of the slots before anything runs in them. */
   start(): void {
     this.#schedule(this.#periodMs());
+    void this.#send();
   }
 
   stop(): void {

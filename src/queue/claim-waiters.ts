@@ -15,6 +15,7 @@ import { type ClaimRef, OFFERS_PER_CALL, type OfferBody, parseOfferReply } from 
 import { asQueueError, type Proposer, queueError } from "./proposals.ts";
 import type { TaskState } from "./state.ts";
 import type { Claim, ClaimedTask, Directive } from "./types.ts";
+import type { LocalWorker } from "./worker-table.ts";
 
 /** Long polls held open by one member. */
 const CLAIM_WAITERS_MAX = 10_000;
@@ -66,6 +67,8 @@ export interface ClaimWaitersOptions {
   readonly log: Log;
   readonly proposer: Proposer;
   readonly requestTimeoutMs: Millis;
+  /** So that a new leader knows this member's executors by their claims, before a heartbeat of theirs. */
+  readonly localWorker: () => LocalWorker | null;
 }
 
 export class ClaimWaiters {
@@ -257,12 +260,14 @@ export class ClaimWaiters {
   async #offerPiece(waiters: readonly Waiter[]): Promise<void> {
     const { clock, consensus, requestTimeoutMs } = this.#o;
     const now = clock.monotonic();
+    const local = this.#o.localWorker();
     const body: OfferBody = {
       offers: waiters.map(({ claim, deadline }) => ({
         claim,
         // Whoever leaves sooner withdraws it.
         ttl_ms: Math.max(UNDER_WAY_MS, Math.ceil(deadline - now)),
         directive: this.directive(claim.worker_id),
+        info: claim.worker_id === local?.id ? local.info : null,
       })),
     };
     for (const waiter of waiters) waiter.offering = true;

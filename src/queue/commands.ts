@@ -18,6 +18,7 @@ import type {
   NewTask,
   Progress,
   Settings,
+  SettingsChange,
   Status,
   Task,
 } from "./types.ts";
@@ -31,7 +32,8 @@ export type Command = { readonly idem?: IdempotencyScope } & (
   | { readonly type: "retry"; readonly id: string; readonly if_version: number | null }
   /** Raises the watermark: everything older vanishes at once; rows go by `clear-step`. */
   | { readonly type: "clear"; readonly status: Status | null }
-  | { readonly type: "settings"; readonly settings: Partial<Settings> }
+  /** Merged into what is in force when it is applied: two at once, about different parts, both count. */
+  | { readonly type: "settings"; readonly settings: SettingsChange }
   | ({ readonly type: "claim" } & Claim)
   | {
       readonly type: "end";

@@ -26,7 +26,7 @@ import type { Proposer } from "./proposals.ts";
 import type { WorkerView } from "./service.ts";
 import type { TaskState } from "./state.ts";
 import type { ClusterMemberView } from "./types.ts";
-import { WorkerTable } from "./worker-table.ts";
+import { type LocalWorker, WorkerTable } from "./worker-table.ts";
 
 export interface LeaderSideOptions {
   readonly consensus: Consensus;
@@ -129,8 +129,8 @@ export class LeaderSide {
     const term = this.#leading();
     const { offers } = parseOffers(body);
     this.#owners.add(from);
-    const answers = offers.map(({ claim, ttl_ms, directive: told }) => {
-      const directive = this.#workers.claimed(claim, told);
+    const answers = offers.map(({ claim, ttl_ms, directive: told, info }) => {
+      const directive = this.#workers.claimed(claim, told, info);
       if (directive !== "ok") {
         const known = this.#o.state.claimAnswer(claim.worker_id, claim.request_id) !== null;
         const state = known ? ("known" as const) : ("parked" as const);
@@ -161,6 +161,11 @@ export class LeaderSide {
   async #listWorkers(): Promise<readonly WorkerView[]> {
     this.#leading();
     return this.#workers.views(this.#o.state.running());
+  }
+
+  /** What this member knows without asking anybody: all there is on the leader, the leases on the others. */
+  ownWorkers(local: LocalWorker | null): readonly WorkerView[] {
+    return this.#workers.views(this.#o.state.running(), local);
   }
 
   async #direct(body: unknown): Promise<boolean> {

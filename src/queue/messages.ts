@@ -29,6 +29,8 @@ export interface OfferBody {
     readonly ttl_ms: Millis;
     /** What the owner last heard that the worker shall do: it outlives a change of leaders. */
     readonly directive: Directive;
+    /** Of a member's own executors, if they have said anything yet. */
+    readonly info: WorkerInfo | null;
   }[];
 }
 
@@ -139,11 +141,12 @@ export function parseOffers(body: unknown): OfferBody {
   const offers = list(fields(body, "offers")["offers"], OFFERS_PER_CALL, "offers");
   return {
     offers: offers.map((offer) => {
-      const { claim, ttl_ms, directive } = fields(offer, "offer");
+      const { claim, ttl_ms, directive, info } = fields(offer, "offer");
       return {
         claim: parseClaim(claim),
         ttl_ms: Math.min(whole(ttl_ms, "ttl_ms"), LIMITS.waitMs),
         directive: parseDirective(directive),
+        info: parseInfo(info),
       };
     }),
   };

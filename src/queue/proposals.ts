@@ -70,10 +70,10 @@ export function asQueueError(error: unknown): Error {
       case "low-disk":
       case "stopping":
         return queueError(error.reason, error.message);
-      // Leader-only questions that found no leader, or one that did not answer.
+      // Questions to a leader that did not answer, or lead any more: which question is nobody's business.
       case "not-leader":
       case "timeout":
-        return queueError("no-leader", error.message);
+        return queueError("no-leader", "the leader did not answer within the time limit");
     }
   }
   return error instanceof Error ? error : new Error(String(error));

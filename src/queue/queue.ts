@@ -59,11 +59,12 @@ import type {
   NewTask,
   Progress,
   Settings,
+  SettingsChange,
   Status,
   Task,
 } from "./types.ts";
 import { Watching } from "./watching.ts";
-import { WORKERS_MAX } from "./worker-table.ts";
+import { type LocalWorker, WORKERS_MAX } from "./worker-table.ts";
 
 /** Questions that only inform people: not worth a long wait. */
 const VIEW_TIMEOUT_MS: Millis = 1_000;
@@ -95,6 +96,8 @@ export class FlotillaQueue implements TaskQueue {
   readonly #finals: FinalWaiters;
   readonly #reports: ReportGatherer;
   readonly #watching: Watching;
+  /** What this member's own executors last said of themselves. */
+  #localWorker: LocalWorker | null = null;
   #draining = false;
   #stopped = false;
   readonly #unlisten: () => void;
@@ -112,6 +115,7 @@ export class FlotillaQueue implements TaskQueue {
       log,
       proposer: this.#proposer,
       requestTimeoutMs,
+      localWorker: () => this.#localWorker,
     });
     this.#reports = new ReportGatherer(clock, async (worker_id, principal, items) => {
       const command = { type: "report", worker_id, principal, items } as const;
@@ -260,9 +264,9 @@ export class FlotillaQueue implements TaskQueue {
     return value.cleared;
   }
 
-  async updateSettings(settings: Partial<Settings>, context: WriteContext): Promise<Settings> {
+  async updateSettings(change: SettingsChange, context: WriteContext): Promise<Settings> {
     const { value } = await this.#proposer.propose(
-      { type: "settings", settings, ...idemOf(context) },
+      { type: "settings", settings: change, ...idemOf(context) },
       "settings",
       { signal: context.signal },
     );
@@ -403,8 +407,11 @@ export class FlotillaQueue implements TaskQueue {
       info: info ?? null,
       directive: this.#claims.directive(workerId),
     };
+    if (info !== undefined) this.#localWorker = { id: workerId, info };
+    const { consensus, requestTimeoutMs } = this.#o;
+    // Nobody leads: a read fails as soon as a quorum is missing, where a call would wait to the end of its time.
+    if (consensus.status().leader === null) await this.#current("linearizable");
     try {
-      const { consensus, requestTimeoutMs } = this.#o;
       const answer = await consensus.call("lease.heartbeat", body, requestTimeoutMs);
       const { verdicts, directive } = parseHeartbeatReply(answer, leases.length);
       this.#claims.heardDirective(workerId, directive);
@@ -471,20 +478,30 @@ export class FlotillaQueue implements TaskQueue {
   // ------------------------------------------------------------------ watching
 
   async workers(): Promise<readonly WorkerView[]> {
-    try {
-      return parseWorkers(await this.#ask("worker.list", null), WORKERS_MAX);
-    } catch (error) {
-      throw asQueueError(error);
-    }
+    return parseWorkers(await this.#askLeader("worker.list", null), WORKERS_MAX);
+  }
+
+  async readWorkers(
+    consistency: Consistency,
+  ): Promise<{ workers: readonly WorkerView[]; read: ReadInfo }> {
+    const workers =
+      consistency === "stale" ? this.#leader.ownWorkers(this.#localWorker) : await this.workers();
+    return { workers, read: this.#readInfo(consistency) };
   }
 
   async quiet(workerId: string): Promise<boolean> {
     const body: DirectiveBody = { worker_id: workerId, directive: "quiet" };
-    try {
-      return (await this.#ask("worker.direct", body)) === true;
-    } catch (error) {
-      throw asQueueError(error);
-    }
+    return (await this.#askLeader("worker.direct", body)) === true;
+  }
+
+  async readCluster(consistency: Consistency): Promise<{ cluster: ClusterView; read: ReadInfo }> {
+    const { consensus, contactTimeoutMs } = this.#o;
+    const own = consensus.status();
+    const cluster =
+      consistency === "stale"
+        ? clusterView(own, memberViews(own, contactTimeoutMs))
+        : await this.cluster();
+    return { cluster, read: this.#readInfo(consistency) };
   }
 
   async cluster(): Promise<ClusterView> {
@@ -515,6 +532,16 @@ export class FlotillaQueue implements TaskQueue {
 
   throughput(): readonly ThroughputSecond[] {
     return this.#watching.throughput(this.#o.consensus.logNow());
+  }
+
+  /** After a read, which waits out an election and fails in a user's words as soon as a quorum is missing. */
+  async #askLeader(method: string, body: unknown): Promise<unknown> {
+    await this.#current("linearizable");
+    try {
+      return await this.#ask(method, body);
+    } catch (error) {
+      throw asQueueError(error);
+    }
   }
 
   #ask(method: string, body: unknown): Promise<unknown> {

@@ -19,6 +19,7 @@ import type {
   NewTask,
   Progress,
   Settings,
+  SettingsChange,
   Status,
   Task,
 } from "./types.ts";
@@ -90,6 +91,7 @@ export interface WorkerView {
   readonly principal: string;
   readonly queues: readonly string[] | null;
   readonly names: readonly string[] | null;
+  /** Null: an outside worker, which has claims and no slots. */
   readonly slots: number | null;
   readonly running: readonly {
     readonly task_id: string;
@@ -129,7 +131,8 @@ export interface TaskQueue {
     context: WriteContext,
   ): Promise<{ replayed: boolean }>;
   clear(status: Status | null, context: WriteContext): Promise<number>;
-  updateSettings(settings: Partial<Settings>, context: WriteContext): Promise<Settings>;
+  /** Merged where it is applied, nested groups too; all settings, as they are then. */
+  updateSettings(change: SettingsChange, context: WriteContext): Promise<Settings>;
 
   // --- reads; each says how fresh it was
   get(id: string, consistency: Consistency): Promise<{ task: Task | null; read: ReadInfo }>;
@@ -190,9 +193,16 @@ export interface TaskQueue {
   onLease(listener: (event: LeaseEvent) => void): () => void;
 
   // --- watching
+  /** As the leader knows them. @throws QueueError no-leader, no-quorum */
   workers(): Promise<readonly WorkerView[]>;
+  /** Stale: what this member knows by itself: who holds which leases, and how its own executors fare. */
+  readWorkers(
+    consistency: Consistency,
+  ): Promise<{ workers: readonly WorkerView[]; read: ReadInfo }>;
   quiet(workerId: string): Promise<boolean>;
   cluster(): Promise<ClusterView>;
+  /** Stale: the leader is not asked. Neither ever fails for the lack of one. */
+  readCluster(consistency: Consistency): Promise<{ cluster: ClusterView; read: ReadInfo }>;
   health(): Health;
   /** Called at most once per event-loop turn after this member applied something; for live pages. */
   onChange(listener: (change: Change) => void): () => void;

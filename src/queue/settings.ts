@@ -1,8 +1,35 @@
-/** The cluster's settings: reading them from entry 1, and changing some of them. */
-import { DEFAULT_SETTINGS, type Settings } from "./types.ts";
+/** The cluster's settings: what they may be, reading them from entry 1, and changing some of them. */
+import { DEFAULT_SETTINGS, type Settings, type SettingsChange } from "./types.ts";
+
+const SECOND_MS = 1_000;
+const HOUR_MS = 3_600 * SECOND_MS;
+const DAY_MS = 24 * HOUR_MS;
+
+/**
+ * What each setting may be, for flags and requests alike; milliseconds, bytes, counts. The log does not judge:
+ * what is in it was within the limits of whoever wrote it.
+ */
+export const SETTING_LIMITS = {
+  /** Below 100 ms a pause of a garbage collector loses leases; above a day a dead worker is not missed in time. */
+  lease: { min: 100, max: 24 * HOUR_MS },
+  /** 0: deleted as soon as they have ended. Ten years are "for ever" for a queue. */
+  retention: { min: 0, max: 3_650 * DAY_MS },
+  /** The least that an error of the payload itself fits into; a request of 8 MiB holds two of the largest. */
+  max_payload: { min: 1_024, max: 4 * 1_024 * 1_024 },
+  /** 1 still lets a task through; a thousand million rows are more than a member can hold. */
+  max_waiting: { min: 1, max: 1_000_000_000 },
+  /** 0: the first crash is the last; beyond a thousand crashes the task is to blame. */
+  max_crashes: { min: 0, max: 1_000 },
+  /** Of one attempt. 7 days: longer work belongs into several tasks. */
+  timeout_ms: { min: 1, max: 7 * DAY_MS },
+  /** A delay between attempts; a task that is to wait for longer has `run_at`. */
+  retry_ms: { min: 0, max: 7 * DAY_MS },
+  /** 1: equal delays; above a hundred the second retry is beyond any limit. */
+  retry_factor: { min: 1, max: 100 },
+} as const;
 
 /** `changes` over `settings`; nested groups are merged field by field, unknown fields are dropped. */
-export function mergeSettings(settings: Settings, changes: Partial<Settings>): Settings {
+export function mergeSettings(settings: Settings, changes: SettingsChange): Settings {
   return {
     lease: changes.lease ?? settings.lease,
     retention: {
@@ -27,6 +54,6 @@ export function mergeSettings(settings: Settings, changes: Partial<Settings>): S
 
 /** The settings that entry 1 carries, over the defaults. */
 export function bootstrapSettings(record: unknown): Settings {
-  const given = typeof record === "object" && record !== null ? (record as Partial<Settings>) : {};
+  const given = typeof record === "object" && record !== null ? (record as SettingsChange) : {};
   return mergeSettings(DEFAULT_SETTINGS, given);
 }

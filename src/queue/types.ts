@@ -118,6 +118,12 @@ export interface Settings {
   readonly timeout_ms: number | null;
 }
 
+/** Some of the settings, parts of the nested groups too: what is not named stays as it is when it is applied. */
+export type SettingsChange = Partial<Omit<Settings, "retention" | "retry">> & {
+  readonly retention?: Partial<Settings["retention"]>;
+  readonly retry?: Partial<RetryPolicy>;
+};
+
 export const DEFAULT_RETRY: RetryPolicy = {
   kind: "exponential",
   initial_ms: 1_000,

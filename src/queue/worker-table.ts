@@ -12,6 +12,12 @@ export const WORKERS_MAX = 10_000;
 /** A silent worker without leases is forgotten after this. */
 const FORGET_MS: Millis = 300_000;
 
+/** A member's executors, as they speak of themselves. */
+export interface LocalWorker {
+  readonly id: string;
+  readonly info: WorkerInfo;
+}
+
 interface Worker {
   readonly id: string;
   principal: string;
@@ -39,11 +45,12 @@ export class WorkerTable {
   }
 
   /** Returns what the worker shall be told: what was set here, or what it was told by an earlier leader. */
-  claimed(claim: Claim, told: Directive): Directive {
+  claimed(claim: Claim, told: Directive, info: WorkerInfo | null = null): Directive {
     const worker = this.#heard(claim.worker_id, claim.principal, told);
     worker.queues = claim.queues;
     worker.names = claim.star && claim.names !== null ? [...claim.names, "*"] : claim.names;
     if (claim.local !== null) worker.member = claim.local.member;
+    if (info !== null) worker.info = info;
     return worker.directive;
   }
 
@@ -65,8 +72,8 @@ export class WorkerTable {
     if (worker !== undefined) worker.directive = directive;
   }
 
-  /** Everyone who was heard of or holds a lease, by id. */
-  views(leases: Iterable<RunningLease>): readonly WorkerView[] {
+  /** Everyone who was heard of or holds a lease, by id. `local`: known to this member, leader or not. */
+  views(leases: Iterable<RunningLease>, local: LocalWorker | null = null): readonly WorkerView[] {
     const now = this.#clock.monotonic();
     const byWorker = new Map<string, RunningLease[]>();
     for (const lease of leases) {
@@ -79,31 +86,40 @@ export class WorkerTable {
       if (!byWorker.has(id)) this.#workers.delete(id);
     }
     const ids = new Set([...this.#workers.keys(), ...byWorker.keys()]);
+    if (local !== null) ids.add(local.id);
     return [...ids]
       .sort()
       .slice(0, WORKERS_MAX)
-      .map((id) => this.#view(id, byWorker.get(id) ?? [], now));
+      .map((id) =>
+        this.#view(id, byWorker.get(id) ?? [], now, id === local?.id ? local.info : null),
+      );
   }
 
-  #view(id: string, leases: readonly RunningLease[], now: Millis): WorkerView {
+  #view(
+    id: string,
+    leases: readonly RunningLease[],
+    now: Millis,
+    own: WorkerInfo | null,
+  ): WorkerView {
     const worker = this.#workers.get(id);
+    const info = worker?.info ?? own;
     const lease = leases[0];
     return {
       id,
-      member: worker?.member ?? lease?.local?.member ?? null,
+      member: worker?.member ?? lease?.local?.member ?? own?.member ?? null,
       principal: worker?.principal ?? lease?.principal ?? "",
       queues: worker?.queues ?? null,
-      names: worker?.names ?? worker?.info?.names ?? null,
-      slots: worker?.info?.slots ?? null,
+      names: worker?.names ?? info?.names ?? null,
+      slots: info?.slots ?? null,
       running: leases.map(({ task_id, name, attempt, started_at }) => ({
         task_id,
         name,
         attempt,
         started_at,
       })),
-      stuck: worker?.info?.stuck ?? 0,
-      kills: worker?.info?.kills ?? 0,
-      restarts: worker?.info?.restarts ?? 0,
+      stuck: info?.stuck ?? 0,
+      kills: info?.kills ?? 0,
+      restarts: info?.restarts ?? 0,
       directive: worker?.directive ?? "ok",
       last_seen_ms: worker === undefined ? 0 : Math.round(now - worker.heardAt),
     };

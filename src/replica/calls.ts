@@ -98,7 +98,7 @@ export class Calls {
         this.#fail(
           call,
           call.sentTo === null
-            ? new ConsensusError("no-leader", `${call.method}: no leader within the time limit`)
+            ? new ConsensusError("no-leader", "no leader was found within the time limit")
             : new ConsensusError("timeout", `${call.method}: no answer within the time limit`),
         );
       } else if (call.sentTo === null && leader !== null) {

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { SETTING_LIMITS } from "../../src/queue/settings.ts";
 import { harness, NOW, pointers, problem, uuidAt } from "./harness.ts";
 
 describe("health", () => {
@@ -60,9 +61,32 @@ describe("settings", () => {
     expect(await (await call("GET", "/api/cluster/config")).json()).toEqual(expected);
   });
 
+  test("go into the log as they were sent: what was not named is not filled in from a read before", async () => {
+    const { call, queue } = harness();
+    const body = { retention: { failed: 5 }, retry: { factor: 3 } };
+    await call("PUT", "/api/cluster/config", { body });
+    expect(JSON.parse(JSON.stringify(queue.lastChange))).toEqual(body);
+    expect(queue.calls).toEqual(["updateSettings"]);
+  });
+
+  test.each([
+    { lease: SETTING_LIMITS.lease.min },
+    { lease: SETTING_LIMITS.lease.max },
+    { max_payload: SETTING_LIMITS.max_payload.min },
+    { max_payload: SETTING_LIMITS.max_payload.max },
+    { retention: { failed: SETTING_LIMITS.retention.min } },
+    { retention: { failed: SETTING_LIMITS.retention.max } },
+  ])("may be what a flag may say: %j", async (body) => {
+    expect((await harness().call("PUT", "/api/cluster/config", { body })).status).toBe(200);
+  });
+
   test.each([
     [{}, ""],
-    [{ lease: 999 }, "/lease"],
+    [{ lease: 99 }, "/lease"],
+    [{ lease: 86_400_001 }, "/lease"],
+    [{ max_payload: 1_023 }, "/max_payload"],
+    [{ max_payload: 4 * 1_024 * 1_024 + 1 }, "/max_payload"],
+    [{ retention: { failed: 3_650 * 86_400_000 + 1 } }, "/retention/failed"],
     [{ lease: "15s" }, "/lease"],
     [{ retention: { done: 1 } }, "/retention/done"],
     [{ retention: "7d" }, "/retention"],
@@ -113,3 +137,20 @@ test("workers are listed with times as text, and told to be quiet", async () => 
   expect([quiet.status, await quiet.json()]).toEqual([200, { status: "ok" }]);
   expect((await problem(await call("POST", "/api/workers/nobody/quiet"))).status).toBe(404);
 });
+
+test.each(["/api/cluster", "/api/workers", "/api/cluster/config", "/api/stats", "/api/tasks"])(
+  "%s answers from the member's own state when asked to, and says how old that is",
+  async (path) => {
+    const { call, queue } = harness();
+    const stale = await call("GET", `${path}?consistency=stale`);
+    expect(stale.status).toBe(200);
+    expect(stale.headers.get("flotilla-applied-index")).toBe("0");
+    expect(stale.headers.get("flotilla-staleness-ms")).toBe("13");
+    const fresh = await call("GET", path);
+    expect([fresh.status, fresh.headers.get("flotilla-staleness-ms")]).toEqual([200, null]);
+    const called = queue.calls.length;
+    const refused = await problem(await call("GET", `${path}?consistency=old`));
+    expect([refused.status, pointers(refused)]).toEqual([400, ["/query/consistency"]]);
+    expect(queue.calls.length).toBe(called);
+  },
+);

@@ -17,9 +17,11 @@ import {
   type NewTask,
   type Progress,
   type Settings,
+  type SettingsChange,
   type Status,
   type Task,
 } from "../../src/queue/types.ts";
+import { mergeSettings } from "../../src/queue/settings.ts";
 import {
   QueueError,
   type Consistency,
@@ -48,6 +50,7 @@ export class FakeQueue implements TaskQueue {
   condition: Health = { status: "healthy", ready: true, notReady: null };
   workerViews: WorkerView[] = [];
   lastFilter: TaskFilter | null = null;
+  lastChange: SettingsChange | null = null;
   lastEnd: LeaseEnd | null = null;
   lastClaim: Claim | null = null;
   lastProgress: HeartbeatLease[] = [];
@@ -173,9 +176,10 @@ export class FakeQueue implements TaskQueue {
     return doomed.length;
   }
 
-  async updateSettings(settings: Partial<Settings>) {
+  async updateSettings(change: SettingsChange) {
     this.#enter("updateSettings");
-    this.current = { ...this.current, ...settings };
+    this.lastChange = change;
+    this.current = mergeSettings(this.current, change);
     return this.current;
   }
 
@@ -391,6 +395,16 @@ export class FakeQueue implements TaskQueue {
   async workers() {
     this.#enter("workers");
     return this.workerViews;
+  }
+
+  async readWorkers(consistency: Consistency) {
+    this.#enter(`readWorkers ${consistency}`);
+    return { workers: this.workerViews, read: this.#read(consistency) };
+  }
+
+  async readCluster(consistency: Consistency) {
+    const cluster = await this.cluster();
+    return { cluster, read: this.#read(consistency) };
   }
 
   async quiet(workerId: string) {

@@ -213,6 +213,14 @@ test("a bulk names every oversized payload", async () => {
   ]);
 });
 
+test.each([
+  ["[]", "The body must be an object."],
+  ["7", "The body must be an object."],
+  ['{"name":7}', "/name: must be a string"],
+])("the detail of %s is a sentence", async (body, detail) => {
+  expect((await problem(await harness().call("POST", "/api/tasks", { body }))).detail).toBe(detail);
+});
+
 describe("media types", () => {
   test.each([
     "text/plain",

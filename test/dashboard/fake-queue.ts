@@ -205,6 +205,14 @@ export class FakeQueue implements TaskQueue {
     return { stats: { stats: counts, total_tasks: this.tasks.length }, read: this.#read() };
   }
 
+  async readWorkers(): Promise<{ workers: readonly WorkerView[]; read: ReadInfo }> {
+    return { workers: await this.workers(), read: this.#read() };
+  }
+
+  async readCluster(): Promise<{ cluster: ClusterView; read: ReadInfo }> {
+    return { cluster: await this.cluster(), read: this.#read() };
+  }
+
   async workers(): Promise<readonly WorkerView[]> {
     if (this.hangs) await new Promise<never>(() => {});
     return this.workerList;

@@ -276,7 +276,7 @@ describe("claims", () => {
           poll.catch((error: unknown) => error),
           6_000,
         ),
-      ).toMatchObject({ reason: expect.stringMatching(/^no-(leader|quorum)$/) });
+      ).toMatchObject({ reason: expect.stringMatching(/^no-(leader|quorum)$/) as unknown });
       expect(cluster.member(0).queue.waiting().claims).toBe(0);
     },
   );

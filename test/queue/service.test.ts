@@ -56,6 +56,32 @@ describe("writes and reads", () => {
     }
   });
 
+  test("changes of settings at several members at once, to parts of one group, all count", async () => {
+    const made = await cluster(3);
+    const before = made.member(0).queue.settings();
+    const changes = [
+      { retention: { completed: 1_000 } },
+      { retention: { cancelled: 2_000 } },
+      { retention: { failed: 3_000 }, retry: { factor: 5 } },
+      { retry: { initial_ms: 7, jitter: false } },
+      { timeout_ms: null },
+    ];
+    const answers = await made.settled(
+      Promise.all(
+        changes.map((change, i) => made.member(i % 3).queue.updateSettings(change, context)),
+      ),
+    );
+    const merged = {
+      ...before,
+      retention: { completed: 1_000, cancelled: 2_000, failed: 3_000 },
+      retry: { ...before.retry, factor: 5, initial_ms: 7, jitter: false },
+      timeout_ms: null,
+    };
+    expect(answers).toContainEqual(merged);
+    await made.run(10);
+    for (const { queue } of made.members) expect(queue.settings()).toEqual(merged);
+  });
+
   test("a stale read answers from a member that is cut off, and says how old it is", async () => {
     const made = await cluster(2);
     const cut = made.member(1);
@@ -386,6 +412,48 @@ describe("watching", () => {
     const alone = await made.settled(made.member(2).queue.cluster());
     expect(alone.members).toHaveLength(3);
     expect((await made.settled(made.member(0).queue.cluster())).members[2]?.reachable).toBe(false);
+  });
+
+  test("slots are known before the first heartbeat to a new leader, and to the member itself", async () => {
+    const made = await cluster(3);
+    const member = made.member(2);
+    const local = { member: member.id, boot: 1 };
+    const info = { member: "n3", slots: 7, names: ["work"], stuck: 1, kills: 2, restarts: 3 };
+    await made.settled(member.queue.heartbeat("n3/1", PRINCIPAL, [], info));
+    const poll = member.queue.claim(claimOf("n3/1", { local, names: ["work"] }), 60_000, null);
+    const outside = member.queue.claim(claimOf("w"), 60_000, null);
+    await made.run(20);
+    await made.elect(1);
+    await made.run(50);
+    const workers = await made.settled(made.member(0).queue.workers());
+    expect(workers).toMatchObject([
+      { id: "n3/1", member: "n3", slots: 7, stuck: 1, kills: 2, restarts: 3 },
+      { id: "w", member: null, slots: null },
+    ]);
+    made.depose();
+    const own = await made.settled(member.queue.readWorkers("stale"));
+    expect(own.workers).toMatchObject([{ id: "n3/1", member: "n3", names: ["work"], slots: 7 }]);
+    expect((await made.settled(made.member(0).queue.readWorkers("stale"))).workers).toEqual([]);
+    void poll.catch(() => undefined);
+    void outside.catch(() => undefined);
+  });
+
+  test("without a quorum, workers are refused in a user's words, and stale reads go on", async () => {
+    const made = await cluster(3);
+    const id = await made.settled(submitOne(made.member(1)));
+    await made.settled(made.member(1).queue.claim(claimOf("w"), 5_000, null));
+    made.depose();
+    const { queue } = made.member(1);
+    for (const asked of [queue.workers(), queue.quiet("w"), queue.heartbeat("w", PRINCIPAL, [])]) {
+      const error = await made.settled(failure(asked), 6_000);
+      expect(error).toMatchObject({ reason: expect.stringMatching(/^no-(leader|quorum)$/) as unknown });
+      expect(String(error)).not.toMatch(/worker\.|lease\./);
+    }
+    const { workers, read } = await made.settled(queue.readWorkers("stale"));
+    expect(workers).toMatchObject([{ id: "w", running: [{ task_id: id }] }]);
+    expect(read.appliedIndex).toBe(made.member(1).machine.applied().index);
+    const { cluster: view } = await made.settled(queue.readCluster("stale"));
+    expect(view).toMatchObject({ node_id: "n2", leader_id: null });
   });
 
   test("health says why: no leader, no contact, the disk, draining", async () => {

@@ -3,6 +3,7 @@
  * `transport/`, the simulator with models of its own; the driver and the core never know which.
  */
 import type {
+  Configuration,
   Entry,
   HardState,
   LogIndex,
@@ -133,6 +134,84 @@ export interface LogStats {
   readonly recentMs: readonly number[];
 }
 
+/** A copy of the state that this member made, to be read from as often as anybody wants. */
+export interface SnapshotCopy {
+  /** Identity: another copy is another one, whatever its index. `[0-9]+-[0-9a-f]+` */
+  readonly id: string;
+  /** Last entry that it holds. */
+  readonly index: LogIndex;
+  readonly term: Term;
+  readonly machineVersion: number;
+  readonly bytes: number;
+  /** SHA-256 of all its bytes, hex. */
+  readonly checksum: string;
+}
+
+/** Everything about a snapshot but its bytes: what a receiver is told before the first chunk. */
+export interface SnapshotManifest extends SnapshotCopy {
+  /** As of `index`. */
+  readonly configuration: Configuration;
+  /** Entry 1's record. */
+  readonly bootstrap: BootstrapRecord;
+}
+
+/**
+ * Copies of the state: made, read and received beside the thread that ticks, and put in place of it (S4, S5).
+ * What is received is kept in part, by identity, until it is whole, discarded, or the store is opened next.
+ */
+export interface SnapshotStore {
+  /** Copies the state as of some moment during the call; writers go on. @throws Error disk full, not readable */
+  create(): Promise<SnapshotCopy>;
+  /** Bytes [offset, offset + bytes), fewer at the end. @throws Error unknown or removed */
+  read(id: string, offset: number, bytes: number): Promise<Uint8Array>;
+  /** Forgets a copy made here. Unknown ones are removed already. */
+  remove(id: string): Promise<void>;
+  /** Begins to receive, or goes on with what has the same identity; anything else that was begun is discarded. */
+  receive(manifest: SnapshotManifest): Promise<void>;
+  /** Bytes of what is being received, in any order. @throws Error another identity, beyond its size, disk full */
+  write(id: string, offset: number, data: Uint8Array): Promise<void>;
+  /**
+   * All bytes are written: checks the whole against its checksum, index and term, and makes it durable.
+   * @throws Error it is not what the manifest says: discarded
+   */
+  verify(id: string): Promise<void>;
+  discard(id: string): Promise<void>;
+  /**
+   * Puts what was verified in place of state and log, by steps of which each leaves a folder that opens (S5).
+   * Nothing may be applied or appended meanwhile. When it resolves, the state machine is at `index`.
+   * @throws Error the log holds that entry: nothing has changed; FatalError: start anew
+   */
+  install(manifest: SnapshotManifest, foundations: readonly Entry[]): Promise<void>;
+  close(): Promise<void>;
+}
+
+/**
+ * How a snapshot travels. The receiver asks for each chunk, so its asking is the acknowledgement and the
+ * window; the sender only answers, and keeps no state about how far a receiver is.
+ */
+export type SnapshotFrame =
+  /** Asks for a snapshot; `held`: identity of what was received in part and could go on. */
+  | { readonly type: "open"; readonly held: string | null }
+  | { readonly type: "manifest"; readonly manifest: SnapshotManifest }
+  | {
+      readonly type: "read";
+      readonly id: string;
+      readonly offset: number;
+      readonly bytes: number;
+    }
+  | {
+      readonly type: "chunk";
+      readonly id: string;
+      readonly offset: number;
+      /** CRC32 of the data. */
+      readonly crc: number;
+      readonly data: Uint8Array;
+    }
+  /** The sender cannot serve: the snapshot is gone (`id`), or none can be made. */
+  | { readonly type: "gone"; readonly id: string | null; readonly detail: string }
+  /** The receiver needs it no more. */
+  | { readonly type: "done"; readonly id: string };
+
 /** Frames that members exchange once a connection is authenticated. `body` is JSON-able. */
 export type PeerFrame =
   | { readonly kind: "raft"; readonly message: Message }
@@ -142,7 +221,8 @@ export type PeerFrame =
   /** A question to a member (usually the leader) outside the log. */
   | { readonly kind: "call"; readonly id: number; readonly method: string; readonly body: unknown }
   | { readonly kind: "reply"; readonly id: number; readonly body: unknown }
-  | { readonly kind: "error"; readonly id: number; readonly code: string; readonly detail: string };
+  | { readonly kind: "error"; readonly id: number; readonly code: string; readonly detail: string }
+  | { readonly kind: "snapshot"; readonly frame: SnapshotFrame };
 
 /** A member's own commands on their way to the leader. (member, boot, seq) makes each one unique (T2). */
 export interface ForwardedProposal {

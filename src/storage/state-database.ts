@@ -18,6 +18,7 @@ import {
   switchCurrent,
 } from "./current-file.ts";
 import { syncPath } from "./durable-files.ts";
+import { isLeftOver } from "./snapshot-files.ts";
 
 /** A database without a table is not larger than a few pages of 4 KiB. */
 const UNUSED_BYTES_MAX = 12 * 1024;
@@ -29,6 +30,8 @@ export interface StateDatabase {
   readonly db: Database;
   /** Absolute when `folder` is. For readers and the checkpointer. */
   readonly path: string;
+  /** The file's name within the folder. */
+  readonly name: string;
 }
 
 /**
@@ -38,9 +41,14 @@ export interface StateDatabase {
 export function openStateDatabase(folder: string): StateDatabase {
   const name = currentName(folder) ?? createFirst(folder);
   removeStale(folder, name);
+  return connectState(folder, name);
+}
+
+/** Opens this database of the folder, whatever CURRENT says. @throws FatalError when SQLite refuses */
+export function connectState(folder: string, name: string): StateDatabase {
   const path = join(folder, name);
   try {
-    return { db: connect(path, { readwrite: true, create: false, strict: true }), path };
+    return { db: connect(path, { readwrite: true, create: false, strict: true }), path, name };
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new FatalError(
@@ -119,6 +127,8 @@ function connect(
 function removeStale(folder: string, current: string): void {
   for (const file of readdirSync(folder)) {
     const base = file.replace(/-(?:wal|shm)$/, "");
-    if (isStateName(base) && base !== current) rmSync(join(folder, file), { force: true });
+    if ((isStateName(base) && base !== current) || isLeftOver(file)) {
+      rmSync(join(folder, file), { force: true });
+    }
   }
 }

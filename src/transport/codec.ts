@@ -3,12 +3,13 @@
  *
  *     | version u8 | kind u8 | header length u32 BE | header: UTF-8 JSON | raw parts, back to back |
  *
- * Entry data of an `append` and the commands of a `propose` travel raw behind the header, which holds their
+ * Entry data of an `append`, a chunk of a snapshot and the commands of a `propose` travel raw behind the header, which holds their
  * lengths only: as a JSON string a command could double, and no longer fit. Everything that comes in is foreign: whatever is wrong with it is a `CodecError`, nothing else, and nothing half-read.
  */
 import type { ForwardedProposal, PeerFrame } from "../replica/ports.ts";
 import { asIndex, asTerm, type Entry, type Message } from "../raft/types.ts";
 import { readMessage } from "./message-shape.ts";
+import { readSnapshotFrame, snapshotHeader } from "./snapshot-shape.ts";
 import {
   CodecError,
   type Fields,
@@ -43,6 +44,7 @@ const KIND = {
   call: 5,
   reply: 6,
   error: 7,
+  snapshot: 8,
 } as const;
 
 const ENTRY_KINDS = ["noop", "command", "config", "bootstrap"] as const;
@@ -73,6 +75,12 @@ export function encodeFrame(frame: PeerFrame): Uint8Array<ArrayBuffer> {
         { id: frame.id, code: frame.code, detail: frame.detail },
         NO_DATA,
       );
+    case "snapshot":
+      return assemble(
+        KIND.snapshot,
+        snapshotHeader(frame.frame),
+        frame.frame.type === "chunk" ? [frame.frame.data] : NO_DATA,
+      );
   }
 }
 
@@ -95,6 +103,9 @@ export function decodeFrame(bytes: Uint8Array): PeerFrame {
     return { kind: "raft", message: decodeAppend(header, new RawParts(body)) };
   if (kind === KIND.propose) {
     return { kind: "propose", proposal: decodeProposal(header, new RawParts(body)) };
+  }
+  if (kind === KIND.snapshot) {
+    return { kind: "snapshot", frame: readSnapshotFrame(header, new Uint8Array(body)) };
   }
   if (body.length > 0) throw new CodecError("there are bytes behind the frame");
   switch (kind) {

@@ -135,7 +135,8 @@ function readSnapshot(value: unknown): SnapshotMeta {
   };
 }
 
-function readConfiguration(value: unknown): Configuration {
+/** @throws CodecError */
+export function readConfiguration(value: unknown): Configuration {
   const configuration = readRecord(value, "configuration");
   const records = Object.entries(readRecord(configuration["members"], "members"));
   if (records.length > MAX_MEMBERS) throw new CodecError(`members holds more than ${MAX_MEMBERS}`);

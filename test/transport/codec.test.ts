@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import type { PeerFrame } from "../../src/replica/ports.ts";
+import type { PeerFrame, SnapshotFrame } from "../../src/replica/ports.ts";
 import {
   asIndex,
   asNodeId,
@@ -122,6 +122,44 @@ const message: fc.Arbitrary<Message> = fc.oneof(
   }),
 );
 
+const snapshotId = fc.stringMatching(/^[0-9]{1,16}-[0-9a-f]{8,32}$/);
+const snapshotFrame: fc.Arbitrary<SnapshotFrame> = fc.oneof(
+  fc.record({ type: fc.constant("open" as const), held: fc.option(snapshotId) }),
+  fc.record({
+    type: fc.constant("manifest" as const),
+    manifest: fc.record({
+      id: snapshotId,
+      index,
+      term,
+      machineVersion: count,
+      bytes: count,
+      checksum: fc.stringMatching(/^[0-9a-f]{64}$/),
+      configuration,
+      bootstrap: fc.record({
+        clusterId: text,
+        createdAt: count,
+        members: fc.array(fc.record({ id, incarnation: text, url: text }), { maxLength: 3 }),
+        settings: json,
+      }),
+    }),
+  }),
+  fc.record({
+    type: fc.constant("read" as const),
+    id: snapshotId,
+    offset: count,
+    bytes: fc.integer({ min: 1, max: 1024 * 1024 }),
+  }),
+  fc.record({
+    type: fc.constant("chunk" as const),
+    id: snapshotId,
+    offset: count,
+    crc: count,
+    data: fc.uint8Array({ maxLength: 60 }),
+  }),
+  fc.record({ type: fc.constant("gone" as const), id: fc.option(snapshotId), detail: text }),
+  fc.record({ type: fc.constant("done" as const), id: snapshotId }),
+);
+
 const frame: fc.Arbitrary<PeerFrame> = fc.oneof(
   { weight: 4, arbitrary: fc.record({ kind: fc.constant("raft" as const), message }) },
   fc.record({
@@ -144,11 +182,13 @@ const frame: fc.Arbitrary<PeerFrame> = fc.oneof(
   fc.record({ kind: fc.constant("call" as const), id: count, method: text, body: json }),
   fc.record({ kind: fc.constant("reply" as const), id: count, body: json }),
   fc.record({ kind: fc.constant("error" as const), id: count, code: text, detail: text }),
+  fc.record({ kind: fc.constant("snapshot" as const), frame: snapshotFrame }),
 );
 
 /** What JSON itself makes of a frame (it has no -0), entry data aside. */
 function plain(value: PeerFrame): unknown {
   if (value.kind === "raft" && value.message.type === "append") return value;
+  if (value.kind === "snapshot" && value.frame.type === "chunk") return value;
   return JSON.parse(JSON.stringify(value));
 }
 

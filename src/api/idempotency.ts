@@ -28,6 +28,12 @@ export function idempotencyScope(
   };
 }
 
+/** The request id of a claim that names none: the same at every member that the same claim is repeated at. */
+export function claimRequestId({ principal, key, hash }: IdempotencyScope): string {
+  const text = JSON.stringify([principal, key, hash]);
+  return `key-${new Bun.CryptoHasher("sha256").update(text).digest("hex")}`;
+}
+
 export function replayedHeader(replayed: boolean): Readonly<Record<string, string>> {
   return replayed ? { "idempotency-replayed": "true" } : {};
 }

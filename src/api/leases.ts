@@ -4,7 +4,7 @@ import type { LeaseEnd, LeaseEndAnswer, TaskError } from "../queue/types.ts";
 import { LIMITS } from "../queue/types.ts";
 import { readJson } from "./body.ts";
 import type { ApiDeps } from "./deps.ts";
-import { idempotencyScope } from "./idempotency.ts";
+import { claimRequestId, idempotencyScope, replayedHeader } from "./idempotency.ts";
 import { caller } from "./lifecycle.ts";
 import { sizeFault, tooLarge } from "./new-task.ts";
 import { operation } from "./openapi.ts";
@@ -32,6 +32,8 @@ interface LeaseBody {
   readonly fence: number;
 }
 
+/** Of every answer, since every POST may come with a key. */
+const REPLAYED = ["Idempotency-Replayed"] as const;
 const LEASE_PROBLEMS = [404, 409, 413, 415, 422, 429, 503] as const;
 
 export function leaseRoutes(deps: ApiDeps) {
@@ -48,8 +50,12 @@ export function leaseRoutes(deps: ApiDeps) {
     const { worker_id, attempt, fence } = body.value;
     const scope = idempotencyScope(request, principal, body.bytes);
     const item = { task_id: taskId, attempt, fence, end };
-    const [answer] = await queue.end(worker_id, principal, [item], scope);
-    return answerOne(answer, taskId);
+    if (scope === null) {
+      const [answer] = await queue.end(worker_id, principal, [item], null);
+      return answerOne(answer, taskId, false);
+    }
+    const { value, replayed } = await queue.keyed.end(scope, worker_id, [item]);
+    return answerOne(value[0], taskId, replayed);
   };
 
   return new Elysia({ name: "flotilla/leases" })
@@ -59,21 +65,23 @@ export function leaseRoutes(deps: ApiDeps) {
         readQuery(request.url, NoQuery);
         const { value, bytes } = await readJson(request, ClaimIn);
         const principal = caller(request).name;
-        // Checked, not used: request_id is what makes a claim repeatable.
-        idempotencyScope(request, principal, bytes);
+        const idem = idempotencyScope(request, principal, bytes);
         const waitMs = value.wait_ms ?? 0;
         // The default idle time-out would cut a silent connection after ten seconds.
         if (waitMs > 0) server?.timeout(request, 0);
-        const { tasks, directive } = await queue.claim(
+        const { tasks, directive, replayed } = await queue.claim(
           {
             worker_id: value.worker_id,
-            request_id: value.request_id ?? deps.random.uuid(deps.clock.wall()),
+            request_id:
+              value.request_id ??
+              (idem === null ? deps.random.uuid(deps.clock.wall()) : claimRequestId(idem)),
             principal,
             queues: value.queues ?? null,
             names: value.names ?? null,
             star: false,
             max: value.max ?? 1,
             local: null,
+            ...(idem === null ? {} : { idem }),
           },
           waitMs,
           request.signal,
@@ -81,6 +89,7 @@ export function leaseRoutes(deps: ApiDeps) {
         return jsonText(
           200,
           `{"tasks":[${tasks.map(taskText).join(",")}],"directive":${JSON.stringify(directive)}}`,
+          replayedHeader(replayed === true),
         );
       },
       operation({
@@ -92,8 +101,10 @@ export function leaseRoutes(deps: ApiDeps) {
           "Held until there is a task or `wait_ms` is over. Repeating a `request_id` returns the same tasks.",
         requestHeaders: ["Idempotency-Key"],
         body: "Claim",
-        answers: { 200: { description: "Tasks with their leases.", model: "Claimed" } },
-        problems: [413, 415, 429, 503],
+        answers: {
+          200: { description: "Tasks with their leases.", model: "Claimed", headers: REPLAYED },
+        },
+        problems: [413, 415, 422, 429, 503],
       }),
     )
     .post(
@@ -102,7 +113,7 @@ export function leaseRoutes(deps: ApiDeps) {
         readQuery(request.url, NoQuery);
         const { value, bytes } = await readJson(request, HeartbeatIn);
         const principal = caller(request).name;
-        idempotencyScope(request, principal, bytes);
+        const scope = idempotencyScope(request, principal, bytes);
         const leases = value.leases.map(({ progress, ...lease }) =>
           progress === undefined
             ? lease
@@ -111,24 +122,33 @@ export function leaseRoutes(deps: ApiDeps) {
                 progress: { percent: progress.percent, message: progress.message ?? null },
               },
         );
-        const { verdicts, directive } = await queue.heartbeat(value.worker_id, principal, leases);
-        return json(200, {
-          leases: leases.map(({ task_id }, index) => ({
-            task_id,
-            status: verdicts[index] ?? "lost",
-          })),
-          directive,
-        });
+        const { value: said, replayed } =
+          scope === null
+            ? {
+                value: await queue.heartbeat(value.worker_id, principal, leases),
+                replayed: false,
+              }
+            : await queue.keyed.heartbeat(scope, value.worker_id, leases);
+        const { verdicts, directive } = said;
+        const answers = leases.map(({ task_id }, index) => ({
+          task_id,
+          status: verdicts[index] ?? "lost",
+        }));
+        return json(200, { leases: answers, directive }, replayedHeader(replayed));
       },
       operation({
         id: "heartbeat",
         tag: "leases",
         role: "worker",
         summary: "Keep leases, and learn which are cancelled or lost",
+        description:
+          "With an `Idempotency-Key` the answer is put into the log, and a repeat gets it without keeping any lease: a key names one heartbeat.",
         requestHeaders: ["Idempotency-Key"],
         body: "Heartbeat",
-        answers: { 200: { description: "A verdict per lease.", model: "HeartbeatAnswer" } },
-        problems: [413, 415, 429, 503],
+        answers: {
+          200: { description: "A verdict per lease.", model: "HeartbeatAnswer", headers: REPLAYED },
+        },
+        problems: [413, 415, 422, 429, 503],
       }),
     )
     .post(
@@ -148,10 +168,15 @@ export function leaseRoutes(deps: ApiDeps) {
           end: { kind: "complete" as const, result: result?.text ?? null },
         }));
         const scope = idempotencyScope(request, principal, bytes);
-        const answers = await queue.end(value.worker_id, principal, items, scope);
-        return json(200, {
-          items: items.map(({ task_id }, index) => ({ task_id, status: answers[index] })),
-        });
+        const { value: answers, replayed } =
+          scope === null
+            ? { value: await queue.end(value.worker_id, principal, items, null), replayed: false }
+            : await queue.keyed.end(scope, value.worker_id, items);
+        return json(
+          200,
+          { items: items.map(({ task_id }, index) => ({ task_id, status: answers[index] })) },
+          replayedHeader(replayed),
+        );
       },
       operation({
         id: "completeTasks",
@@ -160,7 +185,9 @@ export function leaseRoutes(deps: ApiDeps) {
         summary: "Complete many tasks in one log entry",
         requestHeaders: ["Idempotency-Key"],
         body: "CompleteBulk",
-        answers: { 200: { description: "An answer per item.", model: "Completed" } },
+        answers: {
+          200: { description: "An answer per item.", model: "Completed", headers: REPLAYED },
+        },
         problems: [413, 415, 422, 429, 503],
       }),
     )
@@ -182,7 +209,7 @@ export function leaseRoutes(deps: ApiDeps) {
         path: LeasePath,
         requestHeaders: ["Idempotency-Key"],
         body: "Complete",
-        answers: { 200: { description: "Completed.", model: "Ok" } },
+        answers: { 200: { description: "Completed.", model: "Ok", headers: REPLAYED } },
         problems: LEASE_PROBLEMS,
       }),
     )
@@ -208,7 +235,9 @@ export function leaseRoutes(deps: ApiDeps) {
         path: LeasePath,
         requestHeaders: ["Idempotency-Key"],
         body: "Fail",
-        answers: { 200: { description: "Recorded; retried by the policy.", model: "Ok" } },
+        answers: {
+          200: { description: "Recorded; retried by the policy.", model: "Ok", headers: REPLAYED },
+        },
         problems: LEASE_PROBLEMS,
       }),
     )
@@ -229,7 +258,7 @@ export function leaseRoutes(deps: ApiDeps) {
         path: LeasePath,
         requestHeaders: ["Idempotency-Key"],
         body: "Snooze",
-        answers: { 200: { description: "Put back.", model: "Ok" } },
+        answers: { 200: { description: "Put back.", model: "Ok", headers: REPLAYED } },
         problems: LEASE_PROBLEMS,
       }),
     )
@@ -248,7 +277,7 @@ export function leaseRoutes(deps: ApiDeps) {
         path: LeasePath,
         requestHeaders: ["Idempotency-Key"],
         body: "Release",
-        answers: { 200: { description: "Given back.", model: "Ok" } },
+        answers: { 200: { description: "Given back.", model: "Ok", headers: REPLAYED } },
         problems: LEASE_PROBLEMS,
       }),
     )
@@ -259,12 +288,16 @@ export function leaseRoutes(deps: ApiDeps) {
         readQuery(request.url, NoQuery);
         const { value, bytes } = await readJson(request, LogsIn);
         const principal = caller(request).name;
-        idempotencyScope(request, principal, bytes);
+        const scope = idempotencyScope(request, principal, bytes);
         const { worker_id, attempt, fence } = value;
         const lines = value.lines.map((line) => cutText(line, LIMITS.attemptLog));
         const item = { task_id, attempt, fence, progress: null, lines };
-        const [answer] = await queue.report(worker_id, principal, [item]);
-        return answerOne(answer, task_id);
+        if (scope === null) {
+          const [answer] = await queue.report(worker_id, principal, [item], true);
+          return answerOne(answer, task_id, false);
+        }
+        const said = await queue.keyed.report(scope, worker_id, [item]);
+        return answerOne(said.value[0], task_id, said.replayed);
       },
       operation({
         id: "appendLogs",
@@ -274,7 +307,7 @@ export function leaseRoutes(deps: ApiDeps) {
         path: LeasePath,
         requestHeaders: ["Idempotency-Key"],
         body: "LogLines",
-        answers: { 200: { description: "Appended.", model: "Ok" } },
+        answers: { 200: { description: "Appended.", model: "Ok", headers: REPLAYED } },
         problems: LEASE_PROBLEMS,
       }),
     );
@@ -295,10 +328,14 @@ export function leaseRoutes(deps: ApiDeps) {
 }
 
 /** @throws Problem for every answer but ok */
-function answerOne(answer: LeaseEndAnswer | undefined, taskId: string): Response {
+function answerOne(
+  answer: LeaseEndAnswer | undefined,
+  taskId: string,
+  replayed: boolean,
+): Response {
   switch (answer) {
     case "ok":
-      return json(200, { status: "ok" });
+      return json(200, { status: "ok" }, replayedHeader(replayed));
     case "stale-lease":
       throw new Problem(
         409,
@@ -306,7 +343,9 @@ function answerOne(answer: LeaseEndAnswer | undefined, taskId: string): Response
         "This lease is over: the task was claimed again, timed out, or ended otherwise. Nothing was changed.",
       );
     case "cancelled":
-      throw new Problem(409, "cancelled", "The task is cancelled; the outcome was not accepted.");
+      throw new Problem(409, "cancelled", "The task is cancelled; the outcome was not accepted.", {
+        headers: replayedHeader(replayed),
+      });
     case "forbidden":
       throw new Problem(403, "forbidden", "Another worker or principal holds this lease.");
     case "not-found":

@@ -54,16 +54,16 @@ export function taskRoutes(deps: ApiDeps) {
   };
 
   /**
-   * Submits, and the tasks as they are now. This member has applied the submit before it was answered, so its
+   * Submits, and the tasks: as of the first answer with an idempotency key, else as they are now. This member has applied the submit before it was answered, so its
    * own state is new enough, and a read that needed a quorum could fail after the write succeeded.
    */
   const submit = async (tasks: readonly NewTask[], request: Request, body: Uint8Array) => {
     const done = await queue.submit(tasks, writeContext(request, body));
-    const read = await queue.getMany(done.ids, "stale");
+    const shown = done.tasks ?? (await queue.getMany(done.ids, "stale")).tasks;
     return {
       ...done,
       // Cleared or purged between the two: what was acknowledged stays acknowledged.
-      items: done.ids.map((id, index) => ({ id, task: read.tasks[index] ?? null })),
+      items: done.ids.map((id, index) => ({ id, task: shown[index] ?? null })),
     };
   };
 
@@ -259,9 +259,9 @@ export function taskRoutes(deps: ApiDeps) {
         readQuery(request.url, NoQuery);
         const { bytes } = await readJson(request, Empty, [], "{}");
         const version = ifMatch(request);
-        const { replayed } = await queue.retry(id, version, writeContext(request, bytes));
-        const { task } = await queue.get(id, "stale");
-        const present = found(task, id);
+        const done = await queue.retry(id, version, writeContext(request, bytes));
+        const { replayed } = done;
+        const present = found(done.task ?? (await queue.get(id, "stale")).task, id);
         return jsonText(200, taskText(present), { ...etag(present), ...replayedHeader(replayed) });
       },
       operation({

@@ -2,7 +2,7 @@
 import { Elysia } from "elysia";
 import { readJson } from "./body.ts";
 import type { ApiDeps } from "./deps.ts";
-import { idempotencyScope } from "./idempotency.ts";
+import { idempotencyScope, replayedHeader } from "./idempotency.ts";
 import { caller } from "./lifecycle.ts";
 import { operation } from "./openapi.ts";
 import { Problem } from "./problem.ts";
@@ -38,12 +38,13 @@ export function workerRoutes({ queue }: ApiDeps) {
         const { id } = readPath(params, WorkerPath);
         readQuery(request.url, NoQuery);
         const { bytes } = await readJson(request, Empty, [], "{}");
-        // Quieting twice is quieting once: the key is checked and has nothing to do.
-        idempotencyScope(request, caller(request).name, bytes);
-        if (!(await queue.quiet(id))) {
-          throw new Problem(404, "not-found", `There is no worker ${id}.`);
-        }
-        return json(200, { status: "ok" });
+        const scope = idempotencyScope(request, caller(request).name, bytes);
+        const { value: known, replayed } =
+          scope === null
+            ? { value: await queue.quiet(id), replayed: false }
+            : await queue.keyed.quiet(scope, id);
+        if (!known) throw new Problem(404, "not-found", `There is no worker ${id}.`);
+        return json(200, { status: "ok" }, replayedHeader(replayed));
       },
       operation({
         id: "quietWorker",
@@ -54,8 +55,14 @@ export function workerRoutes({ queue }: ApiDeps) {
         requestHeaders: ["Idempotency-Key"],
         body: "Empty",
         bodyOptional: true,
-        answers: { 200: { description: "It is told with its next answer.", model: "Ok" } },
-        problems: [404, 413, 415, 503],
+        answers: {
+          200: {
+            description: "It is told with its next answer.",
+            model: "Ok",
+            headers: ["Idempotency-Replayed"],
+          },
+        },
+        problems: [404, 413, 415, 422, 429, 503],
       }),
     );
 }

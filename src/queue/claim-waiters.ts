@@ -183,7 +183,8 @@ export class ClaimWaiters {
         continue;
       }
       this.#withdrawn.delete(key);
-      void this.#release(claim, tasks);
+      // Its key holds the answer: whoever repeats it, here or elsewhere, gets these tasks and must still have them.
+      if (claim.idem === undefined) void this.#release(claim, tasks);
     }
   }
 
@@ -337,8 +338,17 @@ export class ClaimWaiters {
 
   /** The outcome of an earlier claim of this request: read once this member has applied all of it. */
   async #readKnown(waiter: Waiter): Promise<void> {
-    const { worker_id, request_id } = waiter.claim;
+    const { claim } = waiter;
+    const { worker_id, request_id } = claim;
     try {
+      if (claim.idem !== undefined) {
+        // What is known goes under the key, or is what the key holds already.
+        const { value } = await this.#o.proposer.propose({ type: "claim", ...claim }, "claimed", {
+          weight: claim.max,
+        });
+        waiter.settle({ tasks: value.tasks, directive: this.directive(worker_id) });
+        return;
+      }
       await this.#o.consensus.linearize(this.#o.requestTimeoutMs);
       if (this.#waiting.get(waiter.key) !== waiter) return;
       // Whoever guesses another's worker and request must not get its tasks.

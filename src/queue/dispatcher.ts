@@ -342,7 +342,10 @@ export class Dispatcher {
       if (!answer.ok) {
         this.#remove(offer);
         this.#o.owners.refused(owner, claim, answer.code, answer.detail ?? answer.code);
-      } else if (this.#o.state.claimAnswer(claim.worker_id, claim.request_id) !== null) {
+      } else if (
+        answer.replayed === true ||
+        this.#o.state.claimAnswer(claim.worker_id, claim.request_id) !== null
+      ) {
         this.#remove(offer);
         this.#o.owners.known(owner, claim);
       } else {

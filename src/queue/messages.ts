@@ -11,6 +11,7 @@ import {
   type Claim,
   type ClusterMemberView,
   type Directive,
+  type IdempotencyScope,
   type LeaseRef,
   type LeaseVerdict,
 } from "./types.ts";
@@ -120,6 +121,7 @@ function parseDirective(value: unknown): Directive {
 function parseClaim(value: unknown): Claim {
   const claim = fields(value, "claim");
   const local = claim["local"] === null ? null : fields(claim["local"], "local");
+  const idem = claim["idem"];
   const max = whole(claim["max"], "max");
   if (max < 1 || max > LIMITS.claimMax) throw bad("max");
   return {
@@ -134,6 +136,17 @@ function parseClaim(value: unknown): Claim {
       local === null
         ? null
         : { member: text(local["member"], "member") as NodeId, boot: whole(local["boot"], "boot") },
+    ...(idem === undefined ? {} : { idem: parseScope(idem) }),
+  };
+}
+
+function parseScope(value: unknown): IdempotencyScope {
+  const scope = fields(value, "idem");
+  return {
+    principal: text(scope["principal"], "principal"),
+    route: text(scope["route"], "route"),
+    key: text(scope["key"], "key"),
+    hash: text(scope["hash"], "hash"),
   };
 }
 

@@ -80,7 +80,7 @@ export function asQueueError(error: unknown): Error {
 }
 
 /** @throws QueueError when the machine refused */
-function expectValue<T extends AnswerValue["type"]>(answer: unknown, type: T): Outcome<T> {
+export function expectValue<T extends AnswerValue["type"]>(answer: unknown, type: T): Outcome<T> {
   const given = answer as Answer;
   if (!given.ok) {
     const code = given.code;

@@ -10,6 +10,7 @@ import { clusterView, healthOf, memberViews } from "./cluster-view.ts";
 import type { Signal } from "./commands.ts";
 import type { ReadyHint } from "./dispatcher.ts";
 import { FinalWaiters } from "./final-waiters.ts";
+import { KeyedCalls } from "./keyed-calls.ts";
 import { LeaderSide } from "./leader.ts";
 import {
   type DirectiveBody,
@@ -28,6 +29,7 @@ import type {
   Change,
   Consistency,
   Health,
+  HeartbeatAnswer,
   LeaseEvent,
   QueueErrorCode,
   ReadInfo,
@@ -96,6 +98,7 @@ export class FlotillaQueue implements TaskQueue {
   readonly #finals: FinalWaiters;
   readonly #reports: ReportGatherer;
   readonly #watching: Watching;
+  readonly keyed: KeyedCalls;
   /** What this member's own executors last said of themselves. */
   #localWorker: LocalWorker | null = null;
   #draining = false;
@@ -122,6 +125,15 @@ export class FlotillaQueue implements TaskQueue {
       const weight = items.length;
       const { value } = await this.#proposer.propose(command, "ended", { weight });
       return value.items;
+    });
+    this.keyed = new KeyedCalls({
+      queue: this,
+      state: machine,
+      clock,
+      proposer: this.#proposer,
+      reports: this.#reports,
+      claims: this.#claims,
+      current: () => this.#current("linearizable"),
     });
     this.#leader = new LeaderSide({
       ...options,
@@ -222,15 +234,19 @@ export class FlotillaQueue implements TaskQueue {
   // ------------------------------------------------------------------ writes
 
   async submit(tasks: readonly NewTask[], context: WriteContext): Promise<Submitted> {
+    const { idempotency } = context;
     const refused = this.#o.admission?.() ?? null;
-    if (refused !== null)
+    // A repeat adds no task: it gets its answer however full the disk is.
+    const known = idempotency !== null && this.#o.machine.keyedAnswer(idempotency) !== null;
+    if (refused !== null && !known)
       throw queueError(refused, ADMISSION[refused] ?? "no tasks are taken at this time");
     const { value, replayed } = await this.#proposer.propose(
       { type: "submit", tasks, ...idemOf(context) },
       "submitted",
       { weight: tasks.length, hint: this.#hintOf(tasks), signal: context.signal },
     );
-    return { ids: value.ids, existing: value.existing, replayed };
+    const { ids, existing, tasks: first } = value;
+    return { ids, existing, replayed, ...(first === undefined ? {} : { tasks: first }) };
   }
 
   async cancel(id: string, context: WriteContext): Promise<void> {
@@ -243,16 +259,16 @@ export class FlotillaQueue implements TaskQueue {
     id: string,
     ifVersion: number | null,
     context: WriteContext,
-  ): Promise<{ replayed: boolean }> {
+  ): Promise<{ replayed: boolean; task?: Task }> {
     const task = this.#o.machine.task(id);
     const hint: ReadyHint | undefined =
       task === null ? undefined : { ready: [[task.queue, task.name, 1]] };
-    const { replayed } = await this.#proposer.propose(
+    const { value, replayed } = await this.#proposer.propose(
       { type: "retry", id, if_version: ifVersion, ...idemOf(context) },
       "retried",
       { hint, signal: context.signal },
     );
-    return { replayed };
+    return { replayed, ...(value.task === undefined ? {} : { task: value.task }) };
   }
 
   async clear(status: Status | null, context: WriteContext): Promise<number> {
@@ -384,11 +400,13 @@ export class FlotillaQueue implements TaskQueue {
     claim: Claim,
     waitMs: Millis,
     signal: AbortSignal | null,
-  ): Promise<{ tasks: readonly ClaimedTask[]; directive: Directive }> {
+  ): Promise<{ tasks: readonly ClaimedTask[]; directive: Directive; replayed?: boolean }> {
     if (this.#draining) {
       if (claim.local !== null) return { tasks: [], directive: "terminate" };
       throw queueError("stopping", "this member takes no claims any more: ask another one");
     }
+    const { idem } = claim;
+    if (idem !== undefined) return this.keyed.claim({ ...claim, idem }, waitMs, signal);
     return this.#claims.wait(claim, waitMs, signal);
   }
 
@@ -397,7 +415,7 @@ export class FlotillaQueue implements TaskQueue {
     principal: string,
     leases: readonly HeartbeatLease[],
     info?: WorkerInfo,
-  ): Promise<{ verdicts: readonly LeaseVerdict[]; directive: Directive }> {
+  ): Promise<HeartbeatAnswer> {
     if (leases.length > LEASES_PER_CALL)
       throw queueError("overloaded", `a heartbeat may name ${LEASES_PER_CALL} leases at most`);
     const body: HeartbeatBody = {
@@ -467,8 +485,11 @@ export class FlotillaQueue implements TaskQueue {
     workerId: string,
     principal: string,
     items: readonly (LeaseRef & { progress: Progress | null; lines: readonly string[] })[],
+    prompt = false,
   ): Promise<readonly LeaseEndAnswer[]> {
-    return Promise.all(items.map((item) => this.#reports.report(workerId, principal, item)));
+    return Promise.all(
+      items.map((item) => this.#reports.report(workerId, principal, item, prompt)),
+    );
   }
 
   onLease(listener: (event: LeaseEvent) => void): () => void {
@@ -571,5 +592,13 @@ function idemOf({ idempotency }: WriteContext): { readonly idem?: IdempotencySco
 
 /** A refusal as another member named it; one that this build does not know is no more than "void". */
 function refusalCode(code: string): QueueErrorCode {
-  return code === "names-full" || code === "stale-session" ? code : "void";
+  switch (code) {
+    case "names-full":
+    case "stale-session":
+    case "idempotency-mismatch":
+    case "idempotency-full":
+      return code;
+    default:
+      return "void";
+  }
 }

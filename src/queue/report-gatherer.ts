@@ -1,6 +1,8 @@
 /**
  * Progress and log lines on their way into the log (T6): what a worker reports within a second goes in one
- * command, so that a chatty handler costs one entry a second and not one a line.
+ * command, so that a chatty handler costs one entry a second and not one a line. Somebody who waits for the
+ * answer (`POST …/logs`) is not held for that second: such a report goes at once, or, while one of its worker's
+ * is under way, with all that gathered meanwhile as soon as that one is on record.
  */
 import type { Clock, Millis } from "../replica/ports.ts";
 import { queueError } from "./proposals.ts";
@@ -31,6 +33,10 @@ interface Bucket {
   readonly principal: string;
   pending: Map<string, Pending>;
   text: number;
+  /** Commands proposed and not answered. */
+  inFlight: number;
+  /** Somebody waits for what is pending: it goes when nothing is in flight any more. */
+  prompt: boolean;
   /** A flush is scheduled; until it ran, and a second after, the bucket stays. */
   flushAt: Millis;
   scheduled: boolean;
@@ -57,8 +63,16 @@ export class ReportGatherer {
     return this.#waiting;
   }
 
-  /** Resolves once the report is applied, at most about a second later. @throws QueueError overloaded */
-  report(workerId: string, principal: string, item: ReportItem): Promise<LeaseEndAnswer> {
+  /**
+   * Resolves once the report is applied: about a second later at most, or with `prompt` a round or two through
+   * the log later. @throws QueueError overloaded
+   */
+  report(
+    workerId: string,
+    principal: string,
+    item: ReportItem,
+    prompt = false,
+  ): Promise<LeaseEndAnswer> {
     if (this.#waiting >= REPORTS_MAX)
       return Promise.reject(queueError("overloaded", `${REPORTS_MAX} reports wait already`));
     const bucket = this.#bucketOf(workerId, principal);
@@ -85,6 +99,7 @@ export class ReportGatherer {
     pending.fail.push(reject);
     this.#waiting += 1;
     if (bucket.pending.size >= ITEMS_MAX || bucket.text >= TEXT_MAX) this.#flush(bucket);
+    else if (prompt) this.#hurry(bucket);
     else this.#schedule(bucket);
     return promise;
   }
@@ -104,14 +119,25 @@ export class ReportGatherer {
       for (const line of pending.lines) bucket.text -= line.length + 1;
       taken.push(pending);
     }
-    if (taken.length > 0) this.#dispatch(bucket, taken);
+    if (taken.length === 0) return;
+    this.#dispatch(bucket, taken);
+    this.#schedule(bucket);
   }
 
   #bucketOf(workerId: string, principal: string): Bucket {
     const key = keyOfBucket(workerId, principal);
     let bucket = this.#buckets.get(key);
     if (bucket === undefined) {
-      bucket = { workerId, principal, pending: new Map(), text: 0, flushAt: 0, scheduled: false };
+      bucket = {
+        workerId,
+        principal,
+        pending: new Map(),
+        text: 0,
+        inFlight: 0,
+        prompt: false,
+        flushAt: 0,
+        scheduled: false,
+      };
       this.#buckets.set(key, bucket);
     }
     return bucket;
@@ -130,8 +156,31 @@ export class ReportGatherer {
     else this.#clock.after(waitMs, run);
   }
 
+  /** With all that is reported in this turn, or that gathers until the command under way is answered. */
+  #hurry(bucket: Bucket): void {
+    if (bucket.prompt) return;
+    bucket.prompt = true;
+    this.#sendPrompt(bucket);
+  }
+
+  #sendPrompt(bucket: Bucket): void {
+    if (bucket.inFlight > 0) return;
+    this.#clock.soon(() => {
+      if (!bucket.prompt || bucket.inFlight > 0) return;
+      if (bucket.pending.size > 0) this.#flush(bucket);
+      // Sent ahead of an end.
+      else bucket.prompt = false;
+    });
+  }
+
   #flush(bucket: Bucket): void {
+    bucket.prompt = false;
     if (bucket.pending.size === 0) {
+      if (bucket.inFlight > 0) {
+        bucket.flushAt = this.#clock.monotonic() + EVERY_MS;
+        this.#schedule(bucket);
+        return;
+      }
       this.#buckets.delete(keyOfBucket(bucket.workerId, bucket.principal));
       return;
     }
@@ -146,16 +195,22 @@ export class ReportGatherer {
 
   #dispatch(bucket: Bucket, pendings: readonly Pending[]): void {
     for (const { settle } of pendings) this.#waiting -= settle.length;
+    bucket.inFlight += 1;
     const items = pendings.map(({ ref, progress, lines }) => ({ ...ref, progress, lines }));
-    this.#send(bucket.workerId, bucket.principal, items).then(
-      (answers) => {
-        for (const [index, { settle }] of pendings.entries())
-          for (const resolve of settle) resolve(answers[index] ?? "not-found");
-      },
-      (error: unknown) => {
-        for (const { fail } of pendings) for (const reject of fail) reject(error);
-      },
-    );
+    this.#send(bucket.workerId, bucket.principal, items)
+      .then(
+        (answers) => {
+          for (const [index, { settle }] of pendings.entries())
+            for (const resolve of settle) resolve(answers[index] ?? "not-found");
+        },
+        (error: unknown) => {
+          for (const { fail } of pendings) for (const reject of fail) reject(error);
+        },
+      )
+      .finally(() => {
+        bucket.inFlight -= 1;
+        if (bucket.prompt) this.#sendPrompt(bucket);
+      });
   }
 }
 

@@ -119,6 +119,43 @@ export interface Submitted {
   /** The client-given id was there already with an equal body. */
   readonly existing: boolean;
   readonly replayed: boolean;
+  /** With an idempotency key: the tasks as of the first answer, in the order of `ids`. */
+  readonly tasks?: readonly Task[];
+}
+
+export interface HeartbeatAnswer {
+  readonly verdicts: readonly LeaseVerdict[];
+  readonly directive: Directive;
+}
+
+/** An answer, and whether it is the first one under its key again. */
+export interface Keyed<T> {
+  readonly value: T;
+  readonly replayed: boolean;
+}
+
+/**
+ * What outside workers and operators do under an Idempotency-Key, as the principal of its scope; otherwise like
+ * the calls of the same names. @throws QueueError idempotency-mismatch, idempotency-full
+ */
+export interface KeyedQueue {
+  end(
+    scope: IdempotencyScope,
+    workerId: string,
+    items: readonly (LeaseRef & { end: LeaseEnd })[],
+  ): Promise<Keyed<readonly LeaseEndAnswer[]>>;
+  report(
+    scope: IdempotencyScope,
+    workerId: string,
+    items: readonly (LeaseRef & { progress: Progress | null; lines: readonly string[] })[],
+  ): Promise<Keyed<readonly LeaseEndAnswer[]>>;
+  /** Logged, unlike a heartbeat without a key; a repeat keeps no lease. */
+  heartbeat(
+    scope: IdempotencyScope,
+    workerId: string,
+    leases: readonly HeartbeatLease[],
+  ): Promise<Keyed<HeartbeatAnswer>>;
+  quiet(scope: IdempotencyScope, workerId: string): Promise<Keyed<boolean>>;
 }
 
 export interface TaskQueue {
@@ -129,7 +166,11 @@ export interface TaskQueue {
     id: string,
     ifVersion: number | null,
     context: WriteContext,
-  ): Promise<{ replayed: boolean }>;
+  ): Promise<{
+    replayed: boolean;
+    /** With an idempotency key: the task as of the first answer. */
+    task?: Task;
+  }>;
   clear(status: Status | null, context: WriteContext): Promise<number>;
   /** Merged where it is applied, nested groups too; all settings, as they are then. */
   updateSettings(change: SettingsChange, context: WriteContext): Promise<Settings>;
@@ -171,24 +212,27 @@ export interface TaskQueue {
     claim: Claim,
     waitMs: number,
     signal: AbortSignal | null,
-  ): Promise<{ tasks: readonly ClaimedTask[]; directive: Directive }>;
+  ): Promise<{ tasks: readonly ClaimedTask[]; directive: Directive; replayed?: boolean }>;
   heartbeat(
     workerId: string,
     principal: string,
     leases: readonly HeartbeatLease[],
     info?: WorkerInfo,
-  ): Promise<{ verdicts: readonly LeaseVerdict[]; directive: Directive }>;
+  ): Promise<HeartbeatAnswer>;
   end(
     workerId: string,
     principal: string,
     items: readonly (LeaseRef & { end: LeaseEnd })[],
     idempotency: IdempotencyScope | null,
   ): Promise<readonly LeaseEndAnswer[]>;
+  /** Gathered for up to a second; `prompt`: on record as soon as this worker's last report is. */
   report(
     workerId: string,
     principal: string,
     items: readonly (LeaseRef & { progress: Progress | null; lines: readonly string[] })[],
+    prompt?: boolean,
   ): Promise<readonly LeaseEndAnswer[]>;
+  readonly keyed: KeyedQueue;
   /** Local executors: told at once when a lease is cancelled or lost, as soon as this member applies it. */
   onLease(listener: (event: LeaseEvent) => void): () => void;
 

@@ -26,6 +26,7 @@ import {
   QueueError,
   type Consistency,
   type Health,
+  type KeyedQueue,
   type TaskFilter,
   type TaskQueue,
   type WorkerView,
@@ -42,7 +43,8 @@ interface Row {
 
 export class FakeQueue implements TaskQueue {
   readonly rows = new Map<string, Row>();
-  readonly keys = new Map<string, { hash: string; ids: readonly string[] }>();
+  /** First answers by scope. */
+  readonly keys = new Map<string, { hash: string; answer: unknown }>();
   readonly calls: string[] = [];
   /** Thrown by the next call of any kind. */
   fault: Error | null = null;
@@ -73,26 +75,33 @@ export class FakeQueue implements TaskQueue {
     for (const wake of this.#waiters) wake();
   }
 
-  /** True when the call with this key was made before. @throws QueueError */
-  #replayed(scope: IdempotencyScope | null, ids: readonly string[]): readonly string[] | null {
-    if (scope === null) return null;
+  /** The first answer under this key, or that of `run`, which `keep` may leave out. @throws QueueError */
+  async #once<T>(
+    scope: IdempotencyScope | null | undefined,
+    run: () => T | Promise<T>,
+    keep: (answer: T) => boolean = () => true,
+  ): Promise<{ value: T; replayed: boolean }> {
+    if (scope === null || scope === undefined) return { value: await run(), replayed: false };
     const key = JSON.stringify([scope.principal, scope.route, scope.key]);
     const known = this.keys.get(key);
-    if (known === undefined) {
-      this.keys.set(key, { hash: scope.hash, ids });
-      return null;
-    }
-    if (known.hash !== scope.hash) {
+    if (known !== undefined && known.hash !== scope.hash) {
       throw new QueueError("idempotency-mismatch", "The key was used with another body.");
     }
-    return known.ids;
+    if (known !== undefined) return { value: structuredClone(known.answer) as T, replayed: true };
+    const value = await run();
+    if (keep(value)) this.keys.set(key, { hash: scope.hash, answer: structuredClone(value) });
+    return { value: structuredClone(value), replayed: false };
   }
 
   async submit(tasks: readonly NewTask[], context: WriteContext) {
     this.#enter("submit");
+    const { value, replayed } = await this.#once(context.idempotency, () => this.#submit(tasks));
+    const { shown, ...answer } = value;
+    return { ...answer, replayed, ...(context.idempotency === null ? {} : { tasks: shown }) };
+  }
+
+  #submit(tasks: readonly NewTask[]) {
     const ids = tasks.map((task) => task.id);
-    const before = this.#replayed(context.idempotency, ids);
-    if (before !== null) return { ids: before, existing: false, replayed: true };
     let existing = false;
     for (const task of tasks) {
       const known = this.rows.get(task.id);
@@ -101,9 +110,9 @@ export class FakeQueue implements TaskQueue {
       }
       existing ||= known !== undefined;
     }
-    if (existing) return { ids, existing, replayed: false };
-    for (const task of tasks) this.rows.set(task.id, this.#row(task));
-    return { ids, existing, replayed: false };
+    if (!existing) for (const task of tasks) this.rows.set(task.id, this.#row(task));
+    const shown = ids.flatMap((id) => this.rows.get(id)?.task ?? []);
+    return { ids, existing, shown };
   }
 
   #row(task: NewTask): Row {
@@ -154,8 +163,14 @@ export class FakeQueue implements TaskQueue {
   async retry(id: string, ifVersion: number | null, context: WriteContext) {
     this.#enter("retry");
     const row = this.rows.get(id);
+    const { value, replayed } = await this.#once(context.idempotency, () =>
+      this.#retry(id, row, ifVersion),
+    );
+    return { replayed, ...(context.idempotency === null ? {} : { task: value }) };
+  }
+
+  #retry(id: string, row: Row | undefined, ifVersion: number | null): Task {
     if (row === undefined) throw new QueueError("not-found", `There is no task ${id}.`);
-    if (this.#replayed(context.idempotency, [id]) !== null) return { replayed: true };
     if (ifVersion !== null && ifVersion !== row.task.version) {
       throw new QueueError("version-mismatch", `The version is ${row.task.version}.`);
     }
@@ -164,7 +179,7 @@ export class FakeQueue implements TaskQueue {
     }
     Object.assign(row.task, { status: "Pending", detail: "ready", retries: 0 });
     this.#touch(row);
-    return { replayed: false };
+    return row.task;
   }
 
   async clear(status: Status | null) {
@@ -290,6 +305,15 @@ export class FakeQueue implements TaskQueue {
   async claim(claim: Claim, waitMs: number, signal: AbortSignal | null) {
     this.#enter("claim");
     this.lastClaim = claim;
+    const { value, replayed } = await this.#once(
+      claim.idem,
+      () => this.#claimWhenReady(claim, waitMs, signal),
+      ({ tasks }) => tasks.length > 0,
+    );
+    return { ...value, replayed };
+  }
+
+  async #claimWhenReady(claim: Claim, waitMs: number, signal: AbortSignal | null) {
     const end = performance.now() + waitMs;
     for (;;) {
       const tasks = this.#claimNow(claim);
@@ -388,6 +412,21 @@ export class FakeQueue implements TaskQueue {
     });
   }
 
+  readonly keyed: KeyedQueue = {
+    end: (scope, workerId, items) =>
+      this.#once(scope, () => this.end(workerId, scope.principal, items), changed),
+    report: (scope, workerId, items) =>
+      this.#once(scope, () => this.report(workerId, scope.principal, items), changed),
+    heartbeat: (scope, workerId, leases) =>
+      this.#once(scope, () => this.heartbeat(workerId, scope.principal, leases)),
+    quiet: (scope, workerId) =>
+      this.#once(
+        scope,
+        () => this.quiet(workerId),
+        (known) => known,
+      ),
+  };
+
   onLease() {
     return () => {};
   }
@@ -449,3 +488,6 @@ export class FakeQueue implements TaskQueue {
     return [];
   }
 }
+
+const changed = (answers: readonly LeaseEndAnswer[]): boolean =>
+  answers.some((answer) => answer === "ok" || answer === "cancelled");

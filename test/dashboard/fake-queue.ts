@@ -268,6 +268,12 @@ export class FakeQueue implements TaskQueue {
   readonly report = unused("report");
   readonly onLease = unused("onLease");
   readonly quiet = unused("quiet");
+  readonly keyed = {
+    end: unused("keyed.end"),
+    report: unused("keyed.report"),
+    heartbeat: unused("keyed.heartbeat"),
+    quiet: unused("keyed.quiet"),
+  };
 
   #read(): ReadInfo {
     return { appliedIndex: this.#version, stalenessMs: this.stalenessMs };

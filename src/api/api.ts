@@ -11,6 +11,7 @@ import { clusterRoutes } from "./cluster.ts";
 import type { ApiDeps } from "./deps.ts";
 import { docsRoutes } from "./docs.ts";
 import { healthRoutes } from "./health.ts";
+import { leaseBulkRoutes } from "./lease-bulk.ts";
 import { leaseRoutes } from "./leases.ts";
 import { lifecycle } from "./lifecycle.ts";
 import { Metrics, queueGauges, type GaugeSource } from "./metrics.ts";
@@ -24,6 +25,7 @@ export function createApi(deps: ApiDeps, gauges: readonly GaugeSource[] = []) {
   const resources = [
     taskRoutes(deps),
     leaseRoutes(deps),
+    leaseBulkRoutes(deps),
     workerRoutes(deps),
     clusterRoutes(deps),
     healthRoutes(deps, metrics),

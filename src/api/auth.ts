@@ -48,6 +48,8 @@ export const ACCESS: Readonly<Record<string, Role | "open">> = {
   "POST /api/leases/claim": "worker",
   "POST /api/leases/heartbeat": "worker",
   "POST /api/leases/complete": "worker",
+  "POST /api/leases/fail": "worker",
+  "POST /api/leases/release": "worker",
   "POST /api/leases/:task_id/complete": "worker",
   "POST /api/leases/:task_id/fail": "worker",
   "POST /api/leases/:task_id/snooze": "worker",

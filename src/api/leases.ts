@@ -355,7 +355,8 @@ function answerOne(
   }
 }
 
-function taskError(
+/** What a worker said went wrong, cut to what the log keeps. */
+export function taskError(
   error:
     string | { readonly type?: string; readonly message: string; readonly stack?: string | null },
   retryable: boolean,

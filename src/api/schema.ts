@@ -169,9 +169,7 @@ const ErrorIn = object({
   message: t.Unsafe<string>({ type: "string" }),
   stack: optional(nullable(t.Unsafe<string>({ type: "string" }))),
 });
-export const FailIn = object({
-  worker_id,
-  ...leaseRef,
+const failure = {
   error: t.Unsafe<Static<typeof ErrorIn> | string>({
     anyOf: [{ type: "string" }, ErrorIn],
     description: "What went wrong. Message and stack are cut to 4 and 16 KiB.",
@@ -180,9 +178,18 @@ export const FailIn = object({
   retry_after_ms: optional(
     nullable(integer(0, DELAY_MAX_MS), { description: "Instead of the policy's delay." }),
   ),
+};
+export const FailIn = object({ worker_id, ...leaseRef, ...failure });
+export const FailBulkIn = object({
+  worker_id,
+  items: list(object({ task_id: id(), ...leaseRef, ...failure }), 1, LEASES_MAX),
 });
 export const SnoozeIn = object({ worker_id, ...leaseRef, delay_ms: integer(0, DELAY_MAX_MS) });
 export const ReleaseIn = object({ worker_id, ...leaseRef });
+export const ReleaseBulkIn = object({
+  worker_id,
+  items: list(object({ task_id: id(), ...leaseRef }), 1, LEASES_MAX),
+});
 export const LogsIn = object({
   worker_id,
   ...leaseRef,
@@ -315,8 +322,10 @@ export const MODELS = {
   CompleteBulk: CompleteBulkIn,
   Complete: CompleteIn,
   Fail: FailIn,
+  FailBulk: FailBulkIn,
   Snooze: SnoozeIn,
   Release: ReleaseIn,
+  ReleaseBulk: ReleaseBulkIn,
   LogLines: LogsIn,
   SettingsChange: SettingsIn,
   Task: TaskOut,

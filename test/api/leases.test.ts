@@ -249,6 +249,81 @@ describe("ending a lease", () => {
     });
   });
 
+  test("fail and release in bulk answer per item, in order, in one call of the queue", async () => {
+    for (const verb of ["fail", "release"]) {
+      const setup = harness();
+      const one = await held(setup);
+      const two = await held(setup);
+      const three = await held(setup);
+      await setup.call("DELETE", `/api/tasks/${three.id}`);
+      const item = ({ id, ref }: typeof one, more = {}) => ({
+        task_id: id,
+        attempt: ref.attempt,
+        fence: ref.fence,
+        ...(verb === "fail" ? { error: "x" } : {}),
+        ...more,
+      });
+      const items = [
+        item(two, verb === "fail" ? { error: { message: "m" }, retryable: false } : {}),
+        item(one, { fence: 999 }),
+        item(three),
+        item(one, verb === "fail" ? { retry_after_ms: 5 } : {}),
+        item(one, { task_id: uuidAt(NOW, 77) }),
+      ];
+      const body = { worker_id: "w1", items };
+      const response = await setup.call("POST", `/api/leases/${verb}`, { body });
+      expect([response.status, await response.json()]).toEqual([
+        200,
+        {
+          items: [
+            { task_id: two.id, status: "ok" },
+            { task_id: one.id, status: "stale-lease" },
+            // A release confirms a cancel.
+            { task_id: three.id, status: verb === "fail" ? "cancelled" : "ok" },
+            { task_id: one.id, status: "ok" },
+            { task_id: uuidAt(NOW, 77), status: "not-found" },
+          ],
+        },
+      ]);
+      expect(setup.queue.calls.filter((call) => call === "end")).toHaveLength(1);
+      const task = (await (await setup.call("GET", `/api/tasks/${two.id}`)).json()) as {
+        status: string;
+        last_error: unknown;
+      };
+      if (verb === "release") expect(task.status).toBe("Pending");
+      else {
+        const last_error = { type: "Error", message: "m", stack: null, retryable: false };
+        expect(task).toMatchObject({ status: "Failed", last_error });
+      }
+      const stranger = { worker_id: "w2", items: [item(one)] };
+      const forbidden = await setup.call("POST", `/api/leases/${verb}`, { body: stranger });
+      expect(((await forbidden.json()) as { items: { status: string }[] }).items[0]?.status).toBe(
+        "stale-lease",
+      );
+    }
+  });
+
+  test.each([
+    [
+      "fail",
+      { items: [{}] },
+      ["/worker_id", "/items/0/task_id", "/items/0/attempt", "/items/0/fence", "/items/0/error"],
+    ],
+    ["fail", { worker_id: "w", items: [] }, ["/items"]],
+    ["release", { worker_id: "w", items: [] }, ["/items"]],
+    ["release", { worker_id: "w" }, ["/items"]],
+    [
+      "release",
+      { worker_id: "w", items: [{ task_id: uuidAt(NOW), attempt: 1, fence: 1, error: "x" }] },
+      ["/items/0/error"],
+    ],
+  ])("%s in bulk refuses %j and changes nothing", async (verb, body, named) => {
+    const { call, queue } = harness();
+    const refused = await problem(await call("POST", `/api/leases/${verb}`, { body }));
+    expect([refused.status, pointers(refused).toSorted()]).toEqual([400, named.toSorted()]);
+    expect(queue.calls).toEqual([]);
+  });
+
   test("a failure takes text or an object, cuts what is too long, and is retryable unless it says otherwise", async () => {
     const setup = harness();
     const report = async (error: unknown, more = {}) => {

@@ -446,7 +446,9 @@ describe("watching", () => {
     const { queue } = made.member(1);
     for (const asked of [queue.workers(), queue.quiet("w"), queue.heartbeat("w", PRINCIPAL, [])]) {
       const error = await made.settled(failure(asked), 6_000);
-      expect(error).toMatchObject({ reason: expect.stringMatching(/^no-(leader|quorum)$/) as unknown });
+      expect(error).toMatchObject({
+        reason: expect.stringMatching(/^no-(leader|quorum)$/) as unknown,
+      });
       expect(String(error)).not.toMatch(/worker\.|lease\./);
     }
     const { workers, read } = await made.settled(queue.readWorkers("stale"));

@@ -3,7 +3,7 @@ import { Elysia } from "elysia";
 import type { LeaseEnd, LeaseRef } from "../queue/types.ts";
 import { readJson } from "./body.ts";
 import type { ApiDeps } from "./deps.ts";
-import { idempotencyScope } from "./idempotency.ts";
+import { idempotencyScope, replayedHeader } from "./idempotency.ts";
 import { taskError } from "./leases.ts";
 import { caller } from "./lifecycle.ts";
 import { operation } from "./openapi.ts";
@@ -20,16 +20,27 @@ export function leaseBulkRoutes({ queue }: ApiDeps) {
   ): Promise<Response> => {
     const principal = caller(request).name;
     const scope = idempotencyScope(request, principal, bytes);
-    const answers = await queue.end(workerId, principal, items, scope);
-    return json(200, {
-      items: items.map(({ task_id }, index) => ({ task_id, status: answers[index] })),
-    });
+    const { value: answers, replayed } =
+      scope === null
+        ? { value: await queue.end(workerId, principal, items, null), replayed: false }
+        : await queue.keyed.end(scope, workerId, items);
+    return json(
+      200,
+      { items: items.map(({ task_id }, index) => ({ task_id, status: answers[index] })) },
+      replayedHeader(replayed),
+    );
   };
   const shared = {
     tag: "leases",
     role: "worker",
     requestHeaders: ["Idempotency-Key"],
-    answers: { 200: { description: "An answer per item.", model: "Completed" } },
+    answers: {
+      200: {
+        description: "An answer per item.",
+        model: "Completed",
+        headers: ["Idempotency-Replayed"],
+      },
+    },
     problems: [413, 415, 422, 429, 503],
   } as const;
 

@@ -249,6 +249,27 @@ describe("ending a lease", () => {
     });
   });
 
+  test.each(["fail", "release"])(
+    "%s in bulk under a key is answered as the first time",
+    async (verb) => {
+      const setup = harness();
+      const { id, ref } = await held(setup);
+      const error = verb === "fail" ? { error: "x" } : {};
+      const item = { task_id: id, attempt: ref.attempt, fence: ref.fence, ...error };
+      const send = (items: unknown[]) =>
+        setup.call("POST", `/api/leases/${verb}`, {
+          body: { worker_id: "w1", items },
+          headers: { "idempotency-key": "k" },
+        });
+      const first = await send([item]);
+      const again = await send([item]);
+      expect(await again.json()).toEqual(await first.json());
+      expect(first.headers.get("idempotency-replayed")).toBeNull();
+      expect(again.headers.get("idempotency-replayed")).toBe("true");
+      expect((await problem(await send([item, item]))).status).toBe(422);
+    },
+  );
+
   test("fail and release in bulk answer per item, in order, in one call of the queue", async () => {
     for (const verb of ["fail", "release"]) {
       const setup = harness();

@@ -147,6 +147,13 @@ export interface SnapshotCopy {
   readonly checksum: string;
 }
 
+/** A piece of a snapshot's bytes. Checked where it is written, beside the thread that ticks. */
+export interface SnapshotChunk {
+  readonly data: Uint8Array;
+  /** CRC32 of the data. */
+  readonly crc: number;
+}
+
 /** Everything about a snapshot but its bytes: what a receiver is told before the first chunk. */
 export interface SnapshotManifest extends SnapshotCopy {
   /** As of `index`. */
@@ -163,13 +170,16 @@ export interface SnapshotStore {
   /** Copies the state as of some moment during the call; writers go on. @throws Error disk full, not readable */
   create(): Promise<SnapshotCopy>;
   /** Bytes [offset, offset + bytes), fewer at the end. @throws Error unknown or removed */
-  read(id: string, offset: number, bytes: number): Promise<Uint8Array>;
+  read(id: string, offset: number, bytes: number): Promise<SnapshotChunk>;
   /** Forgets a copy made here. Unknown ones are removed already. */
   remove(id: string): Promise<void>;
   /** Begins to receive, or goes on with what has the same identity; anything else that was begun is discarded. */
   receive(manifest: SnapshotManifest): Promise<void>;
-  /** Bytes of what is being received, in any order. @throws Error another identity, beyond its size, disk full */
-  write(id: string, offset: number, data: Uint8Array): Promise<void>;
+  /**
+   * Bytes of what is being received, in any order. False: damaged on their way, nothing was written.
+   * @throws Error another identity, beyond its size, disk full
+   */
+  write(id: string, offset: number, chunk: SnapshotChunk): Promise<boolean>;
   /**
    * All bytes are written: checks the whole against its checksum, index and term, and makes it durable.
    * @throws Error it is not what the manifest says: discarded

@@ -8,6 +8,7 @@ import {
   FatalError,
   type LogStore,
   type Millis,
+  type SnapshotChunk,
   type SnapshotCopy,
   type SnapshotManifest,
   type SnapshotStore,
@@ -65,11 +66,12 @@ export class MemorySnapshots implements SnapshotStore {
     };
   }
 
-  async read(id: string, offset: number, bytes: number): Promise<Uint8Array> {
+  async read(id: string, offset: number, bytes: number): Promise<SnapshotChunk> {
     await this.#pause();
     const copy = this.#copies.get(id);
     if (copy === undefined) throw new Error(`there is no snapshot ${id}`);
-    return copy.slice(offset, offset + bytes);
+    const data = copy.slice(offset, offset + bytes);
+    return { data, crc: Bun.hash.crc32(data) };
   }
 
   async remove(id: string): Promise<void> {
@@ -81,7 +83,7 @@ export class MemorySnapshots implements SnapshotStore {
     this.#incoming = { manifest, bytes: new Uint8Array(manifest.bytes), verified: false };
   }
 
-  async write(id: string, offset: number, data: Uint8Array): Promise<void> {
+  async write(id: string, offset: number, { data, crc }: SnapshotChunk): Promise<boolean> {
     await this.#pause();
     const { bytes } = this.#expect(id);
     if (offset < 0 || offset + data.length > bytes.length) {
@@ -89,7 +91,9 @@ export class MemorySnapshots implements SnapshotStore {
         `${offset} to ${offset + data.length} lies beyond a snapshot of ${bytes.length}`,
       );
     }
+    if (Bun.hash.crc32(data) !== crc) return false;
     bytes.set(data, offset);
+    return true;
   }
 
   async verify(id: string): Promise<void> {

@@ -26,6 +26,7 @@ export type SnapshotWork =
       readonly path: string;
       readonly offset: number;
       readonly data: Uint8Array<ArrayBuffer>;
+      readonly crc: number;
     }
   /** Checks what was received against what was promised, and makes it a database to open: WAL, synced. */
   | {
@@ -48,7 +49,9 @@ export type SnapshotRequest =
 
 export type SnapshotResult =
   | { readonly kind: "done" }
-  | { readonly kind: "bytes"; readonly data: Uint8Array<ArrayBuffer> }
+  /** What was to be written is not what was sent. */
+  | { readonly kind: "damaged" }
+  | { readonly kind: "bytes"; readonly data: Uint8Array<ArrayBuffer>; readonly crc: number }
   | {
       readonly kind: "copied";
       readonly position: Position;

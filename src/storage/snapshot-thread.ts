@@ -91,10 +91,13 @@ function digest(path: string): { readonly bytes: number; readonly checksum: stri
 function read({ path, offset, bytes }: Extract<SnapshotWork, { kind: "read" }>): SnapshotResult {
   const data = new Uint8Array(bytes);
   const count = readSync(fileOf(path, "r"), data, 0, bytes, offset);
-  return { kind: "bytes", data: count === bytes ? data : data.slice(0, count) };
+  const taken = count === bytes ? data : data.slice(0, count);
+  return { kind: "bytes", data: taken, crc: Bun.hash.crc32(taken) };
 }
 
-function write({ path, offset, data }: Extract<SnapshotWork, { kind: "write" }>): SnapshotResult {
+function write(work: Extract<SnapshotWork, { kind: "write" }>): SnapshotResult {
+  const { path, offset, data, crc } = work;
+  if (Bun.hash.crc32(data) !== crc) return { kind: "damaged" };
   const file = fileOf(path, "r+");
   let at = 0;
   while (at < data.length) at += writeSync(file, data, at, data.length - at, offset + at);

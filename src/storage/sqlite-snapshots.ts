@@ -8,6 +8,7 @@ import { asIndex, asTerm, type Entry } from "../raft/types.ts";
 import {
   FatalError,
   type LogStore,
+  type SnapshotChunk,
   type SnapshotCopy,
   type SnapshotManifest,
   type SnapshotStore,
@@ -81,12 +82,12 @@ export class SqliteSnapshots implements SnapshotStore {
     }
   }
 
-  async read(id: string, offset: number, bytes: number): Promise<Uint8Array> {
+  async read(id: string, offset: number, bytes: number): Promise<SnapshotChunk> {
     if (!isSnapshotId(id)) throw new Error(`${id} names no snapshot`);
     const path = join(this.#o.folder, copyName(id));
     const result = await this.#work({ kind: "read", path, offset, bytes });
     if (result.kind !== "bytes") throw new Error(`unexpected ${result.kind}`);
-    return result.data;
+    return { data: result.data, crc: result.crc };
   }
 
   async remove(id: string): Promise<void> {
@@ -103,14 +104,15 @@ export class SqliteSnapshots implements SnapshotStore {
     if (before !== null) await this.#removeIncoming(before.id);
   }
 
-  async write(id: string, offset: number, data: Uint8Array): Promise<void> {
+  async write(id: string, offset: number, { data, crc }: SnapshotChunk): Promise<boolean> {
     const { bytes } = this.#expect(id);
     if (offset < 0 || offset + data.length > bytes) {
       throw new Error(`${offset} to ${offset + data.length} lies beyond a snapshot of ${bytes}`);
     }
     const path = join(this.#o.folder, incomingName(id));
     // A copy: the thread takes the bytes over, and they may be part of a frame.
-    await this.#work({ kind: "write", path, offset, data: new Uint8Array(data) });
+    const work: SnapshotWork = { kind: "write", path, offset, data: new Uint8Array(data), crc };
+    return (await this.#work(work)).kind === "done";
   }
 
   async verify(id: string): Promise<void> {

@@ -6,6 +6,7 @@ import { asIndex, asNodeId, asTerm } from "../../src/raft/types.ts";
 import type {
   LogStore,
   RecoveredLog,
+  SnapshotChunk,
   SnapshotCopy,
   SnapshotManifest,
   SnapshotStore,
@@ -48,6 +49,10 @@ const FOUNDATIONS = [
   entry(1, 1, "founding", "bootstrap"),
   entry(40, 3, "members as of 40", "config"),
 ];
+
+function chunkOf(data: Uint8Array): SnapshotChunk {
+  return { data, crc: Bun.hash.crc32(data) };
+}
 
 function manifestOf(copy: SnapshotCopy): SnapshotManifest {
   return {
@@ -115,12 +120,12 @@ export function snapshotSuite(name: string, createPlace: () => MemberPlace): voi
       expect(copy).toMatchObject({ index: 40, term: 3, machineVersion: 1 });
       const pieces: Uint8Array[] = [];
       for (let offset = 0; offset < copy.bytes; offset += CHUNK) {
-        pieces.push(await source.snapshots.read(copy.id, offset, CHUNK));
+        pieces.push((await source.snapshots.read(copy.id, offset, CHUNK)).data);
       }
       const whole = Buffer.concat(pieces);
       expect(whole.length).toBe(copy.bytes);
       expect(new Bun.CryptoHasher("sha256").update(whole).digest("hex")).toBe(copy.checksum);
-      expect(await source.snapshots.read(copy.id, copy.bytes + 1, 10)).toHaveLength(0);
+      expect((await source.snapshots.read(copy.id, copy.bytes + 1, 10)).data).toHaveLength(0);
     });
 
     test("a copy stays as it was while the state goes on, and two are two", async () => {
@@ -206,9 +211,14 @@ export function snapshotSuite(name: string, createPlace: () => MemberPlace): voi
 
       await target.snapshots.receive(manifest);
       await transfer(source, target, copy.id, copy.bytes);
-      const flipped = new Uint8Array(await source.snapshots.read(copy.id, 20_000, 1));
-      flipped[0] = (flipped[0] ?? 0) ^ 4;
-      await target.snapshots.write(copy.id, 20_000, flipped);
+      const byte = new Uint8Array((await source.snapshots.read(copy.id, 20_000, 1)).data);
+      byte[0] = (byte[0] ?? 0) ^ 4;
+      const flipped = chunkOf(byte);
+      // On its way it is found by the chunk's own checksum; later by that of the whole.
+      expect(
+        await target.snapshots.write(copy.id, 20_000, { ...flipped, crc: flipped.crc ^ 1 }),
+      ).toBe(false);
+      expect(await target.snapshots.write(copy.id, 20_000, flipped)).toBe(true);
       expect(await failure(target.snapshots.verify(copy.id))).toContain("checksum");
       await failure(target.snapshots.write(copy.id, 0, flipped)); // it was discarded
 
@@ -224,7 +234,7 @@ export function snapshotSuite(name: string, createPlace: () => MemberPlace): voi
       await failure(target.snapshots.install(lying, FOUNDATIONS));
 
       await target.snapshots.receive(manifest);
-      await failure(target.snapshots.write(copy.id, copy.bytes - 1, new Uint8Array(2)));
+      await failure(target.snapshots.write(copy.id, copy.bytes - 1, chunkOf(new Uint8Array(2))));
 
       await stop(target);
       target = await start(1);

@@ -1,6 +1,6 @@
 /** A submit that comes from a form instead of a JSON body: the same schema, the same limits, the same defaults. */
 import type { NewTask } from "../queue/types.ts";
-import { newTasks, type Minting } from "./new-task.ts";
+import { checkTasks, newTasks, type Minting } from "./new-task.ts";
 import { Problem, type FieldError } from "./problem.ts";
 import { JsonFault, parseKeeping } from "./raw-json.ts";
 import { Submit } from "./schema.ts";
@@ -29,7 +29,8 @@ export function taskFromForm(input: FormSubmit, minting: Minting): NewTask | For
     const payload = payloadText.trim() === "" ? {} : { payload: parseKeeping(payloadText, [[]]) };
     const errors: FieldError[] = [];
     const body = validate(Submit, { ...rest, ...payload }, errors);
-    const [task] = body === null ? [] : newTasks([body], minting, () => "");
+    if (body !== null) checkTasks([body], minting, () => "");
+    const [task] = body === null ? [] : newTasks([body], minting);
     return task ?? formErrors(errors);
   } catch (error) {
     if (error instanceof JsonFault) {

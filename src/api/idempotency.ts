@@ -1,4 +1,5 @@
 /** `Idempotency-Key`: what makes a repeated POST the same POST (CONTRACT section 3). */
+import type { TaskQueue } from "../queue/service.ts";
 import type { IdempotencyScope } from "../queue/types.ts";
 import { badFields } from "./problem.ts";
 
@@ -32,6 +33,22 @@ export function idempotencyScope(
 export function claimRequestId({ principal, key, hash }: IdempotencyScope): string {
   const text = JSON.stringify([principal, key, hash]);
   return `key-${new Bun.CryptoHasher("sha256").update(text).digest("hex")}`;
+}
+
+/**
+ * Refusals by what holds at this moment (the age of an id, a limit of the settings) are not for a repeat: it
+ * does nothing, and gets the answer of when it did. @throws whatever `check` throws at a first try
+ */
+export async function unlessRepeated(
+  queue: TaskQueue,
+  scope: IdempotencyScope | null,
+  check: () => void,
+): Promise<void> {
+  try {
+    check();
+  } catch (error) {
+    if (scope === null || !(await queue.keyed.known(scope))) throw error;
+  }
 }
 
 export function replayedHeader(replayed: boolean): Readonly<Record<string, string>> {

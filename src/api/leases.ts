@@ -4,7 +4,7 @@ import type { LeaseEnd, LeaseEndAnswer, TaskError } from "../queue/types.ts";
 import { LIMITS } from "../queue/types.ts";
 import { readJson } from "./body.ts";
 import type { ApiDeps } from "./deps.ts";
-import { claimRequestId, idempotencyScope, replayedHeader } from "./idempotency.ts";
+import { claimRequestId, idempotencyScope, replayedHeader, unlessRepeated } from "./idempotency.ts";
 import { caller } from "./lifecycle.ts";
 import { sizeFault, tooLarge } from "./new-task.ts";
 import { operation } from "./openapi.ts";
@@ -159,15 +159,17 @@ export function leaseRoutes(deps: ApiDeps) {
           ["items", "*", "result"],
         ]);
         const principal = caller(request).name;
-        checkResults(
-          value.items.map((item) => item.result),
-          (index) => `/items/${index}`,
+        const scope = idempotencyScope(request, principal, bytes);
+        await unlessRepeated(queue, scope, () =>
+          checkResults(
+            value.items.map((item) => item.result),
+            (index) => `/items/${index}`,
+          ),
         );
         const items = value.items.map(({ result, ...lease }) => ({
           ...lease,
           end: { kind: "complete" as const, result: result?.text ?? null },
         }));
-        const scope = idempotencyScope(request, principal, bytes);
         const { value: answers, replayed } =
           scope === null
             ? { value: await queue.end(value.worker_id, principal, items, null), replayed: false }
@@ -198,7 +200,8 @@ export function leaseRoutes(deps: ApiDeps) {
         readQuery(request.url, NoQuery);
         const body = await readJson(request, CompleteIn, [["result"]]);
         const { result } = body.value;
-        checkResults([result], () => "");
+        const scope = idempotencyScope(request, caller(request).name, body.bytes);
+        await unlessRepeated(queue, scope, () => checkResults([result], () => ""));
         return endOne(request, task_id, body, { kind: "complete", result: result?.text ?? null });
       },
       operation({

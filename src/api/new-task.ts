@@ -26,15 +26,20 @@ export interface Minting {
   readonly random: Random;
 }
 
+/** The tasks of one submit, in order, after {@link checkTasks}. */
+export function newTasks(bodies: readonly Submit[], minting: Minting): NewTask[] {
+  return bodies.map((body) => newTask(body, minting));
+}
+
 /**
- * The tasks of one submit, in order. `at` is where each one stands in the body: "" for a single task.
+ * What the schema cannot know. `at` is where each task stands in the body: "" for a single one.
  * @throws Problem 400 (ids) or 413 (payloads), naming every one
  */
-export function newTasks(
+export function checkTasks(
   bodies: readonly Submit[],
   minting: Minting,
   at: (index: number) => string,
-): NewTask[] {
+): void {
   const errors: FieldError[] = [];
   const oversized: FieldError[] = [];
   const seen = new Set<string>();
@@ -53,7 +58,6 @@ export function newTasks(
   }
   if (errors.length > 0) throw badFields([...errors, ...oversized]);
   if (oversized.length > 0) throw tooLarge("payload-too-large", oversized);
-  return bodies.map((body) => newTask(body, minting));
 }
 
 /** 413 over `max_payload`, for payloads and results alike. */

@@ -1,12 +1,12 @@
 /** `/api/tasks` and `/api/stats`: submit, look, cancel, retry, clear. */
 import { Elysia } from "elysia";
-import type { NewTask, Task } from "../queue/types.ts";
+import type { Task } from "../queue/types.ts";
 import type { TaskFilter, WriteContext } from "../queue/service.ts";
 import { readJson } from "./body.ts";
 import type { ApiDeps } from "./deps.ts";
-import { idempotencyScope, replayedHeader } from "./idempotency.ts";
+import { idempotencyScope, replayedHeader, unlessRepeated } from "./idempotency.ts";
 import { caller } from "./lifecycle.ts";
-import { newTasks } from "./new-task.ts";
+import { checkTasks, newTasks } from "./new-task.ts";
 import { operation } from "./openapi.ts";
 import { nextLink, openCursor, sealCursor } from "./page.ts";
 import { badFields, Problem, type FieldError } from "./problem.ts";
@@ -57,8 +57,16 @@ export function taskRoutes(deps: ApiDeps) {
    * Submits, and the tasks: as of the first answer with an idempotency key, else as they are now. This member has applied the submit before it was answered, so its
    * own state is new enough, and a read that needed a quorum could fail after the write succeeded.
    */
-  const submit = async (tasks: readonly NewTask[], request: Request, body: Uint8Array) => {
-    const done = await queue.submit(tasks, writeContext(request, body));
+  const submit = async (
+    given: readonly Submit[],
+    at: (index: number) => string,
+    request: Request,
+    body: Uint8Array,
+  ) => {
+    const minting = { ...deps, settings: queue.settings() };
+    const context = writeContext(request, body);
+    await unlessRepeated(queue, context.idempotency, () => checkTasks(given, minting, at));
+    const done = await queue.submit(newTasks(given, minting), context);
     const shown = done.tasks ?? (await queue.getMany(done.ids, "stale")).tasks;
     return {
       ...done,
@@ -78,8 +86,7 @@ export function taskRoutes(deps: ApiDeps) {
       async ({ request }) => {
         readQuery(request.url, NoQuery);
         const { value, bytes } = await readJson(request, Submit, [["payload"]]);
-        const tasks = newTasks([value], { ...deps, settings: queue.settings() }, () => "");
-        const done = await submit(tasks, request, bytes);
+        const done = await submit([value], () => "", request, bytes);
         const [item] = done.items;
         if (item === undefined) throw new Error("a submit was answered without an id");
         return jsonText(done.existing ? 200 : 201, submittedText(item), {
@@ -117,9 +124,7 @@ export function taskRoutes(deps: ApiDeps) {
       async ({ request }) => {
         readQuery(request.url, NoQuery);
         const { value, bytes } = await readJson(request, SubmitBulk, [["tasks", "*", "payload"]]);
-        const minting = { ...deps, settings: queue.settings() };
-        const tasks = newTasks(value.tasks, minting, (index) => `/tasks/${index}`);
-        const done = await submit(tasks, request, bytes);
+        const done = await submit(value.tasks, (index) => `/tasks/${index}`, request, bytes);
         return jsonText(
           done.existing ? 200 : 201,
           `{"items":[${done.items.map(submittedText).join(",")}]}`,

@@ -52,6 +52,11 @@ export class KeyedCalls implements KeyedQueue {
     this.#o = options;
   }
 
+  async known(scope: IdempotencyScope): Promise<boolean> {
+    await this.#o.current();
+    return this.#o.state.keyedAnswer(scope) !== null;
+  }
+
   async end(
     scope: IdempotencyScope,
     workerId: string,

@@ -139,6 +139,8 @@ export interface Keyed<T> {
  * the calls of the same names. @throws QueueError idempotency-mismatch, idempotency-full
  */
 export interface KeyedQueue {
+  /** Whether anything is kept under this key: what arrives with it now is a repeat, and changes nothing. */
+  known(scope: IdempotencyScope): Promise<boolean>;
   end(
     scope: IdempotencyScope,
     workerId: string,

@@ -51,7 +51,11 @@ function check(
   if (known !== null) {
     return task.body_hash !== null && known.body_hash === task.body_hash
       ? "existing"
-      : conflict("another task has this id");
+      : conflict(
+          known.body_hash === null
+            ? "another task has this id"
+            : "another task has this id: it was submitted with another body (payloads are compared as bytes, so white space counts)",
+        );
   }
   if (task.body_hash === null) return null;
   if (buried(task.id)) return conflict("the task with this id was deleted");

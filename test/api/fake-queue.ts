@@ -413,6 +413,8 @@ export class FakeQueue implements TaskQueue {
   }
 
   readonly keyed: KeyedQueue = {
+    known: async ({ principal, route, key }) =>
+      this.keys.has(JSON.stringify([principal, route, key])),
     end: (scope, workerId, items) =>
       this.#once(scope, () => this.end(workerId, scope.principal, items), changed),
     report: (scope, workerId, items) =>

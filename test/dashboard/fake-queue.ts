@@ -269,6 +269,7 @@ export class FakeQueue implements TaskQueue {
   readonly onLease = unused("onLease");
   readonly quiet = unused("quiet");
   readonly keyed = {
+    known: unused("keyed.known"),
     end: unused("keyed.end"),
     report: unused("keyed.report"),
     heartbeat: unused("keyed.heartbeat"),

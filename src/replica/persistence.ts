@@ -2,7 +2,7 @@
  * Hands the core's writes to storage and holds back the messages that promise something about them, until they
  * and all writes before them are durable.
  */
-import type { Message, PersistAck, PersistOp } from "../raft/types.ts";
+import { type Message, type PersistAck, type PersistOp, TERM_0 } from "../raft/types.ts";
 import type { LogStore } from "./ports.ts";
 
 export class Persistence {
@@ -11,6 +11,8 @@ export class Persistence {
   /** Writes handed over, and acknowledged: storage answers in order, so counts tell which. */
   #issued = 0;
   #durable = 0;
+  /** Newest term that was handed over. */
+  #term = TERM_0;
   readonly #held: { readonly after: number; readonly messages: readonly Message[] }[] = [];
 
   constructor(store: LogStore, send: (message: Message) => void) {
@@ -21,6 +23,7 @@ export class Persistence {
   /** `done` runs when the write is durable, before the messages that waited for it leave. */
   write(op: PersistOp, done: (ack: PersistAck) => void): void {
     this.#issued += 1;
+    if (op.hardState !== null) this.#term = op.hardState.term;
     this.#store.append(op, (ack) => {
       this.#durable += 1;
       done(ack);
@@ -28,7 +31,10 @@ export class Persistence {
     });
   }
 
-  /** Sends when everything that was handed over so far is durable. */
+  /**
+   * Sends when everything that was handed over so far is durable; unless the member has gone to a later term
+   * meanwhile, whose leader may have replaced in the same write what the message would vouch for.
+   */
   sendAfter(messages: readonly Message[]): void {
     if (messages.length === 0) return;
     if (this.#durable < this.#issued) this.#held.push({ after: this.#issued, messages });
@@ -39,7 +45,7 @@ export class Persistence {
     for (let [next] = this.#held; next !== undefined; [next] = this.#held) {
       if (next.after > this.#durable) return;
       this.#held.shift();
-      for (const message of next.messages) this.#send(message);
+      for (const message of next.messages) if (message.term >= this.#term) this.#send(message);
     }
   }
 }

@@ -13,6 +13,8 @@ export class Commitment implements Invariant {
   readonly #sim: Simulation;
   /** Terms of the committed entries; [0] is index 1. */
   readonly #terms: number[] = [1];
+  /** The term in which each was first seen to be committed. */
+  readonly #committedIn: number[] = [1];
 
   constructor(sim: Simulation) {
     this.#sim = sim;
@@ -20,12 +22,13 @@ export class Commitment implements Invariant {
 
   sent(node: SimNode, message: Message): void {
     // Only an append tells the leader's whole commit index; a heartbeat tells what the receiver may know of it.
-    if (message.type === "append") this.#committed(node, message.commit, message.term);
-    else if (message.type === "heartbeat") this.#committed(node, message.commit, null);
+    const { term } = message;
+    if (message.type === "append") this.#committed(node, message.commit, term, term);
+    else if (message.type === "heartbeat") this.#committed(node, message.commit, term, null);
   }
 
   applied(node: SimNode, { index, term }: CommittedEntry): void {
-    this.#committed(node, index, null);
+    this.#committed(node, index, node.leadership?.term ?? term, null);
     if (this.#terms[index - 1] !== term)
       this.#sim.fail(
         "I6",
@@ -38,6 +41,8 @@ export class Commitment implements Invariant {
     const handed = node.store?.handed ?? [];
     for (const [i, committed] of this.#terms.entries()) {
       if (handed[i]?.term === committed) continue;
+      // One elected in an earlier term, who hears of it late, commits nothing any more.
+      if ((this.#committedIn[i] ?? 0) >= term) continue;
       this.#sim.fail(
         "I5",
         `${node.id} leads term ${term} without the committed entry ${i + 1} of term ${committed}`,
@@ -46,8 +51,8 @@ export class Commitment implements Invariant {
     }
   }
 
-  /** `ownTerm`: of the leader that says so, when this is its whole commit index. */
-  #committed(node: SimNode, commit: number, ownTerm: number | null): void {
+  /** `inTerm`: of who says so. `ownTerm`: the same, when it leads and this is its whole commit index. */
+  #committed(node: SimNode, commit: number, inTerm: number, ownTerm: number | null): void {
     if (commit <= this.#terms.length) return;
     const log = node.store?.handed ?? [];
     if (ownTerm !== null && log[commit - 1]?.term !== ownTerm)
@@ -69,6 +74,7 @@ export class Commitment implements Invariant {
           `${index} of term ${term} is committed on ${holders} of ${nodes.length} disks`,
         );
       this.#terms.push(term);
+      this.#committedIn.push(inTerm);
     }
   }
 }

@@ -8,6 +8,7 @@ import { createApi } from "./api/api.ts";
 import { consensusGauges } from "./api/consensus-gauges.ts";
 import { endedSessionCookie, Tokens } from "./api/auth.ts";
 import { taskFromForm } from "./api/form-task.ts";
+import { broken, peersOnly, refusedPeer, starting } from "./api/outside.ts";
 import { asGiven, type Config, ConfigError, originOf, parseConfig } from "./config.ts";
 import { createDashboard } from "./dashboard/dashboard.ts";
 import { ExecutorPool, HandlersError } from "./executor/executor-pool.ts";
@@ -37,8 +38,11 @@ const HANDOVER_MS = 2_000;
 const STOP_SERVER_MS = 1_000;
 /** After `--drain` the process has this long to hand back, close and end; then it ends as it is. */
 const SHUTDOWN_GRACE_MS = 5_000;
-/** Bodies are refused at 8 MiB by the API, with a problem; the server's own limit answers without one. */
-const SERVER_BODY_MAX = 16 * 1024 * 1024;
+/**
+ * Bodies are refused at 8 MiB by the API, with a problem, before they are read. The server's own limit answers
+ * without one, so there is none.
+ */
+const SERVER_BODY_MAX = Number.MAX_SAFE_INTEGER;
 
 /** Exit codes, as the README tells them: 0 asked to end, 1 cannot go on, 2 cannot start as it is told to. */
 const EXIT = { ended: 0, failed: 1, refused: 2 } as const;
@@ -111,8 +115,7 @@ async function run(config: Config, log: Log): Promise<void> {
   });
 
   const folder = openDataFolder(config.data);
-  let fetchHandler: (request: Request) => Response | Promise<Response> = () =>
-    new Response("starting\n", { status: 503, headers: { "retry-after": "1" } });
+  let fetchHandler: (request: Request) => Response | Promise<Response> = () => starting(random);
   const server = listen(config, transport, (request) => fetchHandler(request));
   const peerServer = config.peerPort === null ? null : listenForPeers(config, transport);
   const url = originOf(config.tls === null ? "http" : "https", config.host, server.port ?? 0);
@@ -283,9 +286,10 @@ function listen(
       maxRequestBodySize: SERVER_BODY_MAX,
       websocket: transport.websocket,
       fetch: (request, server) => {
-        if (peerPort === null && isPeers(request)) return transport.upgrade(request, server);
+        if (peerPort === null && isPeers(request)) return meetPeer(transport, request, server);
         return app(request);
       },
+      error: () => broken(random),
     });
   } catch (error) {
     throw new ConfigError(whyNotListening(error, host, "port", port));
@@ -303,13 +307,21 @@ function listenForPeers({ host, peerPort, tls, peerCa }: Config, transport: WebS
       ...(tls === null ? {} : { tls: { cert: tls.cert, key: tls.key, ...mutual } }),
       websocket: transport.websocket,
       fetch: (request, server) =>
-        isPeers(request)
-          ? transport.upgrade(request, server)
-          : new Response("Only members speak here.\n", { status: 404 }),
+        isPeers(request) ? meetPeer(transport, request, server) : peersOnly(random),
+      error: () => broken(random),
     });
   } catch (error) {
     throw new ConfigError(whyNotListening(error, host, "peer-port", port));
   }
+}
+
+/** Nothing when the connection was upgraded. */
+function meetPeer(
+  transport: WebSocketTransport,
+  ...upgrade: Parameters<WebSocketTransport["upgrade"]>
+): undefined | Promise<Response> {
+  const refusal = transport.upgrade(...upgrade);
+  return refusal === undefined ? undefined : refusedPeer(refusal, random);
 }
 
 function isPeers(request: Request): boolean {

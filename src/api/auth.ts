@@ -69,6 +69,26 @@ export const ACCESS: Readonly<Record<string, Role | "open">> = {
   "GET /swagger/assets/:file": "open",
 };
 
+/** What may be asked of `path`, HEAD and OPTIONS included; none when the API has no such path. */
+export function allowedMethods(path: string): readonly string[] {
+  // The router takes one slash at the end for none.
+  const steps = path.replace(/(?<=.)\/$/, "").split("/");
+  const methods = new Set<string>();
+  for (const key of Object.keys(ACCESS)) {
+    const [method = "", pattern = ""] = key.split(" ");
+    const wanted = pattern.split("/");
+    const fits =
+      wanted.length === steps.length &&
+      wanted.every((step, index) => {
+        const given = steps[index] ?? "";
+        return step.startsWith(":") ? given !== "" : step === given;
+      });
+    if (fits) methods.add(method);
+  }
+  if (methods.has("GET")) methods.add("HEAD");
+  return methods.size === 0 ? [] : [...methods, "OPTIONS"].toSorted();
+}
+
 export function allows(principal: Principal, needed: Role): boolean {
   return ROLES.indexOf(principal.role) >= ROLES.indexOf(needed);
 }

@@ -4,7 +4,7 @@
  * nothing of it but `caller`.
  */
 import { Elysia } from "elysia";
-import { ACCESS, allows, type Principal, type Tokens } from "./auth.ts";
+import { ACCESS, allowedMethods, allows, type Principal, type Tokens } from "./auth.ts";
 import type { ApiDeps } from "./deps.ts";
 import type { Metrics } from "./metrics.ts";
 import { advertisedHost, refuseForeign, refuseForgery } from "./origin.ts";
@@ -75,6 +75,13 @@ export function lifecycle(deps: ApiDeps, tokens: Tokens, metrics: Metrics) {
     const refusal = fromQueue(error);
     if (refusal !== null) return refusal;
     if (code === "NOT_FOUND") {
+      const allowed = allowedMethods(new URL(request.url).pathname);
+      if (allowed.length > 0) {
+        const allow = allowed.join(", ");
+        return new Problem(405, "method-not-allowed", `This path takes ${allow}.`, {
+          headers: { allow },
+        });
+      }
       return new Problem(404, "no-such-route", "There is nothing at this path and method.");
     }
     if (request.signal.aborted) {
@@ -123,6 +130,11 @@ export function lifecycle(deps: ApiDeps, tokens: Tokens, metrics: Metrics) {
     .onError({ as: "scoped" }, ({ error, code, request }) => {
       const problem = problemOf(error, code, request);
       const known = state(request);
+      if (problem.httpStatus === 405 && request.method === "OPTIONS") {
+        // What may be asked here; no word of other origins, which may ask nothing.
+        known.status = 204;
+        return new Response(null, { status: 204, headers: problem.headers });
+      }
       known.status = problem.httpStatus;
       return problemResponse(problem, known.id);
     })

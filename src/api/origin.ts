@@ -38,7 +38,12 @@ export function isLoopbackHost(name: string): boolean {
 
 /** Before anything else is looked at. Null: may go on. */
 export function refuseForeign(request: Request, policy: OriginPolicy): Problem | null {
-  const authority = request.headers.get("host") ?? new URL(request.url).host;
+  const authority = hostOf(request);
+  if (authority === null) {
+    return new Problem(400, "missing-host", "The request names no Host.", {
+      errors: [{ pointer: "/header/Host", detail: "is required" }],
+    });
+  }
   if (!policy.open) return null;
   const name = hostName(authority);
   if (name === null || !(isLoopbackHost(name) || name === policy.advertised)) {
@@ -55,8 +60,12 @@ export function refuseForeign(request: Request, policy: OriginPolicy): Problem |
 /** After authentication. Null: may go on. */
 export function refuseForgery(request: Request, principal: Principal): Problem | null {
   if (principal.via !== "cookie" || isRead(request)) return null;
-  const authority = request.headers.get("host") ?? new URL(request.url).host;
-  return isForeign(request, authority) ? foreignOrigin() : null;
+  return isForeign(request, hostOf(request) ?? "") ? foreignOrigin() : null;
+}
+
+/** Null: HTTP/1.0 without the header, whose URL is a path. */
+function hostOf(request: Request): string | null {
+  return request.headers.get("host") ?? URL.parse(request.url)?.host ?? null;
 }
 
 function isForeign(request: Request, authority: string): boolean {

@@ -274,6 +274,12 @@ export function readPath<T extends ObjectSchema>(
   schema: T,
 ): Static<T> {
   const errors: FieldError[] = [];
+  for (const [key, value] of Object.entries<string | null>(params)) {
+    if (typeof value === "string") continue;
+    // What the router could not decode.
+    errors.push({ pointer: pointerTo("/path", key), detail: "is not percent-encoded UTF-8" });
+  }
+  if (errors.length > 0) throw badFields(errors);
   const read = validate(schema, params, errors, "/path");
   if (read === null) throw badFields(errors);
   return read;

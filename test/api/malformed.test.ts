@@ -221,6 +221,48 @@ test.each([
   expect((await problem(await harness().call("POST", "/api/tasks", { body }))).detail).toBe(detail);
 });
 
+test.each([
+  ["PUT", "/api/tasks", "GET, HEAD, OPTIONS, POST"],
+  ["PATCH", "/api/cluster/config", "GET, HEAD, OPTIONS, PUT"],
+  ["GET", "/api/leases/claim", "OPTIONS, POST"],
+  ["POST", "/api/tasks/clear", "DELETE, GET, HEAD, OPTIONS"],
+  ["POST", `/api/tasks/${uuidAt(NOW)}`, "DELETE, GET, HEAD, OPTIONS"],
+  ["DELETE", "/health", "GET, HEAD, OPTIONS"],
+  ["PUT", "/api/stats/", "GET, HEAD, OPTIONS"],
+])("%s %s is 405 with what the path takes", async (method, path, allow) => {
+  const { call, queue } = harness();
+  const response = await call(method, path);
+  expect(response.headers.get("allow")).toBe(allow);
+  expect(await problem(response)).toMatchObject({ status: 405, code: "method-not-allowed" });
+  const options = await call("OPTIONS", path);
+  expect([options.status, options.headers.get("allow"), await options.text()]).toEqual([
+    204,
+    allow,
+    "",
+  ]);
+  expect(options.headers.get("access-control-allow-origin")).toBeNull();
+  expect(queue.calls).toEqual([]);
+});
+
+test.each(["/nope", "/api", "/api/tasks/x/y/z", "/api/workers//quiet"])(
+  "a path that no method knows, %s, is 404 for each of them",
+  async (path) => {
+    for (const method of ["GET", "PUT", "OPTIONS"]) {
+      const response = await harness().call(method, path);
+      expect(response.headers.get("allow")).toBeNull();
+      expect(await problem(response)).toMatchObject({ status: 404, code: "no-such-route" });
+    }
+  },
+);
+
+test("a path that is not percent-encoded UTF-8 is 400 and says so", async () => {
+  const refused = await problem(await harness().call("GET", "/api/tasks/%ff"));
+  expect([refused.status, refused.errors]).toEqual([
+    400,
+    [{ pointer: "/path/id", detail: "is not percent-encoded UTF-8" }],
+  ]);
+});
+
 describe("media types", () => {
   test.each([
     "text/plain",
@@ -335,11 +377,6 @@ describe("whatever else", () => {
     ["GET", "/api"],
     ["GET", "/api/"],
     ["GET", "/api/tasksx"],
-    ["PATCH", "/api/tasks"],
-    ["PUT", "/api/tasks"],
-    ["OPTIONS", "/api/tasks"],
-    ["POST", "/health"],
-    ["GET", "/api/leases/claim"],
     ["GET", "/swagger/assets/swagger-initializer.js"],
     ["GET", "/swagger/assets/..%2fpackage.json"],
     ["GET", "/swagger/assets/constructor"],

@@ -121,6 +121,12 @@ test("a Host that is shorter than four characters reaches the routes, to be judg
   expect(answer).toStartWith("HTTP/1.1 421");
 });
 
+test("a request of HTTP/1.0 without a Host is a problem like any other", async () => {
+  const answer = await raw("GET /health HTTP/1.0\r\n\r\n");
+  expect(answer).toStartWith("HTTP/1.1 400");
+  expect(answer).toContain('"code":"missing-host"');
+});
+
 test("metrics count by route pattern, never by path, and leave failing sources out", async () => {
   await fetch(`${base}/nowhere/${"x".repeat(20)}`);
   await fetch(`${base}/api/tasks/01920000-0000-7000-8000-000000000000`);

@@ -71,6 +71,11 @@ export function outcomeOfReturn(value: unknown, maxBytes: number): RunOutcome {
   }
   if (text === undefined)
     return refused("UnserialisableResult", `the result is not JSON: a ${typeof value}`);
+  return outcomeOfText(text, maxBytes);
+}
+
+/** How an attempt ends whose result is JSON text already. */
+export function outcomeOfText(text: string, maxBytes: number): RunOutcome {
   const bytes = Buffer.byteLength(text);
   if (bytes > maxBytes)
     return refused(

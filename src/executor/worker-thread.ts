@@ -6,10 +6,11 @@
 import { setPriority } from "node:os";
 import { format } from "node:util";
 import { AttemptJournal } from "./attempt-journal.ts";
+import { echo } from "./builtin/echo.ts";
 import { loadHandlers } from "./load-handlers.ts";
 import type { Handler, HandlerContext } from "./handler.ts";
 import type { ConsoleLevel, FromThread, RunOutcome, ToThread } from "./protocol.ts";
-import { cutText, outcomeOfReturn, outcomeOfThrow, taskError } from "./serialise.ts";
+import { cutText, outcomeOfReturn, outcomeOfText, outcomeOfThrow, taskError } from "./serialise.ts";
 
 declare const self: Worker;
 
@@ -72,6 +73,8 @@ async function attempt(
   try {
     const handler = handlers.get(task.name) ?? handlers.get("*");
     if (handler === undefined) throw new Error(`no handler is named ${task.name}`);
+    // A number that JavaScript cannot hold, or white space, would not survive being parsed and printed again.
+    if (handler === echo) return outcomeOfText(task.payload ?? "null", task.resultMaxBytes);
     const payload: unknown = task.payload === null ? null : JSON.parse(task.payload);
     return outcomeOfReturn(await handler(payload, context), task.resultMaxBytes);
   } catch (thrown) {

@@ -103,6 +103,19 @@ describe("running tasks", () => {
     expect(queue.claims[0]?.names).toEqual(["echo", "compute", "io", "http", "sleep", "fail"]);
   });
 
+  test("an echo answers with the text that came, to the digit, within the limit of results", async () => {
+    const { queue } = await started({ handlers: { kind: "builtin", names: null } });
+    const text = '{ "big": 9007199254740993, "float": 1.0, "huge": 1e400, "twice": 1, "twice": 2 }';
+    for (const name of ["echo", "by-the-star"]) {
+      const ended = await queue.ended(queue.addText(name, text));
+      expect(ended).toEqual({ kind: "complete", result: text });
+    }
+    const none = await queue.ended(queue.addText("echo", null));
+    expect(none).toEqual({ kind: "complete", result: "null" });
+    const large = await queue.ended(queue.addText("echo", `"${"x".repeat(300_000)}"`));
+    expect(large).toMatchObject({ kind: "fail", error: { type: "ResultTooLarge" } });
+  });
+
   test("built-in handlers can be kept beside a module", async () => {
     const { queue } = await started({
       handlers: { kind: "module", path: FIXTURE, builtin: ["echo"] },

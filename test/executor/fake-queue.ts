@@ -81,9 +81,14 @@ export class FakeQueue implements ExecutorQueue {
   readonly #watchers = new Set<() => void>();
 
   add(name: string, payload?: unknown): string {
+    return this.addText(name, payload === undefined ? null : JSON.stringify(payload));
+  }
+
+  /** With a payload as text, which JavaScript might print in another way. */
+  addText(name: string, payload: string | null): string {
     this.#id += 1;
     const id = `task-${this.#id}`;
-    this.#ready.push({ id, name, payload: payload === undefined ? null : JSON.stringify(payload) });
+    this.#ready.push({ id, name, payload });
     this.#serve();
     return id;
   }

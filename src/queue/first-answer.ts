@@ -55,8 +55,8 @@ export function packAnswer({ value }: Given): string {
 function storedValue(value: AnswerValue): StoredValue {
   switch (value.type) {
     case "submitted": {
-      const tasks = (value.tasks ?? []).map((task) => ({ ...task, payload: null }));
-      return { type: "submitted", existing: value.existing, tasks: packTasks(tasks) };
+      const { existing, tasks = [] } = value;
+      return { type: "submitted", existing, tasks: packTasks(tasks, ["payload"]) };
     }
     case "retried":
       return { type: "retried", tasks: packTasks(value.task === undefined ? [] : [value.task]) };
@@ -113,14 +113,14 @@ function givenValue(stored: StoredValue, command: Command | null): AnswerValue {
   }
 }
 
-function packTasks(tasks: readonly Task[]): PackedTasks {
+function packTasks(tasks: readonly Task[], omitted: readonly (keyof Task)[] = []): PackedTasks {
   const [first, ...rest] = tasks;
   if (first === undefined) return { common: {}, each: [] };
   const common: Record<string, unknown> = {};
   const each = tasks.map((): Record<string, unknown> => ({}));
   for (const key of Object.keys(first) as (keyof Task)[]) {
-    const text = JSON.stringify(first[key]);
-    if (rest.every((task) => JSON.stringify(task[key]) === text)) {
+    if (omitted.includes(key)) continue;
+    if (rest.every((task) => equal(task[key], first[key]))) {
       if (first[key] !== null) common[key] = first[key];
       continue;
     }
@@ -130,6 +130,12 @@ function packTasks(tasks: readonly Task[]): PackedTasks {
     }
   }
   return { common, each };
+}
+
+function equal(a: unknown, b: unknown): boolean {
+  if (a === b) return true;
+  if (typeof a !== "object" || typeof b !== "object") return false;
+  return JSON.stringify(a) === JSON.stringify(b);
 }
 
 function unpackTasks({ common, each }: PackedTasks): Task[] {

@@ -31,6 +31,7 @@ import {
   type ClaimedTask,
   DEFAULT_SETTINGS,
   type IdempotencyScope,
+  type NewTask,
   type Settings,
   type Status,
   type Task,
@@ -226,7 +227,7 @@ export class TaskMachine implements StateMachine, TaskState {
       case "none": {
         if (!this.#keys.reserve(idem, now)) return refusal("idempotency-full");
         const outcome = this.#execution.execute(command);
-        const answer = this.#withTasks(outcome.answer);
+        const answer = this.#withTasks(outcome.answer, command);
         if (!isKept(answer)) return { answer, stored: storedAnswer(outcome) };
         this.#keys.keep(idem, now, packAnswer(answer));
         return { answer, stored: { ok: true, keyed: "first" } };
@@ -235,14 +236,16 @@ export class TaskMachine implements StateMachine, TaskState {
   }
 
   /** An answer whose tasks the caller would have to read, complete: as they are at this point of the log. */
-  #withTasks(answer: Answer): Answer {
+  #withTasks(answer: Answer, command: Command): Answer {
     if (!answer.ok) return answer;
     const { value } = answer;
     switch (value.type) {
-      case "submitted":
-        return { ...answer, value: { ...value, tasks: value.ids.map((id) => this.#present(id)) } };
+      case "submitted": {
+        const sent = command.type === "submit" ? command.tasks : [];
+        return { ...answer, value: { ...value, tasks: sent.map((task) => this.#submitted(task)) } };
+      }
       case "retried":
-        return { ...answer, value: { ...value, task: this.#present(value.id) } };
+        return { ...answer, value: { ...value, task: this.#present(this.#store.byId(value.id)) } };
       case "cancelled":
       case "cleared":
       case "settings":
@@ -254,11 +257,15 @@ export class TaskMachine implements StateMachine, TaskState {
     }
   }
 
-  #present(id: string): Task {
-    const task = this.task(id);
-    if (task === null)
-      throw new FatalError(`the command answered with task ${id}, which is not there`);
-    return task;
+  /** Only a task that was there already has a result; its payload is the one sent in any case. */
+  #submitted({ id, payload, body_hash }: NewTask): Task {
+    const row = body_hash === null ? this.#store.slimById(id) : this.#store.byId(id);
+    return { ...this.#present(row), payload };
+  }
+
+  #present(row: TaskRow | null): Task {
+    if (row === null) throw new FatalError("a command answered with a task that is not there");
+    return toTask(row, this.#store.settings.lease);
   }
 
   #restore(stored: StoredAnswer, command: Command): Answer {

@@ -16,6 +16,9 @@ export interface Completion extends LeaseRef {
   readonly result: string | null;
 }
 
+/** What a worker says of a failed attempt. */
+type Failure = LeaseRef & Pick<FailRequest, "error" | "retryable" | "retry_after_ms">;
+
 type Waiting = Pick<CallOptions, "signal" | "timeoutMs" | "attemptMs">;
 
 export class LeaseCalls {
@@ -58,6 +61,24 @@ export class LeaseCalls {
     options: Waiting = {},
   ): Promise<unknown> {
     return this.#end(worker_id, lease, "fail", failure, options);
+  }
+
+  /** 1 to 1,000 of them, in one log entry. */
+  failAll(
+    worker_id: string,
+    items: readonly Failure[],
+    options: Waiting = {},
+  ): Promise<CompletedAnswer> {
+    return this.#post("/api/leases/fail", { worker_id, items }, options);
+  }
+
+  /** 1 to 1,000 of them, in one log entry. */
+  releaseAll(
+    worker_id: string,
+    items: readonly LeaseRef[],
+    options: Waiting = {},
+  ): Promise<CompletedAnswer> {
+    return this.#post("/api/leases/release", { worker_id, items }, options);
   }
 
   /** Puts the task back for a while, at no cost. */

@@ -1,19 +1,21 @@
 /**
  * Tells the cluster how attempts ended: completions of one turn, and those that come while a request is under
- * way, in one request; failures, snoozes and releases one by one, a few at a time. What is not answered yet is
- * repeated, and its lease is kept alive by the worker meanwhile.
+ * way, in one request; failures and releases alike, snoozes one by one, a few at a time. What is not answered yet
+ * is repeated, and its lease is kept alive by the worker meanwhile.
  */
 import { FlotillaError } from "./error.ts";
 import type { Completion, LeaseCalls } from "./lease-calls.ts";
 import { unacceptable, type Outcome } from "./outcome.ts";
 import { fieldsSummary, refusedItems } from "./refused-items.ts";
-import type { CompletionStatus, LeaseRef } from "./types.ts";
+import type { CompletedAnswer, CompletionStatus, LeaseRef } from "./types.ts";
 
 const COMPLETIONS_MAX = 1_000;
 /** UTF-16 units; with three bytes each still below the 8 MiB of a body. */
 const COMPLETIONS_LENGTH_MAX = 2 * 1024 * 1024;
 const BULK_IN_FLIGHT = 2;
 const SINGLES_IN_FLIGHT = 8;
+/** Failures in one request: with their stacks below the 8 MiB of a body, unless they are beyond measure. */
+const GROUP_MAX = 100;
 /** An end that nobody accepted for so long is given up: its lease is over, and the task runs again. */
 const REPORT_MS = 60_000;
 
@@ -77,10 +79,52 @@ export class Reports {
       void this.#sendBulk(this.#take());
     }
     while (this.#singlesInFlight < SINGLES_IN_FLIGHT) {
-      const report = this.#singles.shift();
+      const group = this.#takeGroup();
+      const [report] = group;
       if (report === undefined) break;
-      void this.#sendSingle(report);
+      if (group.length === 1) void this.#sendSingle(report);
+      else void this.#sendGroup(group);
     }
+  }
+
+  /** The reports at the front that one request may hold. */
+  #takeGroup(): Report[] {
+    const kind = this.#singles[0]?.ending.kind;
+    const other = this.#singles.findIndex(({ ending }) => ending.kind !== kind);
+    const alike = other === -1 ? this.#singles.length : other;
+    return this.#singles.splice(0, kind === "snooze" ? 1 : Math.min(alike, GROUP_MAX));
+  }
+
+  async #sendGroup(group: readonly Report[]): Promise<void> {
+    this.#singlesInFlight += 1;
+    let refused = false;
+    try {
+      const { items } = await this.#tellAll(group);
+      for (const [index, { lease }] of group.entries())
+        this.#answered(lease, items[index]?.status ?? "not-found");
+    } catch (error) {
+      const failure = asFlotillaError(error);
+      // One that is not acceptable must not take the others with it; and an older member knows no groups.
+      refused = [400, 404, 405, 413].includes(failure.status ?? 0);
+      if (!refused) for (const { lease } of group) this.#gaveUp(lease, failure);
+    }
+    this.#singlesInFlight -= 1;
+    if (refused) for (const report of group) await this.#sendSingle(report);
+    else this.#settled();
+  }
+
+  #tellAll(group: readonly Report[]): Promise<CompletedAnswer> {
+    const options = { timeoutMs: REPORT_MS };
+    const failures = group.flatMap(({ lease, ending }) =>
+      ending.kind === "fail" ? [{ ...lease, ...ending.failure }] : [],
+    );
+    return failures.length > 0
+      ? this.#calls.failAll(this.#workerId, failures, options)
+      : this.#calls.releaseAll(
+          this.#workerId,
+          group.map(({ lease }) => lease),
+          options,
+        );
   }
 
   #take(): Completion[] {

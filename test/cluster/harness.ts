@@ -199,12 +199,21 @@ export class RealCluster {
   }
 }
 
+/** Given to somebody in this process: tests that run at the same time must not get the same ones. */
+const given = new Set<number>();
+
 /** Ports that were free a moment ago, all different. */
 export function freePorts(count: number): number[] {
-  const servers = Array.from({ length: count }, () =>
-    Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() }),
-  );
-  const ports = servers.map(({ port }) => port ?? 0);
+  const ports: number[] = [];
+  const servers: ReturnType<typeof Bun.serve>[] = [];
+  while (ports.length < count) {
+    const server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() });
+    servers.push(server);
+    const port = server.port ?? 0;
+    if (given.has(port)) continue;
+    given.add(port);
+    ports.push(port);
+  }
   for (const server of servers) void server.stop(true);
   return ports;
 }

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,29 +7,34 @@ import { spawnNode, spawnShell } from "./start-process.ts";
 
 setDefaultTimeout(30_000);
 
-let folder = "";
-let port = 0;
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "flotilla-output-"));
-  port = freePorts(1)[0] ?? 0;
-});
-afterEach(() => rmSync(folder, { recursive: true, force: true }));
+/** What one test's member gets for itself: the tests run at the same time. */
+class Place {
+  readonly folder = mkdtempSync(join(tmpdir(), "flotilla-output-"));
+  readonly port = freePorts(1)[0] ?? 0;
+  readonly url = `http://127.0.0.1:${this.port}`;
+  readonly args = ["--port", String(this.port), "--data", join(this.folder, "n1")];
 
-const args = (): string[] => ["--port", String(port), "--data", join(folder, "n1")];
+  async healthy(): Promise<void> {
+    await eventually("the member", async () => {
+      const response = await fetch(`${this.url}/health`).catch(() => null);
+      return response?.status === 200;
+    });
+  }
 
-async function healthy(): Promise<void> {
-  await eventually("the member", async () => {
-    const response = await fetch(`http://127.0.0.1:${port}/health`).catch(() => null);
-    return response?.status === 200;
-  });
+  [Symbol.dispose](): void {
+    rmSync(this.folder, { recursive: true, force: true });
+  }
 }
 
 /** Starts, waits until it serves, ends it, and returns what it said. */
-async function lifeOf(format: "json" | "pretty"): Promise<{ out: string; err: string }> {
-  const child = spawnNode([...args(), "--log-format", format, "--log-level", "debug"]);
+async function lifeOf(
+  place: Place,
+  format: "json" | "pretty",
+): Promise<{ out: string; err: string }> {
+  const child = spawnNode([...place.args, "--log-format", format, "--log-level", "debug"]);
   const said = Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
   try {
-    await healthy();
+    await place.healthy();
     child.kill("SIGTERM");
     expect(await child.exited).toBe(0);
   } finally {
@@ -39,58 +44,71 @@ async function lifeOf(format: "json" | "pretty"): Promise<{ out: string; err: st
   return { out, err };
 }
 
-test("the first line on standard output is the listening line, at a restart as well, in both formats", async () => {
-  for (let start = 0; start < 2; start++) {
-    const json = await lifeOf("json");
-    expect(JSON.parse(json.out.split("\n")[0] ?? "")).toMatchObject({
-      msg: "listening",
-      id: "n1",
-      url: `http://127.0.0.1:${port}`,
-    });
-    // The rest of the log follows on standard output.
-    expect(json.out).toContain('"msg":"draining"');
-    const pretty = await lifeOf("pretty");
-    expect(pretty.out).toStartWith(`flotilla n1 listening on http://127.0.0.1:${port}\n`);
-    expect(pretty.out).toContain("draining");
-  }
-});
+test.concurrent(
+  "the first line on standard output is the listening line, at a restart as well, in both formats",
+  async () => {
+    using place = new Place();
+    for (let start = 0; start < 2; start++) {
+      const json = await lifeOf(place, "json");
+      expect(JSON.parse(json.out.split("\n")[0] ?? "")).toMatchObject({
+        msg: "listening",
+        id: "n1",
+        url: place.url,
+      });
+      // The rest of the log follows on standard output.
+      expect(json.out).toContain('"msg":"draining"');
+      const pretty = await lifeOf(place, "pretty");
+      expect(pretty.out).toStartWith(`flotilla n1 listening on ${place.url}\n`);
+      expect(pretty.out).toContain("draining");
+    }
+  },
+);
 
-test("what is logged before the listening line goes to standard error, as records", async () => {
-  await lifeOf("json");
-  const { out, err } = await lifeOf("json");
-  const lines = err.split("\n").filter((line) => line !== "");
-  for (const line of lines) expect(JSON.parse(line)).toMatchObject({ node: "n1" });
-  for (const line of out.split("\n").filter((text) => text !== "")) JSON.parse(line);
-});
+test.concurrent(
+  "what is logged before the listening line goes to standard error, as records",
+  async () => {
+    using place = new Place();
+    await lifeOf(place, "json");
+    const { out, err } = await lifeOf(place, "json");
+    const lines = err.split("\n").filter((line) => line !== "");
+    for (const line of lines) expect(JSON.parse(line)).toMatchObject({ node: "n1" });
+    for (const line of out.split("\n").filter((text) => text !== "")) JSON.parse(line);
+  },
+);
 
-test("a reader that takes one line and leaves does not end the member, and the log goes on at standard error", async () => {
-  const err = join(folder, "err");
-  const pid = join(folder, "pid");
-  const shell = spawnShell(
-    `{ sh -c 'echo $$ > ${pid}; exec '"$NODE ${args().join(" ")} --log-format json" 2> ${err}; } | head -1`,
-  );
-  try {
-    expect(JSON.parse((await firstLine(shell.stdout)) ?? "")).toMatchObject({ msg: "listening" });
-    await healthy();
-    process.kill(Number(readFileSync(pid, "utf8")), "SIGTERM");
-    expect(await shell.exited).toBe(0);
-    expect(readFileSync(err, "utf8")).toContain('"msg":"draining"');
-  } finally {
-    stop(pid);
-  }
-});
+test.concurrent(
+  "a reader that takes one line and leaves does not end the member, and the log goes on at standard error",
+  async () => {
+    using place = new Place();
+    const err = join(place.folder, "err");
+    const pid = join(place.folder, "pid");
+    const shell = spawnShell(
+      `{ sh -c 'echo $$ > ${pid}; exec '"$NODE ${place.args.join(" ")} --log-format json" 2> ${err}; } | head -1`,
+    );
+    try {
+      expect(JSON.parse((await firstLine(shell.stdout)) ?? "")).toMatchObject({ msg: "listening" });
+      await place.healthy();
+      process.kill(Number(readFileSync(pid, "utf8")), "SIGTERM");
+      expect(await shell.exited).toBe(0);
+      expect(readFileSync(err, "utf8")).toContain('"msg":"draining"');
+    } finally {
+      stop(pid);
+    }
+  },
+);
 
-test.each([
+test.concurrent.each([
   ["both outputs closed at the start", ">&- 2>&-"],
   ["both on a full disk", ">/dev/full 2>/dev/full"],
 ])("%s: the member serves, and ends as it should", async (_name, redirection) => {
-  const pid = join(folder, "pid");
+  using place = new Place();
+  const pid = join(place.folder, "pid");
   const shell = spawnShell(
-    `sh -c 'echo $$ > ${pid}; exec '"$NODE ${args().join(" ")} ${redirection}"; echo code $?`,
+    `sh -c 'echo $$ > ${pid}; exec '"$NODE ${place.args.join(" ")} ${redirection}"; echo code $?`,
   );
   try {
-    await healthy();
-    const created = await fetch(`http://127.0.0.1:${port}/api/tasks`, {
+    await place.healthy();
+    const created = await fetch(`${place.url}/api/tasks`, {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify({ name: "echo", payload: 1 }),
@@ -103,17 +121,18 @@ test.each([
   }
 });
 
-test("both readers leave: the member goes on, and its drain ends with 0", async () => {
-  const pid = join(folder, "pid");
-  const code = join(folder, "code");
+test.concurrent("both readers leave: the member goes on, and its drain ends with 0", async () => {
+  using place = new Place();
+  const pid = join(place.folder, "pid");
+  const code = join(place.folder, "code");
   const shell = spawnShell(
-    `{ sh -c 'echo $$ > ${pid}; exec '"$NODE ${args().join(" ")}"; echo $? > ${code}; } 2>&1 | head -1`,
+    `{ sh -c 'echo $$ > ${pid}; exec '"$NODE ${place.args.join(" ")}"; echo $? > ${code}; } 2>&1 | head -1`,
   );
   try {
-    await healthy();
+    await place.healthy();
     expect(await firstLine(shell.stdout)).toContain("listening");
-    await fetch(`http://127.0.0.1:${port}/api/tasks`, { method: "POST", body: "x" });
-    await healthy();
+    await fetch(`${place.url}/api/tasks`, { method: "POST", body: "x" });
+    await place.healthy();
     process.kill(Number(readFileSync(pid, "utf8")), "SIGTERM");
     await shell.exited;
     expect(readFileSync(code, "utf8")).toBe("0\n");

@@ -35,45 +35,55 @@ async function stopTime(member: Member): Promise<{ code: number; ms: number }> {
   return { code, ms: performance.now() - from };
 }
 
-test("without a quorum and with nothing running, the drain does not wait for --drain", async () => {
-  await withMembers(3, ["--drain", "40s"], async (cluster) => {
-    const leader = await cluster.leader();
-    await leader.post("/api/tasks", { name: "echo", payload: 1 });
-    for (const member of await cluster.followers()) await member.kill();
-    const { code, ms } = await stopTime(leader);
-    expect(code).toBe(0);
-    expect(ms).toBeLessThan(SECONDS_MS);
-  });
-});
-
-test("without a quorum, a task that ended unrecorded does not hold the drain up", async () => {
-  await withMembers(3, ["--drain", "40s", "--concurrency", "2"], async (cluster) => {
-    const leader = await cluster.leader();
-    // Two slots each: all six run somewhere, two of them here.
-    for (let i = 0; i < 6; i++) await runningTask(leader, "sleep", { ms: 3_000 });
-    for (const member of await cluster.followers()) await member.kill();
-    const { code, ms } = await stopTime(leader);
-    expect(code).toBe(0);
-    expect(ms).toBeLessThan(SECONDS_MS);
-  });
-});
-
-test("the whole end takes --drain and five seconds at most, quorum or not, whatever the handlers do", async () => {
-  const handlers = join(import.meta.dir, "handlers.ts");
-  for (const size of [1, 3]) {
-    await withMembers(size, ["--drain", "1s", "--handlers", handlers], async (cluster) => {
+test.concurrent(
+  "without a quorum and with nothing running, the drain does not wait for --drain",
+  async () => {
+    await withMembers(3, ["--drain", "40s"], async (cluster) => {
       const leader = await cluster.leader();
-      for (let i = 0; i < size; i++) await runningTask(leader, "loop", {});
-      if (size === 3) for (const member of await cluster.followers()) await member.kill();
+      await leader.post("/api/tasks", { name: "echo", payload: 1 });
+      for (const member of await cluster.followers()) await member.kill();
       const { code, ms } = await stopTime(leader);
       expect(code).toBe(0);
-      // Six seconds, and what a busy machine adds.
-      expect(ms).toBeLessThan(12_000);
+      expect(ms).toBeLessThan(SECONDS_MS);
     });
-  }
-});
+  },
+);
 
-test("a second signal ends the process by that signal", async () => {
+test.concurrent(
+  "without a quorum, a task that ended unrecorded does not hold the drain up",
+  async () => {
+    await withMembers(3, ["--drain", "40s", "--concurrency", "2"], async (cluster) => {
+      const leader = await cluster.leader();
+      // Two slots each: all six run somewhere, two of them here.
+      for (let i = 0; i < 6; i++) await runningTask(leader, "sleep", { ms: 3_000 });
+      for (const member of await cluster.followers()) await member.kill();
+      const { code, ms } = await stopTime(leader);
+      expect(code).toBe(0);
+      expect(ms).toBeLessThan(SECONDS_MS);
+    });
+  },
+);
+
+test.concurrent(
+  "the whole end takes --drain and five seconds at most, quorum or not, whatever the handlers do",
+  async () => {
+    const handlers = join(import.meta.dir, "handlers.ts");
+    const ended = [1, 3].map((size) =>
+      withMembers(size, ["--drain", "1s", "--handlers", handlers], async (cluster) => {
+        const leader = await cluster.leader();
+        for (let i = 0; i < size; i++) await runningTask(leader, "loop", {});
+        if (size === 3) for (const member of await cluster.followers()) await member.kill();
+        const { code, ms } = await stopTime(leader);
+        expect(code).toBe(0);
+        // Six seconds, and what a busy machine adds.
+        expect(ms).toBeLessThan(12_000);
+      }),
+    );
+    await Promise.all(ended);
+  },
+);
+
+test.concurrent("a second signal ends the process by that signal", async () => {
   await withMembers(1, ["--drain", "60s"], async (cluster) => {
     const member = cluster.member(0);
     await runningTask(member, "sleep", { ms: 60_000 });

@@ -59,7 +59,7 @@ test("failures of one turn go in one request, and so do releases", async () => {
     failed("a"),
     failed("b"),
     failed("c"),
-    ...Array<Ending>(4).fill({ kind: "release" }),
+    ...Array.from({ length: 4 }, (): Ending => ({ kind: "release" })),
   ];
   const { asked, rejected } = await told(endings, ok);
   expect(rejected).toEqual([]);

@@ -529,7 +529,7 @@ describe("leases and failures of the queue", () => {
   });
 
   test("a quiet pool finishes what runs and claims nothing until it is told to go on", async () => {
-    const { queue } = await started({ leaseMs: () => 90, concurrency: 1 });
+    const { queue } = await started({ leaseMs: () => 600, concurrency: 1 });
     queue.directive = "quiet";
     await queue.until(() => queue.asked === 0, "the claim to be withdrawn");
     const id = queue.add("double", { n: 1 });

@@ -108,7 +108,7 @@ function newTask(body: Submit, { settings, clock, random }: Minting): NewTask {
 }
 
 /** A partial policy over the one in force. */
-export function completeRetry(given: Submit["retry"], fallback: RetryPolicy): RetryPolicy {
+function completeRetry(given: Submit["retry"], fallback: RetryPolicy): RetryPolicy {
   return {
     kind: given?.kind ?? fallback.kind,
     initial_ms: given?.initial_ms ?? fallback.initial_ms,

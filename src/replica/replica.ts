@@ -303,6 +303,8 @@ export class Replica implements Consensus {
   call(method: string, body: unknown, timeoutMs: Millis, signal?: AbortSignal): Promise<unknown> {
     if (this.#stopped)
       return Promise.reject(new ConsensusError("stopping", "this member is shutting down"));
+    // In the order of the calls: a claim must not reach the leader before the end that freed its slot.
+    this.#guard(() => this.#writes.flush());
     const deadline = this.#o.clock.monotonic() + timeoutMs;
     return this.#calls.ask(method, body, deadline, this.#leadership.leader, signal);
   }

@@ -86,7 +86,9 @@ export class Writes {
     const deadline = this.#port.clock.monotonic() + timeoutMs;
     const { command, answer } = this.#pending.add(text, hint ?? null, weight ?? 1, deadline);
     this.#outbox.push(command);
-    this.#scheduleFlush();
+    // The leader's own commands meet those of the others in this turn's entry; nothing is sent for them.
+    if (this.#port.leadership().leader === this.#port.self) this.flush();
+    else this.#scheduleFlush();
     return answer;
   }
 
@@ -153,12 +155,13 @@ export class Writes {
     this.#flushScheduled = true;
     this.#port.clock.soon(() => {
       this.#flushScheduled = false;
-      this.#port.guard(() => this.#flush());
+      this.#port.guard(() => this.flush());
     });
   }
 
   /** Hands what waits to the leader, which may be this member. What finds no leader waits for the next one. */
-  #flush(): void {
+  flush(): void {
+    if (this.#outbox.length === 0) return;
     const leader = this.#port.leadership().leader;
     const outbox = this.#outbox;
     this.#outbox = [];

@@ -107,6 +107,27 @@ describe("founding", () => {
 });
 
 describe("three members", () => {
+  test("a call does not overtake what its member submitted before it", async () => {
+    const cluster = new Cluster(6, 3);
+    await cluster.startAll();
+    const leader = cluster.leader();
+    const follower = cluster.nodes.find((node) => node !== leader);
+    if (leader === null || follower?.replica == null) throw new Error("no follower");
+    await cluster.run(1_000);
+    const kinds: string[] = [];
+    cluster.network.watch = {
+      sent: (from, to, { kind }) => {
+        if (from === follower.id && to === leader.id && kind !== "raft") kinds.push(kind);
+      },
+      delivered: () => undefined,
+    };
+    const write = submit(follower, { n: 1 });
+    const call = follower.replica.call("replica.beat", null, 1_000).catch(() => null);
+    expect(kinds).toEqual(["propose", "call"]);
+    await cluster.run(2_000, () => write.settled);
+    await call;
+  });
+
   test("any member takes writes, and each happens once, in one order", async () => {
     const cluster = new Cluster(7, 3);
     await cluster.startAll();

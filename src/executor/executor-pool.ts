@@ -354,6 +354,20 @@ export class ExecutorPool {
 
   // --- stopping
 
+  /**
+   * The state was replaced by a snapshot, which tells nobody what happened in between: stops what runs under a
+   * lease that is gone, and what was cancelled. `leaseOf`: the lease in force on a task.
+   */
+  recheck(
+    leaseOf: (taskId: string) => { readonly fence: number; readonly cancelling: boolean } | null,
+  ): void {
+    for (const [fence, run] of this.#runs) {
+      const lease = leaseOf(run.task.id);
+      if (lease?.fence !== fence) this.#stopRun(run, "lost", "the lease ended unseen");
+      else if (lease.cancelling) this.#stopRun(run, "cancel", "cancelled");
+    }
+  }
+
   #onLease(event: LeaseEvent): void {
     const run = this.#runs.get(event.fence);
     if (run === undefined) {

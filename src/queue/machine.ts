@@ -65,24 +65,26 @@ interface Judged {
 }
 
 export class TaskMachine implements StateMachine, TaskState {
-  readonly #db: Database;
-  readonly #store: TaskStore;
-  readonly #sessions: Sessions;
-  readonly #keys: IdempotencyKeys;
-  readonly #execution: Execution;
-  readonly #machineVersion: number;
-  #clusterId: string | null;
-  #applied: { index: LogIndex; term: Term };
-  #logTime: number;
+  readonly #limits: MachineLimits;
+  // All of it mirrors one database, and is set together by #load.
+  #db!: Database;
+  #store!: TaskStore;
+  #sessions!: Sessions;
+  #keys!: IdempotencyKeys;
+  #execution!: Execution;
+  #machineVersion!: number;
+  #clusterId!: string | null;
+  #applied!: { index: LogIndex; term: Term };
+  #logTime!: number;
   /** A transaction failed half-way: memory no longer mirrors the tables. */
   #broken = false;
 
   readonly #listeners = new Set<SignalListener>();
-  readonly #begin: Statement<unknown, []>;
-  readonly #commit: Statement<unknown, []>;
-  readonly #saveState: Statement<unknown, number[]>;
-  readonly #saveClusterId: Statement<unknown, [string]>;
-  readonly #attempts: Statement<AttemptRow, [number]>;
+  #begin!: Statement<unknown, []>;
+  #commit!: Statement<unknown, []>;
+  #saveState!: Statement<unknown, number[]>;
+  #saveClusterId!: Statement<unknown, [string]>;
+  #attempts!: Statement<AttemptRow, [number]>;
 
   /**
    * Creates the tables in an empty database, or takes up where it stands. The database is this machine's
@@ -94,7 +96,24 @@ export class TaskMachine implements StateMachine, TaskState {
   }
 
   private constructor(db: Database, limits: MachineLimits) {
+    this.#limits = limits;
+    this.#load(db);
+  }
+
+  /**
+   * A snapshot has replaced the state: goes on with this database, and forgets the one before. Nobody is told
+   * by signals; who waits looks again (`FlotillaQueue.recheck`).
+   * @throws FatalError when another schema or machine version wrote it
+   */
+  reopen(db: Database): void {
+    openSchema(db, JSON.stringify(DEFAULT_SETTINGS), MACHINE_VERSION);
+    this.#load(db);
+  }
+
+  #load(db: Database): void {
+    const limits = this.#limits;
     this.#db = db;
+    this.#broken = false;
     const state = db
       .query<StateRow, []>(
         "SELECT machine_version, cluster_id, settings, applied_index, applied_term, log_time, takeovers, idempotency_keys, idempotency_bytes FROM state",

@@ -168,6 +168,10 @@ CREATE INDEX tombstones_expiry ON tombstones (expires_at);
 CREATE TABLE named (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 `;
 
+/** Where a state database stands in the log: what a copy of it says of itself. */
+export const POSITION_QUERY =
+  "SELECT applied_index AS 'index', applied_term AS term, machine_version AS machineVersion FROM state";
+
 /**
  * Creates the tables in an empty database, or checks that they are this build's.
  * @throws FatalError when the database was written by another schema version

@@ -27,9 +27,14 @@ export class ReaderOverloaded extends Error {
 
 /** Reads on the connection it is given, at once. */
 export class InlineReader implements TaskReader {
-  readonly #db: Database;
+  #db: Database;
 
   constructor(db: Database) {
+    this.#db = db;
+  }
+
+  /** A snapshot was installed: reads there from now on. */
+  reopen(db: Database): void {
     this.#db = db;
   }
 
@@ -41,16 +46,17 @@ export class InlineReader implements TaskReader {
 }
 
 interface Waiting {
+  readonly request: Extract<ReaderRequest, { kind: "list" }>;
   readonly resolve: (page: TaskPage) => void;
   readonly reject: (error: Error) => void;
 }
 
 /**
  * Reads on a thread. When the thread dies, what waits fails, `onDeath` is told, and the next list starts
- * a new one. After a snapshot was installed under another file name, make a new reader and close this one.
+ * a new one.
  */
 export class ThreadReader implements TaskReader {
-  readonly #setup: ReaderSetup;
+  #setup: ReaderSetup;
   readonly #onDeath: (error: Error) => void;
   readonly #waiting = new Map<number, Waiting>();
   #worker: Worker | null = null;
@@ -76,9 +82,22 @@ export class ThreadReader implements TaskReader {
     const worker = this.#worker ?? this.#start();
     const id = this.#next++;
     const { promise, resolve, reject } = Promise.withResolvers<TaskPage>();
-    this.#waiting.set(id, { resolve, reject });
-    worker.postMessage({ kind: "list", id, filter, limit, cursor } satisfies ReaderRequest);
+    const request = { kind: "list", id, filter, limit, cursor } as const;
+    this.#waiting.set(id, { request, resolve, reject });
+    worker.postMessage(request);
     return promise;
+  }
+
+  /** A snapshot was installed under another file name: reads there from now on, what waits too. */
+  reopen(path: string): void {
+    this.#setup = { ...this.#setup, path };
+    const before = this.#worker;
+    if (before === null || this.#closed) return;
+    this.#worker = null;
+    before.postMessage({ kind: "close" } satisfies ReaderRequest);
+    if (this.#waiting.size === 0) return;
+    const worker = this.#start();
+    for (const { request } of this.#waiting.values()) worker.postMessage(request);
   }
 
   close(): void {
@@ -92,7 +111,8 @@ export class ThreadReader implements TaskReader {
   #start(): Worker {
     const worker = new Worker(new URL("./reader-thread.ts", import.meta.url).href);
     worker.onmessage = (event: MessageEvent<ReaderReply>) => {
-      this.#settle(event.data);
+      // One that was replaced read the state before: what it still says is asked of its successor.
+      if (worker === this.#worker) this.#settle(event.data);
     };
     worker.onerror = (event) => {
       // Handled here: the close that follows tells the rest.

@@ -194,6 +194,11 @@ export class Raft {
     return this.#log.configuration;
   }
 
+  /** The configuration as of an index that is not compacted; that of the compacted index is known too. */
+  configurationAt(index: LogIndex): Configuration {
+    return this.#log.configurationAt(index);
+  }
+
   get transferTarget(): NodeId | null {
     return this.#leading?.transferTarget ?? null;
   }

@@ -112,7 +112,8 @@ describe("three members", () => {
     await cluster.startAll();
     const leader = cluster.leader();
     const follower = cluster.nodes.find((node) => node !== leader);
-    if (leader === null || follower?.replica == null) throw new Error("no follower");
+    if (leader === null || follower === undefined || follower.replica === null)
+      throw new Error("no follower");
     await cluster.run(1_000);
     const kinds: string[] = [];
     cluster.network.watch = {

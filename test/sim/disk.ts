@@ -2,7 +2,10 @@
  * A model of the log's disk. What was acknowledged survives everything; of what was handed over and not
  * acknowledged, a crash keeps a prefix drawn from the seed.
  *
- * What it does not model: torn pages and flipped bits (test/storage does that on real files), compaction.
+ * What it does not model: torn pages and flipped bits (test/storage does that on real files).
+ *
+ * `entries` is the whole log ever written, also what was compacted or came by a snapshot, so that invariants
+ * find any index; the member itself reads nothing at or below `compacted`.
  */
 import type {
   Entry,
@@ -16,6 +19,7 @@ import type {
 import { asIndex, asTerm } from "../../src/raft/types.ts";
 import type {
   Identity,
+  LogInstall,
   LogStats,
   LogStore,
   Millis,
@@ -29,6 +33,15 @@ export class Disk {
   hardState: HardState = { term: asTerm(0), vote: null };
   clusterId: string | null = null;
   boot = 0;
+  compacted: RecoveredLog["compacted"] = { index: asIndex(0), term: asTerm(0) };
+  foundations: readonly Entry[] = [];
+  /** Name of the state that belongs to this log. */
+  currentState: string | null = null;
+  installing: LogInstall | null = null;
+  /** What others know to be the log up to an index that is committed: for what comes by a snapshot. */
+  truth: (to: LogIndex, term: Term) => readonly Entry[] = () => {
+    throw new Error("nobody knows what a snapshot stands for");
+  };
   /** Told before each write. */
   onWrite: ((op: PersistOp) => void) | null = null;
 
@@ -43,10 +56,67 @@ export class Disk {
     overwrite(this.entries, op.entries);
   }
 
+  /** @throws Error beyond the end, or of another term */
+  compact(index: LogIndex, term: Term): void {
+    if (index <= this.compacted.index) return;
+    if (this.termAt(index) !== term) {
+      throw new Error(
+        index > this.entries.length
+          ? `cannot compact up to ${index}: the log ends at ${this.entries.length}`
+          : `cannot compact up to ${index} of term ${term}: its term here is ${this.termAt(index)}`,
+      );
+    }
+    const below = [...this.foundations, ...this.entries.slice(this.compacted.index, index)];
+    this.foundations = below.filter(
+      (entry) => isMembership(entry) && entry === below.findLast(({ kind }) => kind === entry.kind),
+    );
+    this.compacted = { index, term };
+  }
+
+  /** @throws Error the log holds that entry, or has forgotten it */
+  markInstall(install: LogInstall): void {
+    const { index, term } = install;
+    if (index <= this.compacted.index || this.termAt(index) === term) {
+      throw new Error(
+        `a snapshot of index ${index} would put back a log that holds ${this.compacted.index + 1} to ${this.entries.length}`,
+      );
+    }
+    this.installing = install;
+  }
+
+  /** @throws Error when nothing is marked */
+  finishInstall(): void {
+    if (this.installing === null) throw new Error("no install is marked");
+    const { index, term, foundations } = this.installing;
+    this.entries = [...this.truth(index, term)];
+    this.foundations = foundations;
+    this.compacted = { index, term };
+    if (this.hardState.term < term) this.hardState = { term, vote: null };
+    this.installing = null;
+  }
+
+  /** At the next start: finished if the state that it names is current, else it never happened. */
+  settleInstall(): void {
+    if (this.installing !== null && this.installing.state === this.currentState)
+      this.finishInstall();
+    this.installing = null;
+  }
+
   termAt(index: LogIndex): Term | null {
     if (index === 0) return asTerm(0);
     return this.entries[index - 1]?.term ?? null;
   }
+}
+
+/** By log matching, whoever holds that entry holds all before it. @throws Error nobody does */
+export function logUpTo(to: LogIndex, term: Term, disks: readonly Disk[]): readonly Entry[] {
+  const holder = disks.find((disk) => disk.termAt(to) === term);
+  if (holder === undefined) throw new Error(`nobody holds entry ${to} of term ${term}`);
+  return holder.entries.slice(0, to);
+}
+
+function isMembership({ kind }: Entry): boolean {
+  return kind === "config" || kind === "bootstrap";
 }
 
 function overwrite(log: Entry[], entries: readonly Entry[]): void {
@@ -71,10 +141,12 @@ export class SimLogStore implements LogStore {
   readonly #clock: NodeClock;
   readonly #faults: DiskFaults;
   /** The log as this process wrote it, durable or not: what its core believes it holds. */
-  readonly handed: Entry[];
+  handed: Entry[];
   readonly #queue: { op: PersistOp; done: (ack: PersistAck) => void }[] = [];
   #inFlight: PersistOp[] = [];
   #busy = false;
+  /** Resolved when nothing waits to be written any more. */
+  readonly #idle: (() => void)[] = [];
   #killed = false;
   #failed = false;
   #hung = false;
@@ -93,19 +165,23 @@ export class SimLogStore implements LogStore {
 
   async open(): Promise<RecoveredLog> {
     this.#disk.boot += 1;
-    const { id, incarnation, clusterId, boot, hardState, entries } = this.#disk;
+    this.#disk.settleInstall();
+    this.handed = [...this.#disk.entries];
+    const { id, incarnation, clusterId, boot, hardState, compacted, foundations } = this.#disk;
     const identity: Identity = { id, incarnation, clusterId, boot };
+    const entries = this.#disk.entries.slice(compacted.index);
     const terms: { index: LogIndex; term: Term }[] = [];
     for (const { index, term } of entries)
       if (terms.at(-1)?.term !== term) terms.push({ index, term });
     return {
       identity,
       hardState,
-      compacted: { index: asIndex(0), term: asTerm(0) },
-      lastIndex: asIndex(entries.length),
+      compacted,
+      foundations,
+      lastIndex: asIndex(this.#disk.entries.length),
       terms,
-      configurations: entries.filter(({ kind }) => kind === "config" || kind === "bootstrap"),
-      tail: [...entries],
+      configurations: entries.filter(isMembership),
+      tail: entries,
     };
   }
 
@@ -159,6 +235,18 @@ export class SimLogStore implements LogStore {
       }
     });
     this.#next();
+    if (this.pending === 0) for (const wake of this.#idle.splice(0)) wake();
+  }
+
+  /** After every write that was handed over before, and as long as one more. Never at a process that dies. */
+  async #settled(): Promise<void> {
+    while (this.pending > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
+    await new Promise<void>((resolve) => {
+      this.#world.at(this.#world.now + this.#faults.latency(), () => {
+        if (!this.#killed && !this.#hung && !this.#failed) this.#clock.enter(resolve);
+      });
+    });
+    if (this.#killed) await new Promise<never>(() => {});
   }
 
   /** The disk stops answering, for ever or until `recover`. */
@@ -189,6 +277,7 @@ export class SimLogStore implements LogStore {
   async read(from: LogIndex, to: LogIndex, maxBytes: number): Promise<readonly Entry[]> {
     const taken: Entry[] = [];
     let bytes = 0;
+    if (from <= this.#disk.compacted.index) return [];
     for (const entry of this.#disk.entries.slice(from - 1, to)) {
       bytes += entry.data.length;
       if (taken.length > 0 && bytes > maxBytes) break;
@@ -197,16 +286,20 @@ export class SimLogStore implements LogStore {
     return taken;
   }
 
-  async compact(): Promise<void> {
-    throw new Error("the model does not compact");
+  async compact(index: LogIndex, term: Term): Promise<void> {
+    await this.#settled();
+    this.#disk.compact(index, term);
   }
 
-  async markInstall(): Promise<void> {
-    throw new Error("the model installs no snapshots");
+  async markInstall(install: LogInstall): Promise<void> {
+    await this.#settled();
+    this.#disk.markInstall(install);
   }
 
   async finishInstall(): Promise<void> {
-    throw new Error("the model installs no snapshots");
+    await this.#settled();
+    this.#disk.finishInstall();
+    this.handed = [...this.#disk.entries];
   }
 
   async bindCluster(clusterId: string): Promise<void> {
@@ -217,7 +310,7 @@ export class SimLogStore implements LogStore {
     return {
       writes: this.#writes,
       transactions: this.#writes,
-      entries: this.#disk.entries.length,
+      entries: this.#disk.entries.length - this.#disk.compacted.index,
       bytes: 0,
       recentMs: [],
     };

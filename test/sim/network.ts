@@ -25,6 +25,8 @@ export interface NetworkOptions {
   duplicate: number;
   /** Share of frames that may be overtaken, by up to ten greatest delays. */
   reorder?: number;
+  /** Share of a snapshot's chunks in which a bit flips. */
+  corrupt?: number;
   /** Frames on their way in one connection; beyond it they are refused. */
   sendLimit?: number;
   /** Every frame is encoded and decoded as on a real connection. */
@@ -67,7 +69,16 @@ export class Network {
   /** Until when nothing passes a path; nothing is lost. */
   readonly #clogged = new Map<string, Millis>();
   watch: NetworkWatch | null = null;
-  counts = { sent: 0, lost: 0, doubled: 0, overtaken: 0, refused: 0, cut: 0, clogged: 0 };
+  counts = {
+    sent: 0,
+    lost: 0,
+    doubled: 0,
+    overtaken: 0,
+    refused: 0,
+    cut: 0,
+    clogged: 0,
+    corrupted: 0,
+  };
 
   constructor(
     readonly world: World,
@@ -191,8 +202,20 @@ export class SimTransport implements Transport {
       copies = 2;
       counts.doubled += 1;
     }
-    for (let i = 0; i < copies; i++) this.#deliver(to, connection, sent);
+    for (let i = 0; i < copies; i++) this.#deliver(to, connection, this.#perhapsCorrupted(sent));
     return true;
+  }
+
+  /** Only chunks: everything else has the connection's own checksum, and no other to fall back on. */
+  #perhapsCorrupted(frame: PeerFrame): PeerFrame {
+    const { world, options, counts } = this.#network;
+    if (frame.kind !== "snapshot" || frame.frame.type !== "chunk") return frame;
+    if ((options.corrupt ?? 0) === 0 || !world.prng.chance(options.corrupt ?? 0)) return frame;
+    counts.corrupted += 1;
+    const data = new Uint8Array(frame.frame.data);
+    const at = world.prng.between(0, data.length - 1);
+    data[at] = (data[at] ?? 0) ^ (1 << world.prng.between(0, 7));
+    return { kind: "snapshot", frame: { ...frame.frame, data } };
   }
 
   #deliver(to: NodeId, connection: Connection, frame: PeerFrame): void {

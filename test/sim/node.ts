@@ -8,6 +8,7 @@ import type { ExecutorQueue } from "../../src/executor/queue-port.ts";
 import type { Answer, Signal } from "../../src/queue/commands.ts";
 import { TaskMachine } from "../../src/queue/machine.ts";
 import { FlotillaQueue } from "../../src/queue/queue.ts";
+import { POSITION_QUERY } from "../../src/queue/schema.ts";
 import { InlineReader } from "../../src/queue/task-reader.ts";
 import { DEFAULT_SETTINGS, type Settings } from "../../src/queue/types.ts";
 import { asNodeId, type NodeId } from "../../src/raft/types.ts";
@@ -22,7 +23,9 @@ import type {
   Transport,
 } from "../../src/replica/ports.ts";
 import { Replica } from "../../src/replica/replica.ts";
-import { Disk, SimLogStore } from "./disk.ts";
+import { MemorySnapshots } from "../../src/storage/memory-snapshots.ts";
+import type { Position } from "../../src/storage/snapshot-messages.ts";
+import { Disk, logUpTo, SimLogStore } from "./disk.ts";
 import { SimSlot } from "./executor.ts";
 import { SimTransport } from "./network.ts";
 import type { Simulation } from "./simulation.ts";
@@ -68,6 +71,12 @@ export class SimNode {
     this.#prng = new Prng(sim.world.prng.uint32());
     this.#concurrency = sim.options.concurrency[number - 1] ?? 0;
     this.disk = new Disk(this.id, this.#prng.hex(8));
+    this.disk.truth = (to, term) =>
+      logUpTo(
+        to,
+        term,
+        sim.nodes.map(({ disk }) => disk),
+      );
     this.disk.onWrite = (op) => {
       for (const invariant of sim.invariants) invariant.writing?.(this, op);
     };
@@ -108,6 +117,7 @@ export class SimNode {
     this.#db ??= new Database(":memory:");
     const db = this.#db;
     const machine = TaskMachine.open(db);
+    const reader = new InlineReader(db);
     this.machine = machine;
     this.startedAt = machine.applied().index;
     this.store = new SimLogStore(world, this.disk, clock, sim.diskFaults(this));
@@ -115,11 +125,32 @@ export class SimNode {
     sim.trace.say(this.id, `starts, boot ${this.disk.boot + 1}, applied ${this.startedAt}`);
     const log = this.#log();
     const random = this.#prng;
+    const watchedStore = this.#watchedStore(this.store);
     Replica.open({
       clock,
       random,
       log,
-      store: this.#watchedStore(this.store),
+      store: watchedStore,
+      snapshots: new MemorySnapshots({
+        clock,
+        log: watchedStore,
+        nonce: () => random.hex(8),
+        image: () => (this.#db ?? db).serialize(),
+        position: positionOf,
+        switchTo: (state, image) => {
+          this.disk.currentState = state;
+          this.#db = Database.deserialize(image);
+          this.#checkpoint = image;
+        },
+        reopen: () => {
+          if (this.#db === null) return;
+          machine.reopen(this.#db);
+          reader.reopen(this.#db);
+          this.startedAt = machine.applied().index;
+          sim.trace.say(this.id, `installs a snapshot, applied ${this.startedAt}`);
+        },
+        latencyMs: () => random.float() * 5,
+      }),
       transport: this.#watchedTransport(this.transport),
       machine: this.#watchedMachine(machine),
       machineVersion: 1,
@@ -139,19 +170,25 @@ export class SimNode {
       (replica) => {
         if (start !== this.#starts || !clock.alive) return;
         this.replica = replica;
-        this.#compose(replica, machine, db, clock, log);
+        this.#compose(replica, machine, reader, clock, log);
       },
       (error: unknown) => this.#fatal(start, error instanceof Error ? error : new Error("?")),
     );
   }
 
-  #compose(replica: Replica, machine: TaskMachine, db: Database, clock: NodeClock, log: Log): void {
+  #compose(
+    replica: Replica,
+    machine: TaskMachine,
+    reader: InlineReader,
+    clock: NodeClock,
+    log: Log,
+  ): void {
     const { options } = this.#sim;
     const random = this.#prng;
     const queue = new FlotillaQueue({
       consensus: replica,
       machine,
-      reader: new InlineReader(db),
+      reader,
       clock,
       log,
       requestTimeoutMs: options.requestTimeoutMs,
@@ -176,6 +213,10 @@ export class SimNode {
     });
     this.queue = queue;
     this.pool = pool;
+    replica.onInstall(() => {
+      queue.recheck();
+      pool.recheck((taskId) => machine.leaseOf(taskId));
+    });
     replica.onLeadership((leadership) => {
       this.leadership = leadership;
       const { role, term, leader, active } = leadership;
@@ -208,6 +249,12 @@ export class SimNode {
         this.#db = this.#checkpoint === null ? null : Database.deserialize(this.#checkpoint);
         return;
       case "all":
+        // Built anew from the log, where that is whole; else the state is all there is of its beginning, and
+        // without it the member would have to be added anew.
+        if (this.disk.compacted.index > 0) {
+          this.#db = this.#checkpoint === null ? null : Database.deserialize(this.#checkpoint);
+          return;
+        }
         this.#db = null;
         this.#checkpoint = null;
         return;
@@ -279,8 +326,8 @@ export class SimNode {
         store.append(op, done);
       },
       read: (from, to, maxBytes) => store.read(from, to, maxBytes),
-      compact: () => store.compact(),
-      markInstall: () => store.markInstall(),
+      compact: (index, term) => store.compact(index, term),
+      markInstall: (install) => store.markInstall(install),
       finishInstall: () => store.finishInstall(),
       bindCluster: (clusterId) => store.bindCluster(clusterId),
       stats: () => store.stats(),
@@ -402,5 +449,16 @@ export class SimNode {
       warn: say("warn"),
       error: say("error"),
     };
+  }
+}
+
+function positionOf(image: Uint8Array): Position {
+  const db = Database.deserialize(image);
+  try {
+    const row = db.query<Position, []>(POSITION_QUERY).get();
+    if (row === null) throw new Error("the image has no state row");
+    return row;
+  } finally {
+    db.close();
   }
 }

@@ -14,6 +14,7 @@ import { createDashboard } from "./dashboard/dashboard.ts";
 import { ExecutorPool, HandlersError } from "./executor/executor-pool.ts";
 import { MACHINE_VERSION } from "./queue/commands.ts";
 import { TaskMachine } from "./queue/machine.ts";
+import { POSITION_QUERY } from "./queue/schema.ts";
 import { FlotillaQueue } from "./queue/queue.ts";
 import { ThreadReader } from "./queue/task-reader.ts";
 import { DEFAULT_SETTINGS, type Settings } from "./queue/types.ts";
@@ -22,8 +23,9 @@ import { Replica } from "./replica/replica.ts";
 import { CheckpointSchedule } from "./storage/checkpoint-schedule.ts";
 import { openDataFolder } from "./storage/data-folder.ts";
 import { SqliteLog } from "./storage/sqlite-log.ts";
+import { SqliteSnapshots } from "./storage/sqlite-snapshots.ts";
 import { StateCheckpointer } from "./storage/state-checkpointer.ts";
-import { openStateDatabase } from "./storage/state-database.ts";
+import { connectState, openStateDatabase } from "./storage/state-database.ts";
 import { systemClock as clock } from "./system/clock.ts";
 import { listeningLine, openLog } from "./system/log.ts";
 import { Output } from "./system/output.ts";
@@ -121,15 +123,36 @@ async function run(config: Config, log: Log): Promise<void> {
   const url = originOf(config.tls === null ? "http" : "https", config.host, server.port ?? 0);
   const advertise = config.advertise ?? url;
 
-  const state = openStateDatabase(folder.path);
+  let state = openStateDatabase(folder.path);
   const machine = TaskMachine.open(state.db);
   const store = new SqliteLog(folder.path, config.id);
+  // Readers wait while this word is 1: the last step of a checkpoint.
+  const pause = new SharedArrayBuffer(4);
+  const reader = new ThreadReader(
+    state.path,
+    (error) => log.error("the reader thread died", { error: error.message }),
+    pause,
+  );
+  const snapshots = new SqliteSnapshots({
+    folder: folder.path,
+    log: store,
+    currentState: () => state.name,
+    positionQuery: POSITION_QUERY,
+    reopen: (name) => {
+      const before = state.db;
+      state = connectState(folder.path, name);
+      machine.reopen(state.db);
+      reader.reopen(state.path);
+      before.close();
+    },
+  });
   const disk = watchDisk(folder.path, config.diskReserveBytes, stopping.signal);
   const replica = await Replica.open({
     clock,
     random,
     log,
     store,
+    snapshots,
     transport,
     machine,
     machineVersion: MACHINE_VERSION,
@@ -143,12 +166,10 @@ async function run(config: Config, log: Log): Promise<void> {
   });
 
   refuseOtherCluster(config, Object.keys(replica.status().configuration.members));
-  // Readers wait while this word is 1: the last step of a checkpoint.
-  const pause = new SharedArrayBuffer(4);
   const appliedIndex = (): number => machine.applied().index;
   const checkpoints = new CheckpointSchedule({
     checkpointer: new StateCheckpointer({
-      path: state.path,
+      path: () => state.path,
       appliedIndex,
       hold: () => holdAll(replica, new Int32Array(pause)),
     }),
@@ -159,11 +180,7 @@ async function run(config: Config, log: Log): Promise<void> {
   const queue = new FlotillaQueue({
     consensus: replica,
     machine,
-    reader: new ThreadReader(
-      state.path,
-      (error) => log.error("the reader thread died", { error: error.message }),
-      pause,
-    ),
+    reader,
     clock,
     log,
     requestTimeoutMs: config.requestTimeoutMs,
@@ -187,6 +204,10 @@ async function run(config: Config, log: Log): Promise<void> {
     leaseMs: () => machine.settings().lease,
     resultMaxBytes: () => machine.settings().max_payload,
     random: () => random.float(),
+  });
+  replica.onInstall(() => {
+    queue.recheck();
+    pool.recheck((taskId) => machine.leaseOf(taskId));
   });
   const names = await pool.load();
 

@@ -47,7 +47,8 @@ export class Founder {
 
   constructor(port: FounderPort) {
     this.#port = port;
-    const first = port.recovered.configurations.find(({ kind }) => kind === "bootstrap");
+    const { configurations, foundations = [] } = port.recovered;
+    const first = [...foundations, ...configurations].find(({ kind }) => kind === "bootstrap");
     if (first !== undefined) this.#record = decodeBootstrap(first).record;
   }
 
@@ -86,6 +87,12 @@ export class Founder {
     if (typeof record.clusterId === "string" && names(record, this.#port.identity)) {
       this.#adopt(record);
     }
+  }
+
+  /** A snapshot was installed: the cluster that it comes from is this member's. */
+  installed(record: BootstrapRecord): void {
+    this.#record ??= record;
+    this.#waiting = null;
   }
 
   /** A sentence refuses the connection. `configuration`: null while there is no cluster. */

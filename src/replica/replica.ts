@@ -13,7 +13,9 @@ import {
   type Effects,
   type Entry,
   type LogIndex,
+  type Message,
   type NodeId,
+  type PersistAck,
   type Role,
   type Term,
 } from "../raft/types.ts";
@@ -45,11 +47,14 @@ import {
   type PeerHello,
   type Random,
   type RecoveredLog,
+  type SnapshotManifest,
+  type SnapshotStore,
   type StateMachine,
   type Timer,
   type Transport,
 } from "./ports.ts";
 import { Reads } from "./reads.ts";
+import { configurationOf, Snapshots } from "./snapshots.ts";
 import { BEAT_MS, Staleness } from "./staleness.ts";
 import { type SealHook, Writes } from "./writes.ts";
 
@@ -74,6 +79,7 @@ export interface ReplicaOptions {
   readonly random: Random;
   readonly log: Log;
   readonly store: LogStore;
+  readonly snapshots: SnapshotStore;
   readonly transport: Transport;
   readonly machine: StateMachine;
   /** Highest machine version this build applies. */
@@ -103,6 +109,8 @@ export interface ReplicaCounters {
   commandsForwarded: number;
   framesDropped: number;
   applySeconds: number;
+  snapshotsInstalled: number;
+  snapshotBytesSent: number;
 }
 
 export class Replica implements Consensus {
@@ -113,12 +121,14 @@ export class Replica implements Consensus {
   readonly #persistence: Persistence;
   readonly #calls: Calls;
   readonly #reads: Reads;
+  readonly #snapshots: Snapshots;
   readonly #contacts: Contacts;
   readonly #staleness = new Staleness();
   readonly #clockWatch: ClockWatch;
   readonly #applyWaiters = new ApplyWaiters();
   readonly #hellos = new Map<NodeId, PeerHello>();
   readonly #leadershipListeners: ((leadership: Leadership) => void)[] = [];
+  readonly #installListeners: (() => void)[] = [];
   readonly #counts = {
     elections: 0,
     leaderChanges: 0,
@@ -134,6 +144,12 @@ export class Replica implements Consensus {
   #logClock: LogClock | null = null;
 
   #applyHeld = false;
+  /** A snapshot takes the place of state and log: nothing else may touch either. */
+  #halted = false;
+  /** Of writes that were handed over before; heard when it is over. */
+  #acksHeld: PersistAck[] = [];
+  /** Since the start. What was read from the log before one of them must not be applied after it. */
+  #installs = 0;
   #readingLog = false;
   #pumpScheduled = false;
   #lastQuorumAt: Millis;
@@ -203,6 +219,19 @@ export class Replica implements Consensus {
       guard: (run) => this.#guard(run),
       schedulePump: () => this.#schedulePump(),
     });
+    this.#snapshots = new Snapshots({
+      store: options.snapshots,
+      clock,
+      log,
+      raft: () => this.#raft,
+      record: () => this.#founder.record,
+      applied: () => this.#applied(),
+      logBytes: () => store.stats().bytes,
+      halt: () => this.#halt(),
+      installed: (manifest) => this.#installed(manifest),
+      fatal: (error) => this.#fatal(error),
+      send: (to, frame) => this.#send(to, frame),
+    });
     store.onFailure((error) => this.#fatal(error));
     this.#calls.serve("replica.beat", () => this.#answerBeat());
     this.#calls.serve("replica.clock", (body, from) => this.#hearClock(body, from));
@@ -226,7 +255,7 @@ export class Replica implements Consensus {
   }
 
   get counters(): ReplicaCounters {
-    return { ...this.#counts, ...this.#writes.counters };
+    return { ...this.#counts, ...this.#writes.counters, ...this.#snapshots.counters };
   }
 
   /** Starts the connections and the ticks. */
@@ -257,6 +286,7 @@ export class Replica implements Consensus {
     this.#calls.failAll(stopping);
     this.#applyWaiters.failAll(stopping);
     await this.#o.transport.close();
+    await this.#snapshots.stop();
     await this.#o.store.close();
   }
 
@@ -392,6 +422,39 @@ export class Replica implements Consensus {
     };
   }
 
+  /** The log keeps every entry behind this index, for members that fetch a snapshot; null: for nobody. */
+  get compactionFloor(): LogIndex | null {
+    return this.#snapshots.floor;
+  }
+
+  /**
+   * Forgets the log up to `index`, in steps, as far as it is applied and no member on its way needs it; the
+   * state must hold that much durably (S3). Resolves with the index before the first entry that is kept.
+   * @throws Error the disk refuses
+   */
+  async compact(index: LogIndex): Promise<LogIndex> {
+    const raft = this.#raft;
+    if (raft === null || this.#halted || this.#stopped) return raft?.compactedIndex ?? asIndex(0);
+    const floor = this.compactionFloor ?? index;
+    const to = asIndex(Math.min(index, floor, this.#applied()));
+    const term = raft.termAt(to);
+    if (to <= raft.compactedIndex || term === null) return raft.compactedIndex;
+    const installs = this.#installs;
+    try {
+      await this.#o.store.compact(to, term);
+    } catch (error) {
+      // A snapshot has replaced that log meanwhile: there is nothing of it to forget.
+      if (!this.#halted && installs === this.#installs) throw error;
+    }
+    if (installs === this.#installs && !this.#halted) this.#guard(() => raft.compacted(to));
+    return raft.compactedIndex;
+  }
+
+  /** Called after a snapshot has replaced the state, when the machine stands on the new one. */
+  onInstall(listener: () => void): void {
+    this.#installListeners.push(listener);
+  }
+
   /** A sentence when this member's wall clock is the odd one out, else null (T1). */
   clockAlarm(): string | null {
     return this.#clockWatch.skewed();
@@ -437,7 +500,7 @@ export class Replica implements Consensus {
       },
       {
         ...recovered,
-        snapshotConfiguration: null,
+        snapshotConfiguration: configurationOf(recovered.foundations ?? []),
         applied: applied.index,
         commit: asIndex(Math.max(1, applied.index)),
       },
@@ -482,6 +545,7 @@ export class Replica implements Consensus {
     this.#guard(() => {
       this.#hellos.set(peer, hello);
       this.#founder.step();
+      this.#snapshots.connected(peer);
       // At once: who is elected in its first second must know by then whether its clock is the odd one out.
       this.#sendClock(peer);
       if (peer === this.#leadership.leader) this.#toLeader(peer);
@@ -512,6 +576,7 @@ export class Replica implements Consensus {
       this.#campaignTimer = null;
       if (
         this.#stopped ||
+        this.#halted ||
         this.#o.transport.isConnected(leader) ||
         this.#clockWatch.skewed() !== null
       )
@@ -538,6 +603,10 @@ export class Replica implements Consensus {
         if (frame.message.from !== from || frame.message.to !== this.id) return;
         // Handing leadership over skips the election timer, which stands still at such a member (T1).
         if (frame.message.type === "timeout-now" && this.#clockWatch.skewed() !== null) return;
+        if (this.#halted) {
+          this.#hearHalted(frame.message);
+          return;
+        }
         this.#raft?.step(frame.message);
         this.#schedulePump();
         return;
@@ -553,7 +622,23 @@ export class Replica implements Consensus {
       case "error":
         this.#calls.frame(from, frame);
         return;
+      case "snapshot":
+        this.#snapshots.frame(from, frame.frame);
+        return;
     }
+  }
+
+  /**
+   * A heartbeat of the leader that the core follows is answered as the core would, which changes nothing in
+   * it: a leader that has only this member for its quorum must not step down because of an install.
+   */
+  #hearHalted(message: Message): void {
+    const { from, term } = message;
+    if (message.type !== "heartbeat") return;
+    if (from !== this.#raft?.leader || term !== this.#raft.term) return;
+    const { round } = message;
+    const reply: Message = { from: this.id, to: from, term, type: "heartbeat-reply", round };
+    this.#send(from, { kind: "raft", message: reply });
   }
 
   // ------------------------------------------------------------------ refusals
@@ -592,7 +677,7 @@ export class Replica implements Consensus {
 
   #pump(): void {
     const raft = this.#raft;
-    if (raft === null || this.#stopped) return;
+    if (raft === null || this.#stopped || this.#halted) return;
     this.#carryOut(raft);
     this.#apply(raft);
     this.#writes.seal(raft);
@@ -603,7 +688,9 @@ export class Replica implements Consensus {
     for (let effects = raft.takeEffects(); effects !== null; effects = raft.takeEffects()) {
       if (effects.persist !== null) {
         this.#persistence.write(effects.persist, (ack) => {
-          this.#guard(() => raft.persisted(ack));
+          // Not before it stands on the snapshot: a vote that is durable now could make this member a leader.
+          if (this.#halted) this.#acksHeld.push(ack);
+          else this.#guard(() => raft.persisted(ack));
           this.#schedulePump();
         });
       }
@@ -613,11 +700,7 @@ export class Replica implements Consensus {
       for (const fetch of effects.fetches) this.#fetch(raft, fetch);
       if (effects.configuration !== null) this.#dialPeers();
       if (effects.roleChange !== null) this.#roleChanged(effects.roleChange);
-      if (effects.snapshots.length > 0 || effects.install !== null) {
-        this.#o.log.error("a member needs a snapshot, which this build cannot send", {
-          peers: effects.snapshots,
-        });
-      }
+      this.#snapshots.carryOut(effects);
     }
   }
 
@@ -686,11 +769,13 @@ export class Replica implements Consensus {
       return;
     }
     this.#readingLog = true;
+    const installs = this.#installs;
     this.#o.store.read(from, to, APPLY_BYTES_MAX).then(
       (entries) => {
         this.#readingLog = false;
         this.#guard(() => {
-          if (!this.#applyHeld && !this.#stopped) this.#applyEntries(raft, entries);
+          const held = this.#applyHeld || this.#halted || installs !== this.#installs;
+          if (!held && !this.#stopped) this.#applyEntries(raft, entries);
         });
         this.#schedulePump();
       },
@@ -721,6 +806,36 @@ export class Replica implements Consensus {
     this.#schedulePump();
   }
 
+  // ------------------------------------------------------------------ a snapshot in place of state and log
+
+  #halt(): () => void {
+    const raft = this.#raft;
+    // Handed over before the log is told of the install: it would not take it afterwards.
+    this.#guard(() => {
+      if (raft !== null) this.#carryOut(raft);
+    });
+    this.#halted = true;
+    return () => {
+      this.#halted = false;
+      const acks = this.#acksHeld;
+      this.#acksHeld = [];
+      this.#guard(() => {
+        for (const ack of acks) raft?.persisted(ack);
+      });
+      this.#schedulePump();
+    };
+  }
+
+  #installed({ index, bootstrap }: SnapshotManifest): void {
+    this.#installs += 1;
+    this.#founder.installed(bootstrap);
+    this.#staleness.applied(index);
+    this.#applyWaiters.applied(index);
+    // What of this member's own commands is in the snapshot was applied unseen; sent again, it is answered.
+    this.#writes.unseen();
+    for (const listener of this.#installListeners) listener();
+  }
+
   // ------------------------------------------------------------------ time
 
   #tick(): void {
@@ -731,7 +846,7 @@ export class Replica implements Consensus {
     this.#guard(() => {
       const raft = this.#raft;
       // One tick a turn, however late it is: after a stall the messages that wait come first.
-      if (raft !== null && this.#mayTick(raft)) raft.tick();
+      if (raft !== null && !this.#halted && this.#mayTick(raft)) raft.tick();
       this.#sweep(now);
       this.#pump();
     });
@@ -760,6 +875,7 @@ export class Replica implements Consensus {
     this.#reads.sweep(now, late);
     this.#calls.sweep(now, this.#leadership.leader);
     this.#applyWaiters.sweep(now, late);
+    this.#snapshots.sweep(now);
     this.#speak(now);
   }
 

@@ -105,6 +105,11 @@ export class Writes {
     }
   }
 
+  /** A snapshot was installed: what it holds of this member's commands has no answer yet, and is asked again. */
+  unseen(): void {
+    for (const command of this.#pending.values()) command.sentTo = null;
+  }
+
   /** What was applied is answered, whoever asked. */
   answered(answers: readonly RequestAnswer[]): void {
     const { self, boot: ownBoot } = this.#port;

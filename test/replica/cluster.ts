@@ -2,7 +2,8 @@
 import { asIndex, asNodeId, asTerm, type LogIndex, type NodeId } from "../../src/raft/types.ts";
 import type { CommittedEntry, Log, RequestAnswer, StateMachine } from "../../src/replica/ports.ts";
 import { Replica } from "../../src/replica/replica.ts";
-import { Disk, SimLogStore } from "../sim/disk.ts";
+import { MemorySnapshots } from "../../src/storage/memory-snapshots.ts";
+import { Disk, logUpTo, SimLogStore } from "../sim/disk.ts";
 import { Network, type NetworkOptions, SimTransport } from "../sim/network.ts";
 import { NodeClock, World } from "../sim/world.ts";
 
@@ -21,6 +22,34 @@ export class TraceMachine implements StateMachine {
 
   logTime(): number {
     return this.#logTime;
+  }
+
+  /** All of it as bytes. */
+  image(): Uint8Array {
+    const { trace, nows } = this;
+    return new TextEncoder().encode(
+      JSON.stringify({
+        trace,
+        nows,
+        applied: this.#applied,
+        logTime: this.#logTime,
+        answers: [...this.#answers],
+        below: [...this.#below],
+      }),
+    );
+  }
+
+  /** Becomes what `image` was. */
+  restore(image: Uint8Array): void {
+    const state = parseImage(image);
+    this.trace.splice(0, Number.POSITIVE_INFINITY, ...state.trace);
+    this.nows.splice(0, Number.POSITIVE_INFINITY, ...state.nows);
+    this.#applied = { index: asIndex(state.applied.index), term: asTerm(state.applied.term) };
+    this.#logTime = state.logTime;
+    this.#answers.clear();
+    for (const [key, answer] of state.answers) this.#answers.set(key, answer);
+    this.#below.clear();
+    for (const [key, below] of state.below) this.#below.set(key, below);
   }
 
   apply(entries: readonly CommittedEntry[]): readonly RequestAnswer[] {
@@ -52,8 +81,23 @@ export class TraceMachine implements StateMachine {
   }
 }
 
+interface Image {
+  readonly trace: readonly string[];
+  readonly nows: readonly number[];
+  readonly applied: { readonly index: number; readonly term: number };
+  readonly logTime: number;
+  readonly answers: readonly (readonly [string, unknown])[];
+  readonly below: readonly (readonly [string, number])[];
+}
+
+function parseImage(image: Uint8Array): Image {
+  return JSON.parse(new TextDecoder().decode(image)) as Image;
+}
+
 export interface Node {
   readonly id: NodeId;
+  /** What a start takes up of the state: null, it is built from the log. */
+  image: Uint8Array | null;
   readonly disk: Disk;
   replica: Replica | null;
   machine: TraceMachine;
@@ -87,6 +131,7 @@ export class Cluster {
     });
     this.nodes = Array.from({ length: size }, (_, i) => ({
       id: asNodeId(`n${i + 1}`),
+      image: null,
       disk: new Disk(asNodeId(`n${i + 1}`), this.world.prng.hex(8)),
       replica: null,
       machine: new TraceMachine(),
@@ -96,6 +141,26 @@ export class Cluster {
       fatal: null,
       diskFull: false,
     }));
+    for (const { disk } of this.nodes) {
+      disk.truth = (to, term) =>
+        logUpTo(
+          to,
+          term,
+          this.nodes.map((node) => node.disk),
+        );
+    }
+  }
+
+  /** Keeps the state of `node` durably and forgets its log up to there, or up to where its replica still needs it. */
+  async compact(node: Node): Promise<number> {
+    node.image = node.machine.image();
+    const compacted = node.replica?.compact(node.machine.applied().index);
+    let done = -1;
+    void compacted?.then((index) => {
+      done = index;
+    });
+    await this.run(2_000, () => done >= 0);
+    return done;
   }
 
   node(i: number): Node {
@@ -108,7 +173,9 @@ export class Cluster {
     const offset = node.clock.wallOffset;
     node.clock = new NodeClock(this.world);
     node.clock.wallOffset = offset;
-    node.machine = new TraceMachine();
+    const machine = new TraceMachine();
+    if (node.image !== null) machine.restore(node.image);
+    node.machine = machine;
     node.store = new SimLogStore(
       this.world,
       node.disk,
@@ -121,8 +188,23 @@ export class Cluster {
       random: this.world.prng,
       log: this.log,
       store: node.store,
+      snapshots: new MemorySnapshots({
+        clock: node.clock,
+        log: node.store,
+        nonce: () => this.world.prng.hex(8),
+        image: () => machine.image(),
+        position: (image) => ({ ...parseImage(image).applied, machineVersion: 1 }),
+        switchTo: (state, image) => {
+          node.disk.currentState = state;
+          node.image = image;
+        },
+        reopen: () => {
+          if (node.image !== null) machine.restore(node.image);
+        },
+        latencyMs: () => this.world.prng.float(),
+      }),
       transport: node.transport,
-      machine: node.machine,
+      machine,
       machineVersion: 1,
       heartbeatMs: 50,
       electionTimeoutMs: 300,

@@ -1,0 +1,261 @@
+/**
+ * Serves snapshots to members whose log ends before this one begins. Several receivers share one copy of the
+ * state; a receiver asks for each chunk, so this side keeps no track of how far it is. While somebody needs
+ * the entries behind a copy, the log is not compacted beyond it (S4), up to a limit.
+ */
+import type { LogIndex, NodeId } from "../raft/types.ts";
+import type {
+  Clock,
+  Log,
+  Millis,
+  SnapshotCopy,
+  SnapshotFrame,
+  SnapshotManifest,
+  SnapshotStore,
+} from "./ports.ts";
+
+/** All receivers together: far more than a disk of a member takes, far less than what would starve heartbeats. */
+const BYTES_PER_MS = 64 * 1024;
+/** Chunks of one receiver that are being read; its window is smaller, so more are repeats of what is under way. */
+const READS_MAX = 8;
+/** A copy that nobody reads stays so long, for a receiver whose connection broke. */
+const COPY_IDLE_MS: Millis = 60_000;
+/** A receiver that neither reads nor acknowledges entries is given up for so long. */
+const HOLD_IDLE_MS: Millis = 60_000;
+/** A receiver so few entries behind needs nothing held back for it: the tail that is always kept is longer. */
+const CAUGHT_UP_ENTRIES = 1_000;
+/** Log kept for receivers. Beyond, the disk of a member that works counts for more than one that does not. */
+const RETAINED_BYTES_MAX = 2 * 1024 * 1024 * 1024;
+const SWEEP_MS: Millis = 1_000;
+
+export interface SnapshotSenderPort {
+  readonly store: SnapshotStore;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Adds what the tables of a copy do not say; null: the log has gone on beyond it. */
+  describe(copy: SnapshotCopy): SnapshotManifest | null;
+  applied(): LogIndex;
+  compacted(): LogIndex;
+  /** How far behind the leader's log this peer is, and what it has; null when this member does not lead it. */
+  progress(peer: NodeId): { readonly match: LogIndex; readonly behind: number } | null;
+  /** Of the log, on disk. */
+  logBytes(): number;
+  send(to: NodeId, frame: SnapshotFrame): boolean;
+}
+
+interface Copy {
+  readonly manifest: SnapshotManifest;
+  usedAt: Millis;
+}
+
+interface Hold {
+  /** Entries behind it are kept. */
+  index: LogIndex;
+  match: LogIndex;
+  heardAt: Millis;
+}
+
+export class SnapshotSender {
+  readonly #port: SnapshotSenderPort;
+  #copy: Copy | null = null;
+  #making = false;
+  /** Who asked while a copy is being made. At most the members. */
+  readonly #askers = new Set<NodeId>();
+  readonly #holds = new Map<NodeId, Hold>();
+  readonly #reading = new Map<NodeId, number>();
+  #nextChunkAt: Millis = 0;
+  #nextSweepAt: Millis = 0;
+  #sentBytes = 0;
+
+  constructor(port: SnapshotSenderPort) {
+    this.#port = port;
+  }
+
+  /** Bytes of chunks since the start. */
+  get sentBytes(): number {
+    return this.#sentBytes;
+  }
+
+  /** The log must keep every entry behind this index; null: nobody needs it. */
+  get floor(): LogIndex | null {
+    let floor: LogIndex | null = null;
+    for (const { index } of this.#holds.values()) {
+      if (floor === null || index < floor) floor = index;
+    }
+    return floor;
+  }
+
+  /** The core offers this peer a snapshot: what is behind the state of now is needed until it has caught up. */
+  offered(peer: NodeId): void {
+    if (!this.#holds.has(peer)) this.#hold(peer, this.#copyFor(null) ?? this.#port.applied());
+  }
+
+  frame(from: NodeId, frame: SnapshotFrame): void {
+    switch (frame.type) {
+      case "open":
+        this.#open(from, frame.held);
+        return;
+      case "read":
+        this.#read(from, frame);
+        return;
+      case "done":
+        this.#reading.delete(from);
+        return;
+      case "manifest":
+      case "chunk":
+      case "gone":
+        return; // a receiver's
+    }
+  }
+
+  /** On every tick: lets go of copies and entries that nobody needs any more. */
+  sweep(now: Millis): void {
+    if (now < this.#nextSweepAt) return;
+    this.#nextSweepAt = now + SWEEP_MS;
+    if (this.#copy !== null && now - this.#copy.usedAt > COPY_IDLE_MS) this.#dropCopy(this.#copy);
+    if (this.#holds.size === 0) return;
+    const logBytes = this.#port.logBytes();
+    for (const [peer, hold] of this.#holds) {
+      const progress = this.#port.progress(peer);
+      if (progress === null) {
+        this.#holds.delete(peer);
+        continue;
+      }
+      if (this.#making && this.#askers.has(peer)) hold.heardAt = now; // it is this side that takes long
+      if (progress.match > hold.match) {
+        hold.match = progress.match;
+        hold.heardAt = now;
+      }
+      if (progress.match >= hold.index && progress.behind <= CAUGHT_UP_ENTRIES) {
+        this.#holds.delete(peer);
+      } else if (logBytes > RETAINED_BYTES_MAX) {
+        this.#port.log.error(`${peer} is dropped: the log kept for its snapshot is too long`, {
+          bytes: logBytes,
+          match: hold.match,
+        });
+        this.#giveUp(peer);
+      } else if (now - hold.heardAt > HOLD_IDLE_MS) {
+        this.#port.log.warn(`${peer} does not fetch its snapshot: nothing is kept for it any more`);
+        this.#giveUp(peer);
+      }
+    }
+  }
+
+  #giveUp(peer: NodeId): void {
+    this.#holds.delete(peer);
+    this.#askers.delete(peer);
+    this.#port.send(peer, { type: "gone", id: null, detail: "it took too long" });
+  }
+
+  #hold(peer: NodeId, index: LogIndex): void {
+    const { clock } = this.#port;
+    const hold = this.#holds.get(peer);
+    if (hold === undefined) {
+      const match = this.#port.progress(peer)?.match;
+      if (match === undefined) return; // not led by this member: it keeps the log of its own leader
+      this.#holds.set(peer, { index, match, heardAt: clock.monotonic() });
+      return;
+    }
+    // Asking again for the same one is no progress: who never fetches it must not hold the log for ever.
+    if (hold.index === index) return;
+    hold.index = index;
+    hold.heardAt = clock.monotonic();
+  }
+
+  /** The index of the copy if it is good for a receiver that holds part of `held`. */
+  #copyFor(held: string | null): LogIndex | null {
+    if (this.#copy === null) return null;
+    const { id, index } = this.#copy.manifest;
+    // A receiver that holds most of it is served whatever the log: it may be followed by another snapshot.
+    return held === id || index >= this.#port.compacted() ? index : null;
+  }
+
+  #open(from: NodeId, held: string | null): void {
+    const index = this.#copyFor(held);
+    if (index !== null && this.#copy !== null) {
+      this.#tell(from, this.#copy);
+      return;
+    }
+    this.#askers.add(from);
+    if (!this.#holds.has(from)) this.#hold(from, this.#port.applied());
+    if (!this.#making) void this.#make();
+  }
+
+  #tell(to: NodeId, copy: Copy): void {
+    this.#hold(to, copy.manifest.index);
+    this.#port.send(to, { type: "manifest", manifest: copy.manifest });
+  }
+
+  async #make(): Promise<void> {
+    const { clock, log, store } = this.#port;
+    this.#making = true;
+    const startedAt = clock.monotonic();
+    try {
+      const made = await store.create();
+      const manifest = this.#port.describe(made);
+      if (manifest === null) {
+        await store.remove(made.id);
+        throw new Error("the log was compacted beyond it meanwhile");
+      }
+      if (this.#copy !== null) this.#dropCopy(this.#copy);
+      this.#copy = { manifest, usedAt: clock.monotonic() };
+      log.info("made a snapshot", {
+        index: manifest.index,
+        bytes: manifest.bytes,
+        ms: Math.round(clock.monotonic() - startedAt),
+        for: [...this.#askers],
+      });
+      for (const asker of this.#askers) this.#tell(asker, this.#copy);
+    } catch (error) {
+      const detail = error instanceof Error ? error.message : String(error);
+      log.error("a snapshot cannot be made", { error: detail });
+      for (const asker of this.#askers) this.#port.send(asker, { type: "gone", id: null, detail });
+    } finally {
+      this.#askers.clear();
+      this.#making = false;
+    }
+  }
+
+  #dropCopy(copy: Copy): void {
+    this.#copy = null;
+    this.#port.store.remove(copy.manifest.id).catch((error: unknown) => {
+      this.#port.log.warn("a snapshot cannot be removed", { error: String(error) });
+    });
+  }
+
+  #read(from: NodeId, frame: Extract<SnapshotFrame, { type: "read" }>): void {
+    const { clock } = this.#port;
+    const { id, offset, bytes } = frame;
+    const copy = this.#copy;
+    if (copy?.manifest.id !== id) {
+      this.#port.send(from, { type: "gone", id, detail: "there is no such snapshot any more" });
+      return;
+    }
+    const reading = this.#reading.get(from) ?? 0;
+    if (reading >= READS_MAX) return; // asked for again when it does not come
+    this.#reading.set(from, reading + 1);
+    const now = clock.monotonic();
+    copy.usedAt = now;
+    const hold = this.#holds.get(from);
+    if (hold !== undefined) hold.heardAt = now;
+    const at = Math.max(now, this.#nextChunkAt);
+    this.#nextChunkAt = at + bytes / BYTES_PER_MS;
+    if (at - now < 1) void this.#sendChunk(from, id, offset, bytes);
+    else clock.after(at - now, () => void this.#sendChunk(from, id, offset, bytes));
+  }
+
+  async #sendChunk(to: NodeId, id: string, offset: number, bytes: number): Promise<void> {
+    try {
+      const { data, crc } = await this.#port.store.read(id, offset, bytes);
+      if (this.#port.send(to, { type: "chunk", id, offset, crc, data }))
+        this.#sentBytes += data.length;
+    } catch (error) {
+      const detail = error instanceof Error ? error.message : String(error);
+      this.#port.send(to, { type: "gone", id, detail });
+    } finally {
+      const reading = this.#reading.get(to);
+      if (reading !== undefined && reading > 1) this.#reading.set(to, reading - 1);
+      else this.#reading.delete(to);
+    }
+  }
+}

@@ -1,0 +1,186 @@
+/**
+ * A member's part in snapshots: serves them to members that this leader's log no longer reaches, fetches the
+ * one that a leader offers, and puts it in place of state and log while everything else of the driver halts.
+ */
+import { decodeConfigurationEntry, encodeConfiguration } from "../raft/configuration.ts";
+import type { Raft } from "../raft/raft.ts";
+import {
+  asIndex,
+  asTerm,
+  type Configuration,
+  type Effects,
+  type Entry,
+  type LogIndex,
+  type NodeId,
+} from "../raft/types.ts";
+import { encodeBootstrap } from "./envelope.ts";
+import { firstConfiguration } from "./founding.ts";
+import {
+  type BootstrapRecord,
+  type Clock,
+  FatalError,
+  type Log,
+  type Millis,
+  type PeerFrame,
+  type SnapshotCopy,
+  type SnapshotFrame,
+  type SnapshotManifest,
+  type SnapshotStore,
+} from "./ports.ts";
+import { SnapshotReceiver } from "./snapshot-receiver.ts";
+import { SnapshotSender } from "./snapshot-sender.ts";
+
+/** What snapshots need of the replica around them. */
+export interface SnapshotsPort {
+  readonly store: SnapshotStore;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Null until the cluster is founded. */
+  raft(): Raft | null;
+  /** Entry 1's record, once there is one. */
+  record(): BootstrapRecord | null;
+  applied(): LogIndex;
+  /** Of the log, on disk. */
+  logBytes(): number;
+  /**
+   * Hands over what the core wants written, then hears, ticks, writes and applies nothing until what it
+   * returns is called.
+   */
+  halt(): () => void;
+  /** State, log and core stand at the snapshot; still halted. */
+  installed(manifest: SnapshotManifest): void;
+  fatal(error: FatalError): void;
+  send(to: NodeId, frame: PeerFrame): boolean;
+}
+
+export class Snapshots {
+  readonly #port: SnapshotsPort;
+  readonly #sender: SnapshotSender;
+  readonly #receiver: SnapshotReceiver;
+
+  constructor(port: SnapshotsPort) {
+    this.#port = port;
+    const { clock, log, store } = port;
+    const send = (to: NodeId, frame: SnapshotFrame): boolean =>
+      port.send(to, { kind: "snapshot", frame });
+    this.#sender = new SnapshotSender({
+      store,
+      clock,
+      log,
+      describe: (copy) => this.#describe(copy),
+      applied: () => port.applied(),
+      compacted: () => port.raft()?.compactedIndex ?? asIndex(0),
+      progress: (peer) => {
+        const raft = port.raft();
+        const match = raft?.progress().get(peer)?.match;
+        if (raft === null || match === undefined) return null;
+        return { match, behind: raft.lastIndex - match };
+      },
+      logBytes: () => port.logBytes(),
+      send,
+    });
+    this.#receiver = new SnapshotReceiver({
+      store,
+      clock,
+      log,
+      wanted: ({ index, term }) => {
+        const raft = port.raft();
+        if (raft === null || raft.role === "leader") return false;
+        return index > raft.commit && raft.termAt(index) !== term;
+      },
+      install: (manifest) => this.#install(manifest),
+      fatal: (error) => port.fatal(error),
+      send,
+    });
+  }
+
+  /** The log must keep every entry behind this index, for members on their way; null: for nobody. */
+  get floor(): LogIndex | null {
+    return this.#sender.floor;
+  }
+
+  /** Since the start. */
+  get counters(): { readonly snapshotsInstalled: number; readonly snapshotBytesSent: number } {
+    return {
+      snapshotsInstalled: this.#receiver.installed,
+      snapshotBytesSent: this.#sender.sentBytes,
+    };
+  }
+
+  /** The core's effects: who needs one from this leader, and what a leader offers to this member. */
+  carryOut({ snapshots, install }: Pick<Effects, "snapshots" | "install">): void {
+    for (const peer of snapshots) this.#sender.offered(peer);
+    if (install !== null) this.#receiver.offered(install.from);
+  }
+
+  frame(from: NodeId, frame: SnapshotFrame): void {
+    this.#sender.frame(from, frame);
+    this.#receiver.frame(from, frame);
+  }
+
+  connected(peer: NodeId): void {
+    this.#receiver.connected(peer);
+  }
+
+  /** On every tick. */
+  sweep(now: Millis): void {
+    this.#sender.sweep(now);
+    this.#receiver.sweep(now);
+  }
+
+  async stop(): Promise<void> {
+    await this.#port.store.close();
+  }
+
+  #describe(copy: SnapshotCopy): SnapshotManifest | null {
+    const raft = this.#port.raft();
+    const bootstrap = this.#port.record();
+    if (raft === null || bootstrap === null || copy.index < raft.compactedIndex) return null;
+    return { ...copy, configuration: raft.configurationAt(copy.index), bootstrap };
+  }
+
+  async #install(manifest: SnapshotManifest): Promise<void> {
+    const raft = this.#port.raft();
+    if (raft === null) throw new Error("there is no log to replace");
+    const goOn = this.#port.halt();
+    try {
+      await this.#port.store.install(manifest, foundationsOf(manifest));
+      const { index, term, configuration } = manifest;
+      try {
+        raft.snapshotInstalled({ index, term, configuration });
+        this.#port.installed(manifest);
+      } catch (error) {
+        // The files are the new ones already: what is in memory does not match them, only a start does.
+        throw new FatalError(
+          `after the install of a snapshot: ${error instanceof Error ? error.message : String(error)}`,
+        );
+      }
+    } finally {
+      goOn();
+    }
+  }
+}
+
+/** The configuration as of the compacted index, by what compaction, or an install, kept; null: nothing was. */
+export function configurationOf(foundations: readonly Entry[]): Configuration | null {
+  const newest = foundations.at(-1);
+  return newest === undefined ? null : decodeConfigurationEntry(newest);
+}
+
+/** What a log that begins behind the snapshot must know of what lies before: entry 1, and who the members are. */
+function foundationsOf({
+  bootstrap,
+  configuration,
+  index,
+  term,
+}: Pick<SnapshotManifest, "bootstrap" | "configuration" | "index" | "term">): readonly Entry[] {
+  return [
+    {
+      index: asIndex(1),
+      term: asTerm(1),
+      kind: "bootstrap",
+      data: encodeBootstrap(firstConfiguration(bootstrap), bootstrap),
+    },
+    { index, term, kind: "config", data: encodeConfiguration(configuration) },
+  ];
+}

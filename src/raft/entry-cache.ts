@@ -16,7 +16,12 @@ const EVICTED_SLOTS_MAX = 512;
 
 /** Bytes that an entry counts for in every limit. */
 export function entryBytes(entry: Entry): number {
-  return entry.data.length + ENTRY_OVERHEAD_BYTES;
+  return dataBytes(entry.data);
+}
+
+/** Of an entry with this data. */
+export function dataBytes(data: Uint8Array): number {
+  return data.length + ENTRY_OVERHEAD_BYTES;
 }
 
 export class EntryCache {

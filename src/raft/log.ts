@@ -105,6 +105,10 @@ export class RaftLog {
     return asIndex(Math.min(this.#commit, this.#durable));
   }
 
+  get cachedBytes(): number {
+    return this.#cache.bytes;
+  }
+
   get undurableBytes(): number {
     return this.#undurableBytes;
   }
@@ -159,6 +163,7 @@ export class RaftLog {
     this.#terms.append(entry.term);
     this.#cache.append(entry);
     this.#undurableBytes += entryBytes(entry);
+    this.#evict();
     if (entry.kind === "config" || entry.kind === "bootstrap") this.#configurations.append(entry);
   }
 

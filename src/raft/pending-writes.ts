@@ -14,6 +14,15 @@ import {
   type PersistOp,
 } from "./types.ts";
 
+/** Writes that may be on their way to storage; while there are more, what would need another is not heard. */
+export const WRITES_UNDER_WAY_MAX = 4096;
+
+/** What storage says when this write is durable. */
+export function ackOf({ hardState, entries }: PersistOp): PersistAck {
+  const last = entries.at(-1);
+  return { hardState, last: last === undefined ? null : { index: last.index, term: last.term } };
+}
+
 interface Write {
   readonly hardState: HardState | null;
   readonly last: PersistAck["last"];
@@ -28,9 +37,8 @@ export class PendingWrites {
     return this.#writes.length;
   }
 
-  add({ hardState, entries }: PersistOp): void {
-    const entry = entries.at(-1);
-    const last = entry === undefined ? null : { index: entry.index, term: entry.term };
+  add(op: PersistOp): void {
+    const { hardState, last } = ackOf(op);
     this.#writes.push({ hardState, last, vouches: last?.index ?? INDEX_0 });
   }
 

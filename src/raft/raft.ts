@@ -2,17 +2,20 @@
  * The Raft core of one member: elections, the log, membership, reads. Pure and synchronous. Inputs change
  * the state; what is to be done about it is gathered and handed out by `takeEffects`.
  *
- * Holds the rules of terms, votes and roles, and what a follower does. What a leader knows of the others
- * is in leadership.ts, the log in log.ts. No clock: time is `tick`.
+ * Holds the rules of terms, votes and roles. What a leader knows of the others is in leadership.ts, what a
+ * follower does with appends in following.ts, the log in log.ts. No clock: time is `tick`.
  *
  * Sections named in comments are of the Raft paper (extended version), or of the dissertation where said.
  */
 import { applyChanges, encodeConfiguration } from "./configuration.ts";
+import { dataBytes } from "./entry-cache.ts";
+import { Following } from "./following.ts";
 import { invariant } from "./invariant.ts";
-import { Leadership, type LeadershipOptions } from "./leadership.ts";
+import { Leadership } from "./leadership.ts";
 import { RaftLog, type RecoveredState } from "./log.ts";
 import { type MessageBody, Outbox } from "./outbox.ts";
-import type { ProgressState } from "./progress.ts";
+import { WRITES_UNDER_WAY_MAX } from "./pending-writes.ts";
+import type { PeerProgress, ProposalItem, ProposeResult, RaftOptions } from "./options.ts";
 import { allVoters, isJoint, isVoter, voteResult } from "./quorum.ts";
 import { ForwardedReads, type ReadRequest } from "./read-index.ts";
 import {
@@ -22,7 +25,6 @@ import {
   type ConfigurationChange,
   type Effects,
   type Entry,
-  type EntryKind,
   type HardState,
   type LogIndex,
   type Message,
@@ -30,58 +32,11 @@ import {
   type PersistAck,
   type Role,
   type SnapshotMeta,
-  TERM_0,
   type Term,
 } from "./types.ts";
 
 export type { RecoveredState } from "./log.ts";
-
-export interface RaftOptions extends LeadershipOptions {
-  readonly id: NodeId;
-  /** Between two rounds of heartbeats. */
-  readonly heartbeatTicks: number;
-  /** How long a leader is believed in without a sign; the least time before a campaign. */
-  readonly electionTicks: number;
-  /** Draws the randomised timeout, in ticks, from [electionTicks, 2 * electionTicks). The core has no randomness. */
-  readonly drawElectionTicks: () => number;
-  /** Data of one append; a larger single entry still goes, alone. */
-  readonly maxAppendBytes: number;
-  /** Appends on their way to one peer. */
-  readonly maxInflightMessages: number;
-  readonly maxInflightBytes: number;
-  /** Proposals beyond are refused 'overloaded'; one always passes when nothing is outstanding. */
-  readonly maxUncommittedBytes: number;
-  /** Bound of the entry cache; what is not durable yet stays even beyond it (entry-cache.ts). */
-  readonly cacheBytes: number;
-}
-
-export interface ProposalItem {
-  readonly kind: EntryKind;
-  readonly data: Uint8Array;
-}
-
-/** `detail` is a sentence for the operator. */
-export type ProposeResult =
-  | { readonly ok: true; readonly first: LogIndex; readonly last: LogIndex; readonly term: Term }
-  | {
-      readonly ok: false;
-      readonly reason: "not-leader" | "transferring" | "overloaded" | "pending-change" | "invalid";
-      readonly detail: string;
-    };
-
-export interface PeerProgress {
-  readonly match: LogIndex;
-  readonly next: LogIndex;
-  readonly state: ProgressState;
-  /** Appends on their way. */
-  readonly inflight: number;
-  readonly inflightBytes: number;
-  readonly recentActive: boolean;
-  readonly learner: boolean;
-}
-
-/** Writes that may be on their way to storage; while there are more, what would need another is not heard. */
-export const WRITES_UNDER_WAY_MAX = 4096;
+export type { PeerProgress, ProposalItem, ProposeResult, RaftOptions } from "./options.ts";
 
 type MessageOf<T extends Message["type"]> = Extract<Message, { type: T }>;
 type RoleChange = NonNullable<Effects["roleChange"]>;
@@ -90,6 +45,7 @@ export class Raft {
   readonly #o: RaftOptions;
   readonly #log: RaftLog;
   readonly #out: Outbox;
+  readonly #following: Following;
 
   /** Never falls. A new term clears the vote; nothing else does. */
   #term: Term;
@@ -126,6 +82,7 @@ export class Raft {
     this.#o = options;
     this.#log = new RaftLog(recovered, options.cacheBytes);
     this.#out = new Outbox(options.id);
+    this.#following = new Following(this.#log, this.#out, options.maxUncommittedBytes);
     const { term, vote } = recovered.hardState;
     invariant(term >= this.#log.lastTerm, "the log is of a later term than the hard state");
     this.#term = term;
@@ -482,7 +439,7 @@ export class Raft {
         return;
       case "append":
         this.#heardFromLeader(message.from);
-        this.#onAppend(message);
+        this.#following.append(message);
         return;
       case "append-reply":
         if (this.#leading?.appendReply(message) === true) this.#matchMoved(this.#leading);
@@ -509,7 +466,7 @@ export class Raft {
         return;
       case "snapshot":
         this.#heardFromLeader(message.from);
-        this.#onSnapshot(message);
+        this.#following.snapshot(message);
         return;
       case "snapshot-reply":
         if (this.#leading?.snapshotReply(message) === true) this.#matchMoved(this.#leading);
@@ -569,10 +526,10 @@ export class Raft {
         this.#send(from, { type: "vote-reply", pre: message.pre, granted: false });
         return;
       case "append":
-        this.#refuseAppend(from, message.prevIndex, null);
+        this.#refuseStaleAppend(from, message.prevIndex);
         return;
       case "snapshot":
-        this.#refuseAppend(from, message.snapshot.index, null);
+        this.#refuseStaleAppend(from, message.snapshot.index);
         return;
       case "heartbeat":
         this.#send(from, { type: "heartbeat-reply", round: message.round });
@@ -590,73 +547,11 @@ export class Raft {
     }
   }
 
+  #refuseStaleAppend(to: NodeId, prevIndex: LogIndex): void {
+    this.#send(to, { type: "append-reply", prevIndex, match: null, hint: null });
+  }
+
   // ------------------------------------------------------------------ follower
-
-  #onAppend(message: MessageOf<"append">): void {
-    if (!followOn(message.prevIndex, message.entries)) return; // no correct leader sends that
-    if (message.entries.length > 0 && this.#isBacklogged()) return; // sent again by and by
-    const { from, prevIndex } = message;
-    const skipped = this.commit - prevIndex;
-    if (skipped <= 0) {
-      this.#takeEntries(message);
-      return;
-    }
-    // Late, or a first probe. What is committed equals the log of every leader to come; it may be compacted
-    // here, so only what is behind it is looked at.
-    for (const { index, term } of message.entries.slice(0, skipped)) {
-      const own = this.#log.termAt(index);
-      invariant(
-        own === null || own === term,
-        `the leader ${from} holds another entry at the committed index ${index}`,
-      );
-    }
-    const entries = message.entries.slice(skipped);
-    if (entries.length === 0) {
-      this.#acceptAppend(from, prevIndex, this.commit);
-      return;
-    }
-    const prevTerm = message.entries[skipped - 1]?.term ?? TERM_0;
-    this.#takeEntries({ ...message, prevIndex: this.commit, prevTerm, entries });
-  }
-
-  #takeEntries(message: MessageOf<"append">): void {
-    const { from, prevIndex, prevTerm, entries, commit } = message;
-    if (this.#log.termAt(prevIndex) !== prevTerm) {
-      this.#refuseAppend(from, prevIndex, this.#hint(prevIndex, prevTerm));
-      return;
-    }
-    const truncated = this.#log.merge(entries);
-    if (truncated !== null) this.#out.truncated(truncated);
-    // Entries behind the last one of this append were not checked against this leader: they may be
-    // of a deposed one, so they are neither committed nor acknowledged by it.
-    const checked = asIndex(prevIndex + entries.length);
-    this.#log.commitTo(asIndex(Math.min(commit, checked)));
-    this.#acceptAppend(from, prevIndex, checked);
-  }
-
-  /** A disk that hangs must not fill the memory: what would be written is not taken. */
-  #isBacklogged(): boolean {
-    return (
-      this.#log.writesUnderWay >= WRITES_UNDER_WAY_MAX ||
-      this.#log.undurableBytes > this.#o.maxUncommittedBytes + this.#o.maxInflightBytes
-    );
-  }
-
-  /** The promise that all up to `match` is on this disk; so it waits for what is still being written. */
-  #acceptAppend(to: NodeId, prevIndex: LogIndex, match: LogIndex): void {
-    this.#sendAfterPersist(to, { type: "append-reply", prevIndex, match, hint: null });
-  }
-
-  #refuseAppend(to: NodeId, prevIndex: LogIndex, hint: MessageOf<"append-reply">["hint"]): void {
-    this.#send(to, { type: "append-reply", prevIndex, match: null, hint });
-  }
-
-  /** Where this log could agree with a leader that has `prevTerm` at `prevIndex`; at the commit index it does. */
-  #hint(prevIndex: LogIndex, prevTerm: Term): { index: LogIndex; term: Term } {
-    const { index, term } = this.#log.lastAtMost(prevIndex, prevTerm);
-    if (index > this.#log.commit) return { index, term };
-    return { index: this.#log.commit, term: this.#log.termAt(this.#log.commit) ?? TERM_0 };
-  }
 
   #onTimeoutNow({ from }: MessageOf<"timeout-now">): void {
     if (this.#role !== "follower" || from !== this.#leader) return;
@@ -664,17 +559,6 @@ export class Raft {
     if (this.#log.writesUnderWay >= WRITES_UNDER_WAY_MAX) return;
     // The leader wants it: no pre-vote, and the others' stickiness does not count (dissertation 3.10).
     this.#becomeCandidate(true);
-  }
-
-  #onSnapshot({ from, snapshot }: MessageOf<"snapshot">): void {
-    if (snapshot.index > this.#log.commit) {
-      if (this.#log.termAt(snapshot.index) !== snapshot.term) {
-        this.#out.install({ from, snapshot });
-        return;
-      }
-      this.#log.commitTo(snapshot.index); // the log has it all: equal up to there
-    }
-    this.#acceptAppend(from, snapshot.index, this.#log.commit);
   }
 
   /**
@@ -708,12 +592,17 @@ export class Raft {
     if (items.length === 0) return refuse("invalid", "there is nothing to propose");
     if (items.some(({ kind }) => kind === "config" || kind === "bootstrap"))
       return refuse("invalid", "a configuration is changed by proposeChange only");
-    const bytes = items.reduce((sum, { data }) => sum + data.length, 0);
+    const bytes = items.reduce((sum, { data }) => sum + dataBytes(data), 0);
     if (!leading.hasRoomFor(bytes))
       return refuse("overloaded", "too many bytes wait to be committed");
     const result = this.#append(items);
     leading.proposed(result.last, bytes);
     return result;
+  }
+
+  /** Whether an entry with this much data would be taken now; false at a member that does not lead. */
+  hasRoomFor(bytes: number): boolean {
+    return this.#leading?.hasRoomFor(bytes) ?? false;
   }
 
   /**
@@ -888,14 +777,4 @@ function refuse(
   detail: string,
 ): ProposeResult {
   return { ok: false, reason, detail };
-}
-
-/** Entries continue prevIndex without a gap, and terms do not fall. */
-function followOn(prevIndex: LogIndex, entries: readonly Entry[]): boolean {
-  let term = 0;
-  return entries.every((entry, i) => {
-    const right = entry.index === prevIndex + 1 + i && entry.term >= term;
-    term = entry.term;
-    return right;
-  });
 }

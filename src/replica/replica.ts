@@ -5,6 +5,7 @@
  * consensus (that is `raft/`) and nothing about tasks (that is the state machine). Everything runs on one
  * thread; inputs of one turn of the event loop are gathered, then the core's effects are carried out.
  */
+import { DEFAULT_LIMITS } from "../raft/options.ts";
 import { Raft } from "../raft/raft.ts";
 import {
   asIndex,
@@ -67,8 +68,6 @@ const AWAY_MS: Millis = 100;
 /** Entries decoded and applied in one transaction. */
 const APPLY_ENTRIES_MAX = 64;
 const APPLY_BYTES_MAX = 4 * 1024 * 1024;
-/** Entry cache of the core, and the tail read at start. */
-const CACHE_BYTES = 16 * 1024 * 1024;
 /** Before a member whose connection to the leader broke asks for votes, drawn from [0, this). */
 const EARLY_CAMPAIGN_MS: Millis = 50;
 const CLOCK_WORD_MS: Millis = 1_000;
@@ -165,7 +164,7 @@ export class Replica implements Consensus {
 
   /** Opens the log, checks it against the state (S2), and returns a replica that is not started yet. */
   static async open(options: ReplicaOptions): Promise<Replica> {
-    const recovered = await options.store.open(CACHE_BYTES);
+    const recovered = await options.store.open(DEFAULT_LIMITS.cacheBytes);
     return new Replica(options, recovered);
   }
 
@@ -492,11 +491,7 @@ export class Replica implements Consensus {
         heartbeatTicks: Math.max(1, Math.round(this.#o.heartbeatMs / TICK_MS)),
         electionTicks: this.#electionTicks(),
         drawElectionTicks: () => Math.floor(this.#electionTicks() * (1 + this.#o.random.float())),
-        maxAppendBytes: 1024 * 1024,
-        maxInflightMessages: 64,
-        maxInflightBytes: 8 * 1024 * 1024,
-        maxUncommittedBytes: 64 * 1024 * 1024,
-        cacheBytes: CACHE_BYTES,
+        ...DEFAULT_LIMITS,
       },
       {
         ...recovered,

@@ -29,6 +29,8 @@ const RESEND_MS: Millis = 1_000;
 const FORWARD_CHARACTERS_MAX = 4 * 1024 * 1024;
 /** Bytes of one command's text: twice the API's largest body, and the defaults of a thousand tasks. */
 export const COMMAND_BYTES_MAX = 18 * 1024 * 1024;
+/** A batch is made into an entry only where one of this size would be taken: what is refused was encoded in vain. */
+const ENTRY_BYTES = 8 * 1024 * 1024;
 /** Bytes that the layer above may add to one entry behind its batch; beyond it, it submits. */
 const ADDED_BYTES_MAX = 1024 * 1024;
 /** What the leader itself adds to a batch waits this long for its answer; nobody else waits for it. */
@@ -268,7 +270,7 @@ export class Writes {
       return;
     const applied = this.#port.applied();
     while (this.#inFlight[0] !== undefined && this.#inFlight[0] <= applied) this.#inFlight.shift();
-    while (this.#inFlight.length < ENTRIES_IN_FLIGHT_MAX) {
+    while (this.#inFlight.length < ENTRIES_IN_FLIGHT_MAX && raft.hasRoomFor(ENTRY_BYTES)) {
       const batch = this.#batcher.take();
       if (batch.length === 0) return;
       const requests = this.#withAdditions(batch);

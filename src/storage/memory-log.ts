@@ -2,6 +2,7 @@
  * The log in memory: the same answers as the durable one, and as durable as the process. For tests, and for
  * models that bring their own idea of a disk; what is acknowledged survives a close and a new open.
  */
+import { ackOf } from "../raft/pending-writes.ts";
 import {
   asIndex,
   type Entry,
@@ -263,13 +264,7 @@ export class MemoryLog implements LogStore {
     this.#recentMs.push(this.#clock.monotonic() - startedAt);
     if (this.#recentMs.length > RECENT_MAX) this.#recentMs.shift();
     this.#busy = false;
-    for (const { op, done } of batch) {
-      const last = op.entries.at(-1);
-      done({
-        hardState: op.hardState,
-        last: last === undefined ? null : { index: last.index, term: last.term },
-      });
-    }
+    for (const { op, done } of batch) done(ackOf(op));
     this.#next();
     if (!this.#busy) this.#wakeIdle();
   }

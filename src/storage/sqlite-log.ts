@@ -2,6 +2,7 @@
  * The durable log of a member: `log.db`, on a thread of its own, so that a slow disk never holds up the
  * thread that ticks. This side numbers nothing and writes nothing; it hands over, and answers in order.
  */
+import { ackOf } from "../raft/pending-writes.ts";
 import type { Entry, LogIndex, NodeId, PersistAck, PersistOp, Term } from "../raft/types.ts";
 import {
   FatalError,
@@ -91,12 +92,7 @@ export class SqliteLog implements LogStore {
     if (this.#worker === null || this.#closing) throw new Error("the log is not open");
     let bytes = 0;
     for (const { data } of op.entries) bytes += data.length;
-    const last = op.entries.at(-1);
-    const ack: PersistAck = {
-      hardState: op.hardState,
-      last: last === undefined ? null : { index: last.index, term: last.term },
-    };
-    this.#handed.push({ ack, bytes, done });
+    this.#handed.push({ ack: ackOf(op), bytes, done });
     this.#handedBytes += bytes;
     if (this.#handedBytes > WAITING_BYTES_MAX) {
       this.#fail(new FatalError(`${this.#handedBytes} bytes wait for the log's disk: it hangs`));

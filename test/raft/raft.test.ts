@@ -1,7 +1,8 @@
 /** What the traces cannot show: several inputs before effects are taken, limits, and broken promises of a driver. */
 import { describe, expect, test } from "bun:test";
 import { encodeConfiguration } from "../../src/raft/configuration.ts";
-import { Raft, type RaftOptions, WRITES_UNDER_WAY_MAX } from "../../src/raft/raft.ts";
+import { WRITES_UNDER_WAY_MAX } from "../../src/raft/pending-writes.ts";
+import { Raft, type RaftOptions } from "../../src/raft/raft.ts";
 import { READS_WAITING_MAX } from "../../src/raft/read-index.ts";
 import {
   asIndex,

@@ -20,6 +20,7 @@ interface Mutant {
 }
 
 const RAFT = "src/raft/raft.ts";
+const FOLLOWING = "src/raft/following.ts";
 
 const one = (name: string, what: string, file: string, find: string, replace: string): Mutant => ({
   name,
@@ -73,16 +74,16 @@ const MUTANTS: readonly Mutant[] = [
   one(
     "9",
     "commits as far as the leader though it checked less",
-    RAFT,
+    FOLLOWING,
     "this.#log.commitTo(asIndex(Math.min(commit, checked)));",
-    "this.#log.commitTo(asIndex(Math.min(commit, this.lastIndex)));",
+    "this.#log.commitTo(asIndex(Math.min(commit, this.#log.last)));",
   ),
   one(
     "10",
     "counts a success reply of an older term",
     RAFT,
-    '      case "vote-reply":\n      case "append-reply":\n      case "heartbeat-reply":\n      case "read-index-reply":\n      case "timeout-now":\n      case "snapshot-reply":\n        return;\n    }\n  }\n\n  // ------------------------------------------------------------------ follower',
-    '      case "append-reply":\n        if (this.#leading?.appendReply(message) === true) this.#matchMoved(this.#leading);\n        return;\n      case "vote-reply":\n      case "heartbeat-reply":\n      case "read-index-reply":\n      case "timeout-now":\n      case "snapshot-reply":\n        return;\n    }\n  }\n\n  // ------------------------------------------------------------------ follower',
+    '      case "vote-reply":\n      case "append-reply":\n      case "heartbeat-reply":\n      case "read-index-reply":\n      case "timeout-now":\n      case "snapshot-reply":\n        return;\n    }\n  }\n\n  #refuseStaleAppend',
+    '      case "append-reply":\n        if (this.#leading?.appendReply(message) === true) this.#matchMoved(this.#leading);\n        return;\n      case "vote-reply":\n      case "heartbeat-reply":\n      case "read-index-reply":\n      case "timeout-now":\n      case "snapshot-reply":\n        return;\n    }\n  }\n\n  #refuseStaleAppend',
   ),
   one(
     "11",
@@ -122,9 +123,9 @@ const MUTANTS: readonly Mutant[] = [
   one(
     "23",
     "acknowledges before fsync",
-    RAFT,
-    '    this.#sendAfterPersist(to, { type: "append-reply", prevIndex, match, hint: null });',
-    '    this.#send(to, { type: "append-reply", prevIndex, match, hint: null });',
+    FOLLOWING,
+    'this.#out.sendAfterPersist(from, term, { type: "append-reply", prevIndex, match, hint: null });',
+    'this.#out.send(from, term, { type: "append-reply", prevIndex, match, hint: null });',
   ),
   one(
     "25",

@@ -1,0 +1,116 @@
+/**
+ * The log of a member that follows: what it does with a leader's appends and offers of snapshots.
+ *
+ * Whoever calls has judged the message's term already: it is this member's own, and its sender leads in it.
+ */
+import { entryBytes } from "./entry-cache.ts";
+import { invariant } from "./invariant.ts";
+import type { RaftLog } from "./log.ts";
+import type { Outbox } from "./outbox.ts";
+import { WRITES_UNDER_WAY_MAX } from "./pending-writes.ts";
+import { asIndex, type Entry, type LogIndex, type Message, type Term, TERM_0 } from "./types.ts";
+
+type MessageOf<T extends Message["type"]> = Extract<Message, { type: T }>;
+
+export class Following {
+  readonly #log: RaftLog;
+  readonly #out: Outbox;
+  readonly #undurableBytesMax: number;
+
+  /** `undurableBytesMax`: entries that may wait for this disk; a larger single one is taken when none waits. */
+  constructor(log: RaftLog, out: Outbox, undurableBytesMax: number) {
+    this.#log = log;
+    this.#out = out;
+    this.#undurableBytesMax = undurableBytesMax;
+  }
+
+  append(message: MessageOf<"append">): void {
+    if (!followOn(message.prevIndex, message.entries)) return; // no correct leader sends that
+    if (!this.#hasRoomFor(message.entries)) return; // sent again by and by
+    const { prevIndex } = message;
+    const skipped = this.#log.commit - prevIndex;
+    if (skipped <= 0) {
+      this.#takeEntries(message);
+      return;
+    }
+    // Late, or a first probe. What is committed equals the log of every leader to come; it may be compacted
+    // here, so only what is behind it is looked at.
+    for (const { index, term } of message.entries.slice(0, skipped)) {
+      const own = this.#log.termAt(index);
+      invariant(
+        own === null || own === term,
+        `the leader ${message.from} holds another entry at the committed index ${index}`,
+      );
+    }
+    const entries = message.entries.slice(skipped);
+    if (entries.length === 0) {
+      this.#accept(message, prevIndex, this.#log.commit);
+      return;
+    }
+    const prevTerm = message.entries[skipped - 1]?.term ?? TERM_0;
+    this.#takeEntries({ ...message, prevIndex: this.#log.commit, prevTerm, entries });
+  }
+
+  #takeEntries(message: MessageOf<"append">): void {
+    const { from, term, prevIndex, prevTerm, entries, commit } = message;
+    if (this.#log.termAt(prevIndex) !== prevTerm) {
+      const hint = this.#hint(prevIndex, prevTerm);
+      this.#out.send(from, term, { type: "append-reply", prevIndex, match: null, hint });
+      return;
+    }
+    const truncated = this.#log.merge(entries);
+    if (truncated !== null) this.#out.truncated(truncated);
+    // Entries behind the last one of this append were not checked against this leader: they may be
+    // of a deposed one, so they are neither committed nor acknowledged by it.
+    const checked = asIndex(prevIndex + entries.length);
+    this.#log.commitTo(asIndex(Math.min(commit, checked)));
+    this.#accept(message, prevIndex, checked);
+  }
+
+  /** A disk that hangs must not fill the memory: what would wait for it beyond a limit is not taken. */
+  #hasRoomFor(entries: readonly Entry[]): boolean {
+    if (entries.length === 0) return true;
+    if (this.#log.writesUnderWay >= WRITES_UNDER_WAY_MAX) return false;
+    const waiting = this.#log.undurableBytes;
+    return waiting === 0 || waiting + bytesOf(entries) <= this.#undurableBytesMax;
+  }
+
+  /** The promise that all up to `match` is on this disk; so it waits for what is still being written. */
+  #accept({ from, term }: Message, prevIndex: LogIndex, match: LogIndex): void {
+    this.#out.sendAfterPersist(from, term, { type: "append-reply", prevIndex, match, hint: null });
+  }
+
+  /** Where this log could agree with a leader that has `prevTerm` at `prevIndex`; at the commit index it does. */
+  #hint(prevIndex: LogIndex, prevTerm: Term): { index: LogIndex; term: Term } {
+    const { index, term } = this.#log.lastAtMost(prevIndex, prevTerm);
+    if (index > this.#log.commit) return { index, term };
+    return { index: this.#log.commit, term: this.#log.termAt(this.#log.commit) ?? TERM_0 };
+  }
+
+  /** The leader's log no longer reaches back to where this one ends. */
+  snapshot(message: MessageOf<"snapshot">): void {
+    const { from, snapshot } = message;
+    if (snapshot.index > this.#log.commit) {
+      if (this.#log.termAt(snapshot.index) !== snapshot.term) {
+        this.#out.install({ from, snapshot });
+        return;
+      }
+      this.#log.commitTo(snapshot.index); // the log has it all: equal up to there
+    }
+    this.#accept(message, snapshot.index, this.#log.commit);
+  }
+}
+
+function bytesOf(entries: readonly Entry[]): number {
+  return entries.reduce((sum, entry) => sum + entryBytes(entry), 0);
+}
+
+/** Entries continue prevIndex without a gap, and terms do not fall. */
+function followOn(prevIndex: LogIndex, entries: readonly Entry[]): boolean {
+  let term = 0;
+  return entries.every((entry, i) => {
+    const right = entry.index === prevIndex + 1 + i && entry.term >= term;
+    term = entry.term;
+    return right;
+  });
+}

@@ -55,7 +55,7 @@ export class Execution {
     this.takeovers = takeovers;
     this.claims = new ClaimMemory(db);
     this.named = new NamedNames(db, namesMax);
-    this.reports = new Reports(db);
+    this.reports = new Reports(db, store.chain);
     this.sweeps = new Sweeps(store, keys, this.claims);
     this.#saveSettings = db.prepare("UPDATE state SET settings = ?");
     this.#saveTakeovers = db.prepare("UPDATE state SET takeovers = ?");
@@ -133,6 +133,7 @@ export class Execution {
           const row = leased(this.store, ref);
           if (row === null) continue;
           this.#confirm.run(this.store.leadership, row.seq);
+          this.store.chain.mix(row.seq);
           count++;
         }
         return done(count, false);
@@ -224,7 +225,9 @@ export class Execution {
 
   changeSettings(settings: Settings): void {
     this.store.settings = settings;
-    this.#saveSettings.run(JSON.stringify(settings));
+    const text = JSON.stringify(settings);
+    this.#saveSettings.run(text);
+    this.store.chain.mixText(text);
     this.store.signals.push({ type: "settings", settings });
   }
 

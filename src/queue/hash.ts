@@ -8,7 +8,7 @@ import type { Database } from "bun:sqlite";
 /** Each query lists its rows completely and in a total order. */
 const QUERIES: readonly string[] = [
   `SELECT machine_version, cluster_id, settings, applied_index, applied_term, log_time, changed, fence, seq,
-     ready_seq, leadership, takeovers, pending, running, completed, failed, cancelled, idempotency_keys FROM state`,
+     ready_seq, leadership, takeovers, pending, running, completed, failed, cancelled, idempotency_keys, chain FROM state`,
   `SELECT seq, id, name, queue, status, detail, priority, created_at, run_at, due_at, ready_seq, started_at,
      completed_at, retries, max_retries, attempt, crashes, releases, timeout_ms, retry, body_hash, version,
      changed, fence, worker, principal, member, boot, confirmed, seen, log_rows, log_bytes, progress,

@@ -13,6 +13,7 @@ import {
   type StateMachine,
 } from "../replica/ports.ts";
 import { restoreAnswer, type StoredAnswer, storedAnswer } from "./answers.ts";
+import { Chain, ChainHistory } from "./chain.ts";
 import { type Answer, type Command, MACHINE_VERSION, type Signal } from "./commands.ts";
 import { logicalHash } from "./hash.ts";
 import { Execution } from "./execution.ts";
@@ -56,6 +57,7 @@ interface StateRow {
   readonly takeovers: string;
   readonly idempotency_keys: number;
   readonly idempotency_bytes: number;
+  readonly chain: string;
 }
 
 /** What a command is answered, and what of it is kept for its repeat (T2). */
@@ -63,6 +65,9 @@ interface Judged {
   readonly answer: Answer;
   readonly stored: StoredAnswer;
 }
+
+/** Entries whose chain is remembered: what a member may be behind another one and still be compared with it. */
+const CHAIN_KEPT = 4_096;
 
 export class TaskMachine implements StateMachine, TaskState {
   readonly #limits: MachineLimits;
@@ -72,6 +77,8 @@ export class TaskMachine implements StateMachine, TaskState {
   #sessions!: Sessions;
   #keys!: IdempotencyKeys;
   #execution!: Execution;
+  #chain!: Chain;
+  #chainHistory!: ChainHistory;
   #machineVersion!: number;
   #clusterId!: string | null;
   #applied!: { index: LogIndex; term: Term };
@@ -82,7 +89,7 @@ export class TaskMachine implements StateMachine, TaskState {
   readonly #listeners = new Set<SignalListener>();
   #begin!: Statement<unknown, []>;
   #commit!: Statement<unknown, []>;
-  #saveState!: Statement<unknown, number[]>;
+  #saveState!: Statement<unknown, (number | string)[]>;
   #saveClusterId!: Statement<unknown, [string]>;
   #attempts!: Statement<AttemptRow, [number]>;
 
@@ -116,7 +123,7 @@ export class TaskMachine implements StateMachine, TaskState {
     this.#broken = false;
     const state = db
       .query<StateRow, []>(
-        "SELECT machine_version, cluster_id, settings, applied_index, applied_term, log_time, takeovers, idempotency_keys, idempotency_bytes FROM state",
+        "SELECT machine_version, cluster_id, settings, applied_index, applied_term, log_time, takeovers, idempotency_keys, idempotency_bytes, chain FROM state",
       )
       .get();
     if (state === null) throw new FatalError("the state database has no state row");
@@ -124,7 +131,10 @@ export class TaskMachine implements StateMachine, TaskState {
     this.#clusterId = state.cluster_id;
     this.#applied = { index: asIndex(state.applied_index), term: asTerm(state.applied_term) };
     this.#logTime = state.log_time;
-    this.#store = new TaskStore(db, JSON.parse(state.settings) as Settings);
+    this.#chain = new Chain(state.chain);
+    this.#chainHistory = new ChainHistory(CHAIN_KEPT);
+    this.#chainHistory.keep(state.applied_index, state.chain);
+    this.#store = new TaskStore(db, JSON.parse(state.settings) as Settings, this.#chain);
     this.#sessions = new Sessions(db, limits.sessionAnswers);
     this.#keys = new IdempotencyKeys(
       db,
@@ -142,7 +152,7 @@ export class TaskMachine implements StateMachine, TaskState {
     this.#saveState = db.prepare(
       `UPDATE state SET applied_index = ?, applied_term = ?, log_time = ?, changed = ?, fence = ?, seq = ?,
          ready_seq = ?, leadership = ?, pending = ?, running = ?, completed = ?, failed = ?, cancelled = ?,
-         idempotency_keys = ?, idempotency_bytes = ?`,
+         idempotency_keys = ?, idempotency_bytes = ?, chain = ?`,
     );
     this.#saveClusterId = db.prepare("UPDATE state SET cluster_id = ?");
     this.#attempts = db.prepare(
@@ -196,6 +206,7 @@ export class TaskMachine implements StateMachine, TaskState {
     if (entry.bootstrap !== null) {
       this.#clusterId = entry.bootstrap.clusterId;
       this.#saveClusterId.run(this.#clusterId);
+      this.#chain.mixText(this.#clusterId);
       this.#execution.changeSettings(bootstrapSettings(entry.bootstrap.settings));
     }
     for (const { member, boot, below } of entry.acks) {
@@ -203,10 +214,69 @@ export class TaskMachine implements StateMachine, TaskState {
     }
     for (const request of entry.requests) {
       const { member, boot, seq } = request;
-      answers.push({ member, boot, seq, answer: this.#once(request) });
+      const answer = this.#once(request);
+      this.#chainAnswer(seq, answer);
+      answers.push({ member, boot, seq, answer });
     }
     this.#sessions.flush(entry.index);
     this.#applied = { index: entry.index, term: entry.term };
+    this.#chainCounters(entry);
+  }
+
+  #chainAnswer(seq: number, answer: Answer): void {
+    const chain = this.#chain;
+    chain.mix(seq);
+    if (!answer.ok) {
+      chain.mixText(answer.code);
+      return;
+    }
+    const { value } = answer;
+    chain.mixText(value.type);
+    switch (value.type) {
+      case "submitted":
+        chain.mix(value.existing ? 1 : 0);
+        chain.mix(value.ids.length);
+        return;
+      case "claimed":
+        chain.mix(value.tasks.length);
+        return;
+      case "ended":
+        for (const item of value.items) chain.mixText(item);
+        return;
+      case "cleared":
+        chain.mix(value.cleared);
+        return;
+      case "done":
+        chain.mix(value.count);
+        chain.mix(value.more ? 1 : 0);
+        return;
+      case "cancelled":
+      case "retried":
+      case "settings":
+      case "remembered":
+        return;
+    }
+  }
+
+  /** Closes an entry's part of the chain: whatever was decided differently shows in a counter at the latest. */
+  #chainCounters({ index, term, seed }: CommittedEntry): void {
+    const store = this.#store;
+    const chain = this.#chain;
+    chain.mix(index);
+    chain.mix(term);
+    chain.mix(seed);
+    chain.mix(this.#logTime);
+    chain.mix(this.#machineVersion);
+    chain.mix(store.changed);
+    chain.mix(store.fence);
+    chain.mix(store.seq);
+    chain.mix(store.readySeq);
+    chain.mix(store.leadership);
+    for (let status = 0; status < store.counts.length; status++)
+      chain.mix(store.counts[status] ?? null);
+    chain.mix(this.#keys.kept.keys);
+    chain.mix(this.#keys.kept.bytes);
+    this.#chainHistory.keep(index, chain.value());
   }
 
   /** T2: carries a request out the first time, and answers a repeat as then. */
@@ -312,6 +382,7 @@ export class TaskMachine implements StateMachine, TaskState {
       ...store.counts,
       this.#keys.kept.keys,
       this.#keys.kept.bytes,
+      this.#chain.value(),
     );
   }
 
@@ -430,6 +501,11 @@ export class TaskMachine implements StateMachine, TaskState {
 
   clearing(): boolean {
     return this.#store.clearing;
+  }
+
+  /** T9: the rolling hash as of `index`; null when that is too old, or not applied yet. */
+  chainAt(index: number): string | null {
+    return this.#chainHistory.at(index);
   }
 
   /** T9: SHA-256 over the logical rows, hex; equal on members at an equal applied index. Reads every row. */

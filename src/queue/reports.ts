@@ -3,6 +3,7 @@
  * cut, and marked, where they pass their limit.
  */
 import type { Database, Statement } from "bun:sqlite";
+import type { Chain } from "./chain.ts";
 import { cutProgress, cutText, utf8Length } from "./cut.ts";
 import { RUNNING, type TaskRow } from "./rows.ts";
 import { INTEGER } from "./schema.ts";
@@ -35,7 +36,10 @@ export class Reports {
   readonly #insertLines: Statement<unknown, [number, number, number, number, string]>;
   readonly #lines: Statement<LogRow, [number, number, number]>;
 
-  constructor(db: Database) {
+  readonly #chain: Chain;
+
+  constructor(db: Database, chain: Chain) {
+    this.#chain = chain;
     this.#save = db.prepare(
       "UPDATE tasks SET progress = ?, log_rows = ?, log_bytes = ?, version = ? WHERE seq = ?",
     );
@@ -69,6 +73,9 @@ export class Reports {
     const progress =
       item.progress === null ? row.progress : JSON.stringify(cutProgress(item.progress));
     this.#save.run(progress, logRows, bytes, moment.index, row.seq);
+    this.#chain.mix(row.seq);
+    this.#chain.mix(bytes);
+    this.#chain.mix(progress?.length ?? null);
     return "ok";
   }
 

@@ -7,9 +7,10 @@
  */
 import type { Database } from "bun:sqlite";
 import { FatalError } from "../replica/ports.ts";
+import { CHAIN_START } from "./chain.ts";
 
 /** Grows with every incompatible change of the tables. */
-const SCHEMA_VERSION = 2;
+const SCHEMA_VERSION = 3;
 
 /**
  * Payloads up to this many characters lie in the task's row; longer ones in a table of their own, because
@@ -46,7 +47,8 @@ CREATE TABLE state (
   failed INTEGER NOT NULL,
   cancelled INTEGER NOT NULL,
   idempotency_keys INTEGER NOT NULL,
-  idempotency_bytes INTEGER NOT NULL
+  idempotency_bytes INTEGER NOT NULL,
+  chain TEXT NOT NULL
 ) STRICT;
 
 CREATE TABLE tasks (
@@ -184,8 +186,8 @@ export function openSchema(db: Database, settings: string, machineVersion: numbe
     db.transaction(() => {
       db.run(TABLES);
       db.run(
-        `INSERT INTO state VALUES (1, ?, ?, NULL, ?, 0, 0, 0, 0, 0, 0, 0, 0, '[]', 0, 0, 0, 0, 0, 0, 0)`,
-        [SCHEMA_VERSION, machineVersion, settings],
+        `INSERT INTO state VALUES (1, ?, ?, NULL, ?, 0, 0, 0, 0, 0, 0, 0, 0, '[]', 0, 0, 0, 0, 0, 0, 0, ?)`,
+        [SCHEMA_VERSION, machineVersion, settings, CHAIN_START],
       );
     })();
     return;

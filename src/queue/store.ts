@@ -4,6 +4,7 @@
  * cannot drift from the tables.
  */
 import type { Database, Statement } from "bun:sqlite";
+import type { Chain } from "./chain.ts";
 import type { Signal } from "./commands.ts";
 import { ReadyIndex, type ReadyPair, type ReadyPosition } from "./ready.ts";
 import {
@@ -80,8 +81,23 @@ export interface AttemptRow {
   readonly error: string | null;
 }
 
+/** Keeps apart in the chain what happens to have the same numbers; part of the machine version. */
+const DECISION = {
+  insert: 1,
+  claim: 2,
+  complete: 3,
+  move: 4,
+  reset: 5,
+  cancelling: 6,
+  attempt: 7,
+  remove: 8,
+  clear: 9,
+} as const;
+
 export class TaskStore {
   readonly db: Database;
+  /** Every decision that changes a row goes into it, where it is taken (T9). */
+  readonly chain: Chain;
   readonly ready = new ReadyIndex();
   settings: Settings;
   moment: Moment = { index: 0, term: 0, now: 0, seed: 0 };
@@ -125,8 +141,9 @@ export class TaskStore {
   readonly #saveClear: Statement<unknown, [number, number, number, number, number]>;
   readonly #endClear: Statement<unknown, [number]>;
 
-  constructor(db: Database, settings: Settings) {
+  constructor(db: Database, settings: Settings, chain: Chain) {
     this.db = db;
+    this.chain = chain;
     this.settings = settings;
     const state = db
       .query<StateRow, []>(
@@ -293,6 +310,8 @@ export class TaskStore {
       large ? null : payload,
     );
     if (large) this.#insertPayload.run(seq, payload);
+    this.#decided(DECISION.insert, seq, waits ? SCHEDULED : READY, runAt, payload?.length ?? null);
+    this.chain.mixText(task.id);
     this.counts[PENDING]++;
     this.signals.push({ type: "changed", id: task.id, from: null, to: "Pending" });
     if (position !== null) this.#listReady(task.queue, task.name, position);
@@ -316,6 +335,8 @@ export class TaskStore {
       this.changed,
       row.seq,
     );
+    this.#decided(DECISION.claim, row.seq, row.attempt + 1, fence, boot);
+    this.chain.mixText(claim.worker_id);
     this.#unlist(row);
     this.#count(row, RUNNING);
     return {
@@ -342,6 +363,7 @@ export class TaskStore {
   complete(row: TaskRow, result: string | null): void {
     const { index, now } = this.moment;
     this.#complete.run(now, result, row.progress, index, this.changed, row.seq);
+    this.#decided(DECISION.complete, row.seq, row.attempt, row.fence, result?.length ?? null);
     this.#count(row, COMPLETED);
     this.signals.push({ type: "final", id: row.id, status: "Completed" });
   }
@@ -368,6 +390,14 @@ export class TaskStore {
       this.changed,
       row.seq,
     );
+    this.#decided(DECISION.move, row.seq, to.status, to.detail, to.due_at ?? null);
+    this.#decided(
+      DECISION.move,
+      to.run_at ?? row.run_at,
+      to.retries ?? row.retries,
+      to.crashes ?? row.crashes,
+      to.releases ?? row.releases,
+    );
     this.#count(row, to.status);
     if (final) this.signals.push({ type: "final", id: row.id, status: statusName(to.status) });
     if (position !== null) this.#listReady(row.queue, row.name, position);
@@ -376,11 +406,13 @@ export class TaskStore {
   /** Forgets what an earlier run left: result, progress, start. */
   reset(row: TaskRow): void {
     this.#reset.run(row.seq);
+    this.#decided(DECISION.reset, row.seq, null, null, null);
   }
 
   /** Running/running to Running/cancelling. */
   markCancelling(row: TaskRow, detail: number): void {
     this.#cancelling.run(detail, this.moment.index, this.changed, row.seq);
+    this.#decided(DECISION.cancelling, row.seq, detail, row.attempt, row.fence);
     this.signals.push({ type: "lease-cancel", id: row.id, fence: row.fence ?? 0 });
     this.#count(row, RUNNING);
   }
@@ -401,6 +433,8 @@ export class TaskStore {
       byWorker ? 1 : 0,
       error,
     );
+    this.#decided(DECISION.attempt, row.seq, row.attempt, fence, byWorker ? 1 : 0);
+    this.chain.mixText(outcome);
     // The first and the last `attemptsKept - 1`: attempts are numbered without gaps.
     const surplus = row.attempt - (LIMITS.attemptsKept - 1);
     if (surplus > 1) {
@@ -422,6 +456,7 @@ export class TaskStore {
       const expires = uuidTime(row.id) + LIMITS.clientIdAgeMs;
       if (expires > this.moment.now) rows += this.#bury.run(row.id, expires).changes;
     }
+    this.#decided(DECISION.remove, row.seq, row.status, visible ? 1 : 0, rows);
     if (visible) {
       this.counts[row.status]--;
       const from = statusName(row.status);
@@ -464,11 +499,13 @@ export class TaskStore {
   saveClear(clear: Clear): void {
     const { status, watermark, ready_watermark, cursor, until } = clear;
     this.#clears.set(status, clear);
+    this.#decided(DECISION.clear, status, watermark, cursor, until);
     this.#saveClear.run(status, watermark, ready_watermark, cursor, until);
   }
 
   endClear(status: StatusCode): void {
     this.#clears.delete(status);
+    this.#decided(DECISION.clear, status, null, null, null);
     this.#endClear.run(status);
   }
 
@@ -483,6 +520,21 @@ export class TaskStore {
     }
     this.#becameReady.clear();
     return signals;
+  }
+
+  #decided(
+    what: number,
+    one: number | null,
+    two: number | null,
+    three: number | null,
+    four: number | null,
+  ): void {
+    const { chain } = this;
+    chain.mix(what);
+    chain.mix(one);
+    chain.mix(two);
+    chain.mix(three);
+    chain.mix(four);
   }
 
   #readyWatermark(): number {

@@ -1,4 +1,7 @@
-/** I11: at an equal applied index every member has given the same answers, and its state has the same hash. */
+/**
+ * I11: at an equal applied index every member has given the same answers, its chain is the same, and its state has
+ * the same hash.
+ */
 import type { Answer } from "../../../src/queue/commands.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import type { SimNode } from "../node.ts";
@@ -8,6 +11,7 @@ import type { Invariant } from "./invariant.ts";
 export class SameState implements Invariant {
   readonly #sim: Simulation;
   readonly #answers = new Map<number, number | bigint>();
+  readonly #chains = new Map<number, { chain: string; node: string }>();
   readonly #hashes = new Map<number, { hash: string; node: string }>();
 
   constructor(sim: Simulation) {
@@ -20,6 +24,11 @@ export class SameState implements Invariant {
     if (known === undefined) this.#answers.set(index, digest);
     else if (known !== digest)
       this.#sim.fail("I11", `${node.id} answers the commands of ${index} unlike others`);
+    const chain = node.machine?.chainAt(index) ?? null;
+    const first = this.#chains.get(index);
+    if (first === undefined && chain !== null) this.#chains.set(index, { chain, node: node.id });
+    else if (first !== undefined && chain !== null && first.chain !== chain)
+      this.#sim.fail("I11", `the chains of ${node.id} and ${first.node} differ at ${index}`);
     if (index % this.#sim.hashEvery !== 0 || node.applied !== index) return;
     const hash = node.machine?.hash() ?? "";
     const other = this.#hashes.get(index);

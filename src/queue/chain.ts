@@ -41,7 +41,8 @@ export class Chain {
   /** Length, beginning and end: what lies between came with the entry and is checked where it is read. */
   mixText(text: string): void {
     const { length } = text;
-    let h = length ^ 0x811c_9dc5;
+    // Multiplied, so that a length and a first character cannot make up for each other.
+    let h = Math.imul(length ^ 0x811c_9dc5, 0x0100_0193);
     const head = length < TEXT_END ? length : TEXT_END;
     for (let i = 0; i < head; i++) h = Math.imul(h ^ text.charCodeAt(i), 0x0100_0193);
     const tail = length - TEXT_END < head ? head : length - TEXT_END;

@@ -455,6 +455,7 @@ describe("a tokens file", () => {
     ["a token in clear", JSON.stringify({ ...ann, token: "x" }), '"token" does not exist'],
     ["no name", JSON.stringify({ ...ann, name: "" }), "name must"],
     ["a name with spaces", JSON.stringify({ ...ann, name: "a b" }), "name must"],
+    ["the members' own name", JSON.stringify({ ...ann, name: "executor" }), "members' own"],
     ["an unknown role", JSON.stringify({ ...ann, role: "root" }), "role must"],
     ["a short hash", JSON.stringify({ ...ann, sha256: "abc" }), "sha256 must"],
     ["a number", "7", "must be an object"],

@@ -18,7 +18,7 @@ const EMPTY = new Uint8Array(0);
 
 /**
  * The JSON body of `request`. `ifEmpty`: what an absent body means, where one is allowed.
- * @throws Problem 400 malformed-json, invalid-utf8, too-deep, duplicate-key or invalid-request; 413; 415
+ * @throws Problem 400 malformed-json, invalid-utf8, too-deep, duplicate-key or invalid-request; 413; 415 unsupported-media-type or unsupported-content-encoding
  */
 export async function readJson<T extends TSchema>(
   request: Request,
@@ -31,6 +31,7 @@ export async function readJson<T extends TSchema>(
     return { value: checked(schema, {}), bytes };
   }
   checkMediaType(request);
+  checkCoding(request);
   return { value: checked(schema, parse(decode(bytes), opaque)), bytes };
 }
 
@@ -54,6 +55,16 @@ function checkMediaType(request: Request): void {
     "The body must be sent as Content-Type: application/json, in UTF-8.",
     { errors: [{ pointer: "/header/Content-Type", detail: "must be application/json" }] },
   );
+}
+
+/** A compressed body would be refused as broken UTF-8 otherwise, and its limit would say nothing. */
+function checkCoding(request: Request): void {
+  const coding = request.headers.get("content-encoding")?.trim().toLowerCase() ?? "identity";
+  if (coding === "identity" || coding === "") return;
+  throw new Problem(415, "unsupported-content-encoding", "The body must be sent as it is.", {
+    errors: [{ pointer: "/header/Content-Encoding", detail: "must be identity, or left out" }],
+    headers: { "accept-encoding": "identity" },
+  });
 }
 
 function tooLarge(): Problem {

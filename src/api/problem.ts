@@ -91,6 +91,22 @@ const QUEUE_CODES: Readonly<Record<QueueErrorCode, CodeRule>> = {
   stopping: { status: 503, retryAfterS: 1 },
 };
 
+/**
+ * The queue's refusal of one task of a bulk request, with a pointer to where it stands in the body.
+ * @param placeOf where the task of an id stands, such as `/tasks/3`; null: nowhere
+ */
+export function withPlace(error: unknown, placeOf: (id: string) => string | null): unknown {
+  if (!(error instanceof QueueError) || error.taskId === null) return error;
+  const pointer = QUEUE_CODES[error.reason].pointer;
+  const place = placeOf(error.taskId);
+  const problem = fromQueueError(error);
+  if (pointer === undefined || place === null) return problem;
+  return new Problem(problem.httpStatus, problem.reason, problem.message, {
+    errors: [{ pointer: place + pointer, detail: error.message }],
+    headers: problem.headers,
+  });
+}
+
 /** What the queue throws on purpose, as the problem that the client gets; null: it was not on purpose. */
 export function fromQueue(error: unknown): Problem | null {
   if (error instanceof QueueError) return fromQueueError(error);

@@ -25,10 +25,18 @@ export type ObjectSchema = TSchema & {
   readonly required?: readonly string[] | undefined;
 };
 
+/** What a text may not be. `title` says so to whoever sent it. */
+interface Reserved {
+  readonly title: string;
+  readonly enum?: readonly string[];
+  readonly pattern?: string;
+}
+
 interface Described {
   readonly description?: string;
   readonly default?: unknown;
   readonly example?: unknown;
+  readonly not?: Reserved;
 }
 
 const integer = (minimum: number, maximum: number, rest: Described = {}) =>
@@ -47,6 +55,9 @@ const name = (rest: Described = {}) =>
     "x-plain": true,
     ...rest,
   });
+/** Of a task. "*" is how the members' built-in echo is listed, and would never be claimed. */
+const taskName = (rest: Described = {}) =>
+  name({ not: { title: 'must not be "*", which no task is named', enum: ["*"] }, ...rest });
 const oneOf = <const T extends string>(values: readonly T[], rest: Described = {}) =>
   t.Unsafe<T>({ type: "string", enum: [...values], ...rest });
 const nullable = <T extends TSchema>(schema: T, rest: Described = {}) =>
@@ -99,7 +110,7 @@ export const Submit = object({
         "UUIDv7 chosen by the client, at most an hour old: a repeat with an equal body answers the same task.",
     }),
   ),
-  name: name({ description: "Which handler runs it.", example: "echo" }),
+  name: taskName({ description: "Which handler runs it.", example: "echo" }),
   payload: optional(raw("Any JSON value; kept as the bytes that were sent.")),
   queue: optional(name({ default: "default" })),
   priority: optional(integer(0, 9, { default: 5, description: "Higher first." })),
@@ -122,7 +133,14 @@ const leaseRef = {
   attempt: integer(0, Number.MAX_SAFE_INTEGER),
   fence: integer(0, Number.MAX_SAFE_INTEGER),
 };
-const worker_id = name({ example: "worker-7" });
+/** Any but those of the members' own executors, which anybody could else speak for in `/api/workers`. */
+const worker_id = name({
+  example: "worker-7",
+  not: {
+    title: "must not look like MEMBER/BOOT, the name of a member's own executors",
+    pattern: "^[a-z0-9-]{1,32}/[0-9]+$",
+  },
+});
 const ProgressIn = object({
   percent: number(0, 100),
   message: optional(nullable(text(LIMITS.errorMessage))),
@@ -136,7 +154,9 @@ export const ClaimIn = object({
   queues: optional(
     nullable(list(name(), 1, 1_000), { description: "Absent or null: every queue." }),
   ),
-  names: optional(nullable(list(name(), 1, 1_000), { description: "Absent or null: every name." })),
+  names: optional(
+    nullable(list(taskName(), 1, 1_000), { description: "Absent or null: every name." }),
+  ),
   max: optional(integer(1, LIMITS.claimMax, { default: 1 })),
   wait_ms: optional(integer(0, LIMITS.waitMs, { default: 0 })),
 });

@@ -9,7 +9,7 @@ import { caller } from "./lifecycle.ts";
 import { checkTasks, newTasks } from "./new-task.ts";
 import { operation } from "./openapi.ts";
 import { nextLink, openCursor, sealCursor } from "./page.ts";
-import { badFields, Problem, type FieldError } from "./problem.ts";
+import { badFields, Problem, withPlace, type FieldError } from "./problem.ts";
 import {
   attemptView,
   etag,
@@ -66,7 +66,13 @@ export function taskRoutes(deps: ApiDeps) {
     const minting = { ...deps, settings: queue.settings() };
     const context = writeContext(request, body);
     await unlessRepeated(queue, context.idempotency, () => checkTasks(given, minting, at));
-    const done = await queue.submit(newTasks(given, minting), context);
+    const tasks = newTasks(given, minting);
+    const done = await queue.submit(tasks, context).catch((error: unknown) => {
+      throw withPlace(error, (id) => {
+        const index = tasks.findIndex((task) => task.id === id);
+        return index < 0 ? null : at(index);
+      });
+    });
     const shown = done.tasks ?? (await queue.getMany(done.ids, "stale")).tasks;
     return {
       ...done,

@@ -24,6 +24,11 @@ interface Node {
   readonly minLength?: number;
   readonly format?: string;
   readonly pattern?: string;
+  readonly not?: {
+    readonly title: string;
+    readonly enum?: readonly string[];
+    readonly pattern?: string;
+  };
   readonly "x-max-bytes"?: number;
   readonly "x-plain"?: boolean;
   readonly "x-raw-json"?: boolean;
@@ -182,6 +187,13 @@ function stringFault(node: Node, value: string): string | null {
     return `must be at most ${maxBytes} bytes of UTF-8, not ${Buffer.byteLength(value)}`;
   }
   if (node["x-plain"] === true && CONTROL.test(value)) return "must not hold control characters";
+  const { not } = node;
+  if (
+    not?.enum?.includes(value) === true ||
+    (not?.pattern !== undefined && new RegExp(not.pattern).test(value))
+  ) {
+    return not.title;
+  }
   if (node.enum !== undefined && !node.enum.includes(value)) {
     return `must be one of ${node.enum.join(", ")}, not ${quote(value)}`;
   }

@@ -17,6 +17,8 @@ export interface TokenRecord {
 /** Every request hashes its token once and looks it up; a file beyond this is a mistake. */
 const MAX_TOKENS = 10_000;
 const TOKEN_NAME_PATTERN = /^[\x21-\x7e]{1,64}$/;
+/** Principals of the members' own executors and of whoever asks an open queue: a token of theirs could take over. */
+const RESERVED_NAMES: ReadonlySet<string> = new Set(["executor", "anonymous"]);
 
 /**
  * Reads a tokens file: a JSON array, or one JSON object a line, of `{name, role, sha256}`.
@@ -96,6 +98,9 @@ function parseTokenRecord({ place, value }: RawToken): TokenRecord {
   const { name, role, sha256 } = fields;
   if (typeof name !== "string" || !TOKEN_NAME_PATTERN.test(name)) {
     throw wrong("name must be 1 to 64 printable ASCII characters without spaces");
+  }
+  if (RESERVED_NAMES.has(name)) {
+    throw wrong(`the name ${JSON.stringify(name)} is the members' own, give another one`);
   }
   const knownRole = TOKEN_ROLES.find((candidate) => candidate === role);
   if (knownRole === undefined) throw wrong(`role must be one of ${TOKEN_ROLES.join(", ")}`);

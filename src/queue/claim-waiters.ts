@@ -11,10 +11,10 @@ import type { Clock, Log, Millis } from "../replica/ports.ts";
 import type { Signal } from "./commands.ts";
 import { Deadlines } from "./deadlines.ts";
 import { claimKey } from "./dispatcher.ts";
-import { type ClaimRef, OFFERS_PER_CALL, type OfferBody, parseOfferReply } from "./messages.ts";
+import { OFFERS_PER_CALL, type OfferBody, parseOfferReply } from "./messages.ts";
 import { asQueueError, type Proposer, queueError } from "./proposals.ts";
 import type { TaskState } from "./state.ts";
-import type { Claim, ClaimedTask, Directive } from "./types.ts";
+import type { Claim, ClaimRef, ClaimedTask, Directive } from "./types.ts";
 import type { LocalWorker } from "./worker-table.ts";
 
 /** Long polls held open by one member. */
@@ -207,6 +207,14 @@ export class ClaimWaiters {
     if (waiter !== undefined) void this.#readKnown(waiter);
   }
 
+  /** The leader proposed it, and it got nothing: it waits there again. */
+  returned(ref: ClaimRef): void {
+    const waiter = this.#waiting.get(claimKey(ref));
+    if (waiter === undefined) return;
+    waiter.underWay = false;
+    if (waiter.overdue) this.#answerEmpty(waiter);
+  }
+
   refused(ref: ClaimRef, error: Error): void {
     this.#waiting.get(claimKey(ref))?.fail(error);
   }
@@ -339,7 +347,7 @@ export class ClaimWaiters {
   /** The outcome of an earlier claim of this request: read once this member has applied all of it. */
   async #readKnown(waiter: Waiter): Promise<void> {
     const { claim } = waiter;
-    const { worker_id, request_id } = claim;
+    const { worker_id } = claim;
     try {
       if (claim.idem !== undefined) {
         // What is known goes under the key, or is what the key holds already.
@@ -351,10 +359,7 @@ export class ClaimWaiters {
       }
       await this.#o.consensus.linearize(this.#o.requestTimeoutMs);
       if (this.#waiting.get(waiter.key) !== waiter) return;
-      // Whoever guesses another's worker and request must not get its tasks.
-      const tasks = (this.#o.state.claimAnswer(worker_id, request_id) ?? []).filter(
-        ({ id }) => this.#o.state.leaseOf(id)?.principal === waiter.claim.principal,
-      );
+      const tasks = this.#o.state.claimAnswer(claim) ?? [];
       waiter.settle({ tasks, directive: this.directive(worker_id) });
     } catch (error) {
       if (this.#waiting.get(waiter.key) === waiter) waiter.fail(asQueueError(error));

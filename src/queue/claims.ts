@@ -1,11 +1,13 @@
 /**
  * Which tasks each worker's recent claims got, so that a claim whose answer was lost can be repeated
- * (same worker, same request id) without taking a second set. Claims that got nothing are not kept: the
+ * (same principal, worker and request id) without taking a second set. The principal is part of it: whoever
+ * guesses another's worker and request must neither get its tasks nor keep it from getting any. Claims that got nothing are not kept: the
  * repeat may find something. Kept for CLAIM_TTL_MS of log time, and the newest CLAIMS_PER_WORKER of a
  * worker; the map in memory is rebuilt from the rows at open.
  */
 import type { Database, Statement } from "bun:sqlite";
 import type { ClaimRecord } from "./answers.ts";
+import type { ClaimRef } from "./types.ts";
 
 const CLAIM_TTL_MS = 300_000;
 /** A worker that repeats a claim older than this many newer ones has lost count, not an answer. */
@@ -13,7 +15,11 @@ const CLAIMS_PER_WORKER = 64;
 /** Of all workers together; the oldest go first. About 4,000 workers with all of theirs. */
 const CLAIMS_MAX = 262_144;
 
+/** Principals hold no spaces. The column `worker` holds this. */
+const claimant = ({ principal, worker_id }: ClaimRef): string => `${principal} ${worker_id}`;
+
 interface Kept extends ClaimRecord {
+  /** Principal and worker. */
   readonly worker: string;
   readonly request: string;
   readonly at: number;
@@ -41,11 +47,13 @@ export class ClaimMemory {
     }
   }
 
-  find(worker: string, request: string): ClaimRecord | null {
-    return this.#byWorker.get(worker)?.get(request) ?? null;
+  find(name: ClaimRef): ClaimRecord | null {
+    return this.#byWorker.get(claimant(name))?.get(name.request_id) ?? null;
   }
 
-  keep(worker: string, request: string, at: number, claim: ClaimRecord): void {
+  keep(name: ClaimRef, at: number, claim: ClaimRecord): void {
+    const worker = claimant(name);
+    const request = name.request_id;
     const earlier = this.#byWorker.get(worker)?.get(request);
     if (earlier !== undefined) this.#drop(earlier);
     this.#index({ worker, request, at, ...claim });

@@ -11,9 +11,9 @@ import type { NodeId } from "../raft/types.ts";
 import type { SealedRequest } from "../replica/consensus.ts";
 import type { Clock, Log, Millis, Timer } from "../replica/ports.ts";
 import type { Answer, Signal } from "./commands.ts";
-import type { ClaimRef, OfferState } from "./messages.ts";
+import type { OfferState } from "./messages.ts";
 import type { TaskState } from "./state.ts";
-import type { Claim } from "./types.ts";
+import type { Claim, ClaimRef } from "./types.ts";
 
 /** Offers parked at one leader; 10,000 waits of each of five members. */
 const OFFERS_MAX = 50_000;
@@ -30,7 +30,6 @@ export interface ReadyHint {
   readonly ready: readonly (readonly [queue: string, name: string, count: number])[];
 }
 
-/** Names a claim; the principal is part of it, so that nobody answers or withdraws another's. */
 export const claimKey = ({ principal, worker_id, request_id }: ClaimRef): string =>
   `${principal}\u0000${worker_id}\u0000${request_id}`;
 
@@ -67,6 +66,8 @@ interface Shape {
 export interface OwnerPort {
   /** The claim is settled in the state: read it there. */
   known(owner: NodeId, claim: Claim): void;
+  /** The claim was proposed and took nothing; it is parked again. */
+  returned(owner: NodeId, claim: Claim): void;
   refused(owner: NodeId, claim: Claim, code: string, detail: string): void;
 }
 
@@ -128,7 +129,7 @@ export class Dispatcher {
       parked.expiresAt = expiresAt;
       return "parked";
     }
-    if (this.#o.state.claimAnswer(claim.worker_id, claim.request_id) !== null) return "known";
+    if (this.#o.state.claimAnswer(claim) !== null) return "known";
     if (this.#offers.size >= OFFERS_MAX && !this.#sweep()) return "full";
     const shape = this.#shapeOf(claim);
     const offer: Offer = {
@@ -342,14 +343,12 @@ export class Dispatcher {
       if (!answer.ok) {
         this.#remove(offer);
         this.#o.owners.refused(owner, claim, answer.code, answer.detail ?? answer.code);
-      } else if (
-        answer.replayed === true ||
-        this.#o.state.claimAnswer(claim.worker_id, claim.request_id) !== null
-      ) {
+      } else if (answer.replayed === true || this.#o.state.claimAnswer(claim) !== null) {
         this.#remove(offer);
         this.#o.owners.known(owner, claim);
       } else {
         this.#return(offer);
+        this.#o.owners.returned(owner, claim);
         offer.shape.emptyAt = Math.max(offer.shape.emptyAt, expectedAt);
       }
     }

@@ -180,10 +180,9 @@ export class Execution {
   }
 
   #claim(claim: Claim): Outcome {
-    const earlier = this.claims.find(claim.worker_id, claim.request_id);
+    const earlier = this.claims.find(claim);
     if (earlier !== null) {
-      // Whoever guesses another's worker and request must not get its tasks.
-      const tasks = this.stillLeased(earlier, claim.principal);
+      const tasks = this.stillLeased(earlier);
       return { answer: { ok: true, value: { type: "claimed", tasks } }, claim: earlier };
     }
     if (claim.names !== null && !this.named.add(claim.names)) {
@@ -204,7 +203,7 @@ export class Execution {
     const first = rows[0]?.fence ?? null;
     if (first === null) return plain({ ok: true, value: { type: "claimed", tasks } });
     const record: ClaimRecord = { first, seqs: rows.map((row) => row.seq) };
-    this.claims.keep(claim.worker_id, claim.request_id, this.store.moment.now, record);
+    this.claims.keep(claim, this.store.moment.now, record);
     return { answer: { ok: true, value: { type: "claimed", tasks } }, claim: record };
   }
 
@@ -231,13 +230,12 @@ export class Execution {
     this.store.signals.push({ type: "settings", settings });
   }
 
-  /** The tasks of a claim that are still leased under it; with `principal`, only that one's. */
-  stillLeased({ first, seqs }: ClaimRecord, principal?: string): ClaimedTask[] {
+  /** The tasks of a claim that are still leased under it. */
+  stillLeased({ first, seqs }: ClaimRecord): ClaimedTask[] {
     const tasks: ClaimedTask[] = [];
     for (const [i, seq] of seqs.entries()) {
       const row = this.store.bySeq(seq);
       if (row === null || row.status !== RUNNING || row.fence !== first + i) continue;
-      if (principal !== undefined && row.principal !== principal) continue;
       const task = toClaimedTask(row, this.store.settings.lease);
       if (task !== null) tasks.push(task);
     }

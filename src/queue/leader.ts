@@ -12,7 +12,6 @@ import { Dispatcher } from "./dispatcher.ts";
 import { LeaseTable } from "./leases.ts";
 import { Maintenance } from "./maintenance.ts";
 import {
-  type ClaimRef,
   type DirectiveBody,
   type HeartbeatReply,
   type OfferReply,
@@ -25,7 +24,7 @@ import {
 import type { Proposer } from "./proposals.ts";
 import type { WorkerView } from "./service.ts";
 import type { TaskState } from "./state.ts";
-import type { ClusterMemberView } from "./types.ts";
+import type { ClaimRef, ClusterMemberView } from "./types.ts";
 import { type LocalWorker, WorkerTable } from "./worker-table.ts";
 
 export interface LeaderSideOptions {
@@ -63,6 +62,10 @@ export class LeaderSide {
         known: (owner, { worker_id, request_id, principal }) => {
           const body: ClaimRef = { worker_id, request_id, principal };
           consensus.notify(owner, "claim.known", body);
+        },
+        returned: (owner, { worker_id, request_id, principal }) => {
+          const body: ClaimRef = { worker_id, request_id, principal };
+          consensus.notify(owner, "claim.returned", body);
         },
         refused: (owner, { worker_id, request_id, principal }, code, detail) => {
           const body: RefusedBody = { worker_id, request_id, principal, code, detail };
@@ -132,7 +135,7 @@ export class LeaderSide {
     const answers = offers.map(({ claim, ttl_ms, directive: told, info }) => {
       const directive = this.#workers.claimed(claim, told, info);
       if (directive !== "ok") {
-        const known = this.#o.state.claimAnswer(claim.worker_id, claim.request_id) !== null;
+        const known = this.#o.state.claimAnswer(claim) !== null;
         const state = known ? ("known" as const) : ("parked" as const);
         return { state, directive, underWay: false };
       }

@@ -29,6 +29,7 @@ import { type AttemptRow, TaskStore } from "./store.ts";
 import {
   type Attempt,
   type AttemptOutcome,
+  type ClaimRef,
   type ClaimedTask,
   DEFAULT_SETTINGS,
   type IdempotencyScope,
@@ -456,8 +457,8 @@ export class TaskMachine implements StateMachine, TaskState {
     return row === null || row.status !== RUNNING ? null : toRunningLease(row);
   }
 
-  claimAnswer(workerId: string, requestId: string): readonly ClaimedTask[] | null {
-    const earlier = this.#execution.claims.find(workerId, requestId);
+  claimAnswer(name: ClaimRef): readonly ClaimedTask[] | null {
+    const earlier = this.#execution.claims.find(name);
     return earlier === null ? null : this.#execution.stillLeased(earlier);
   }
 

@@ -9,6 +9,7 @@ import type { WorkerInfo, WorkerView } from "./service.ts";
 import {
   LIMITS,
   type Claim,
+  type ClaimRef,
   type ClusterMemberView,
   type Directive,
   type IdempotencyScope,
@@ -50,12 +51,6 @@ export interface OfferReply {
     /** Parked, and proposed already or about to be: its owner does well to wait for what comes of it. */
     readonly underWay: boolean;
   }[];
-}
-
-export interface ClaimRef {
-  readonly worker_id: string;
-  readonly request_id: string;
-  readonly principal: string;
 }
 
 export interface RefusedBody extends ClaimRef {

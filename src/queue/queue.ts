@@ -144,6 +144,10 @@ export class FlotillaQueue implements TaskQueue {
       this.#claims.known(parseClaimRef(body));
       return null;
     });
+    consensus.serve("claim.returned", async (body) => {
+      this.#claims.returned(parseClaimRef(body));
+      return null;
+    });
     consensus.serve("claim.refused", async (body) => {
       const refused = parseRefused(body);
       this.#claims.refused(refused, queueError(refusalCode(refused.code), refused.detail));

@@ -6,6 +6,7 @@ import type { NodeId } from "../raft/types.ts";
 import type { Answer, Signal } from "./commands.ts";
 import type {
   Attempt,
+  ClaimRef,
   ClaimedTask,
   IdempotencyScope,
   LeaseRef,
@@ -81,7 +82,7 @@ export interface TaskState {
    * What this request got when it was claimed, less what is not held under the same fence any more (so
    * possibly nothing). Null: no claim of this request that took anything is remembered.
    */
-  claimAnswer(workerId: string, requestId: string): readonly ClaimedTask[] | null;
+  claimAnswer(name: ClaimRef): readonly ClaimedTask[] | null;
   /**
    * What this idempotency key is answered with: the first answer again (a submit's tasks without payloads), or
    * the refusal of another body. Null: nothing is kept under it.

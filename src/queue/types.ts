@@ -195,11 +195,15 @@ export interface IdempotencyScope {
   readonly hash: string;
 }
 
-export interface Claim {
-  readonly worker_id: string;
-  /** Repeating it returns the same tasks. Unique per worker. */
-  readonly request_id: string;
+/** Names a claim. The principal is part of it: nobody answers, repeats or withdraws another's. */
+export interface ClaimRef {
   readonly principal: string;
+  readonly worker_id: string;
+  /** Repeating it returns the same tasks. Unique per principal and worker. */
+  readonly request_id: string;
+}
+
+export interface Claim extends ClaimRef {
   /** null: every queue. */
   readonly queues: readonly string[] | null;
   /** null: every name. */

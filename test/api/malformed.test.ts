@@ -65,6 +65,7 @@ const SUBMITS: readonly (readonly [
   ["a name with a line break", '{"name":"a\\nb"}', 400, "invalid-request", ["/name"]],
   ["a name with a NUL", '{"name":"a\\u0000b"}', 400, "invalid-request", ["/name"]],
   ["a name with half a surrogate pair", '{"name":"a\\ud800"}', 400, "invalid-request", ["/name"]],
+  ["the name that stands for any", '{"name":"*"}', 400, "invalid-request", ["/name"]],
   ["an unknown field", '{"name":"x","priorty":1}', 400, "invalid-request", ["/priorty"]],
   [
     "an unknown field with odd characters",
@@ -293,6 +294,56 @@ describe("media types", () => {
     });
     expect(response.status).toBe(201);
   });
+});
+
+test("a compressed body is 415, not broken UTF-8", async () => {
+  const { call, queue } = harness();
+  const sent = async (coding: string): Promise<Response> =>
+    call("POST", "/api/tasks", { body: '{"name":"x"}', headers: { "content-encoding": coding } });
+  const refused = await sent("gzip");
+  expect(refused.headers.get("accept-encoding")).toBe("identity");
+  const body = await problem(refused);
+  expect([body.status, body.code, ...pointers(body)]).toEqual([
+    415,
+    "unsupported-content-encoding",
+    "/header/Content-Encoding",
+  ]);
+  expect(queue.calls).toEqual([]);
+  expect((await sent("identity")).status).toBe(201);
+});
+
+test("a bulk of which one id is taken says which one", async () => {
+  const { call, queue } = harness();
+  const id = uuidAt(NOW);
+  queue.fault = new QueueError("id-conflict", "Taken.", null, id);
+  const tasks = [{ name: "a" }, { name: "b", id }];
+  const refused = await problem(await call("POST", "/api/tasks/bulk", { body: { tasks } }));
+  expect([refused.status, refused.code, ...pointers(refused)]).toEqual([
+    409,
+    "id-conflict",
+    "/tasks/1/id",
+  ]);
+  queue.fault = new QueueError("id-conflict", "Taken.", null, id);
+  const alone = await problem(await call("POST", "/api/tasks", { body: tasks[1] }));
+  expect(pointers(alone)).toEqual(["/id"]);
+});
+
+test("nobody outside speaks for a member's own executors", async () => {
+  const { call, queue } = harness();
+  for (const [path, rest] of [
+    ["claim", {}],
+    ["heartbeat", { leases: [] }],
+  ] as const) {
+    const post = async (worker_id: string): Promise<Response> =>
+      call("POST", `/api/leases/${path}`, { body: { worker_id, ...rest } });
+    const refused = await problem(await post("n1/7"));
+    expect([refused.status, ...pointers(refused)]).toEqual([400, "/worker_id"]);
+    for (const mine of ["n1", "host/7/a", "N1/7", "n1/x"])
+      expect((await post(mine)).status).toBe(200);
+  }
+  const all = await call("POST", "/api/leases/claim", { body: { worker_id: "w", names: ["*"] } });
+  expect(pointers(await problem(all))).toEqual(["/names/0"]);
+  expect(queue.calls.length).toBe(8);
 });
 
 describe("every refusal of the queue", () => {

@@ -196,6 +196,20 @@ describe("claims", () => {
     expect(stolen.tasks).toEqual([]);
   });
 
+  test("another principal's worker and request ids do not stand in the way of one's own", async () => {
+    const cluster = await pair();
+    const first = await cluster.settled(submitOne(cluster.member(0)));
+    const second = await cluster.settled(submitOne(cluster.member(0)));
+    const claim = claimOf("w");
+    const stranger = { ...claim, principal: "stranger" };
+    const { queue } = cluster.member(1);
+    const ids = async (of: typeof claim): Promise<string[]> =>
+      (await cluster.settled(queue.claim(of, 5_000, null))).tasks.map(({ id }) => id);
+    expect(await ids(stranger)).toEqual([first]);
+    expect(await ids(claim)).toEqual([second]);
+    expect(await ids(stranger)).toEqual([first]);
+  });
+
   test("the entry that carries an end carries the next claim of the same turn (T5)", async () => {
     for (const index of [0, 1]) {
       const cluster = await pair();
@@ -338,7 +352,10 @@ describe("claims", () => {
       const before = cluster.world.now;
       const none = await cluster.settled(queue.claim(claimOf("w"), 0, null));
       expect(none.tasks).toEqual([]);
-      expect(cluster.world.now - before).toBeLessThan(20);
+      // A name that nobody named before goes into the log; what comes of that is known a round later.
+      const named = claimOf("w", { names: [`new-${index}`] });
+      expect((await cluster.settled(queue.claim(named, 0, null))).tasks).toEqual([]);
+      expect(cluster.world.now - before).toBeLessThan(50);
     }
     await cluster.run(100);
     expect(cluster.member(0).queue.waiting().offers).toBe(0);

@@ -7,7 +7,7 @@ import { asIndex, asNodeId, asTerm } from "../../src/raft/types.ts";
 import { FatalError } from "../../src/replica/ports.ts";
 import type { Answer, Command } from "../../src/queue/commands.ts";
 import { TaskMachine } from "../../src/queue/machine.ts";
-import { type IdempotencyScope, LIMITS } from "../../src/queue/types.ts";
+import { type ClaimRef, type IdempotencyScope, LIMITS } from "../../src/queue/types.ts";
 import { complete, Harness, idAt, newTask, refOf, request, START } from "./machine-harness.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "flotilla-machine-"));
@@ -121,8 +121,8 @@ describe("sessions", () => {
         value: { type: "claimed", tasks: [] },
       });
     }
-    expect(h.machine.claimAnswer("w1", "a")).toEqual([]);
-    expect(h.machine.claimAnswer("w1", "b")).toBeNull();
+    expect(h.machine.claimAnswer(ref("a"))).toEqual([]);
+    expect(h.machine.claimAnswer(ref("b"))).toBeNull();
     expect(h.machine.counts()).toMatchObject({ Pending: 0, Running: 2, Completed: 1 });
   });
 
@@ -130,8 +130,8 @@ describe("sessions", () => {
     const h = new Harness();
     for (let i = 0; i < 70; i++) h.submit();
     for (let i = 0; i < 66; i++) h.claim(1, { request_id: `q${i}` });
-    expect(h.machine.claimAnswer("w1", "q1")).toBeNull();
-    expect(h.machine.claimAnswer("w1", "q2")).toHaveLength(1);
+    expect(h.machine.claimAnswer(ref("q1"))).toBeNull();
+    expect(h.machine.claimAnswer(ref("q2"))).toHaveLength(1);
     expect(h.machine.nextPurgeAt()).toBe(START + 300_000);
     h.now += 300_000;
     expect(h.value({ type: "purge", term: 1, max: 40 })).toEqual({
@@ -140,10 +140,13 @@ describe("sessions", () => {
       more: true,
     });
     h.value({ type: "purge", term: 1, max: 40 });
-    expect(h.machine.claimAnswer("w1", "q65")).toBeNull();
+    expect(h.machine.claimAnswer(ref("q65"))).toBeNull();
     expect(h.machine.nextPurgeAt()).toBeNull();
   });
 });
+
+/** Of worker w1, as the harness claims. */
+const ref = (request_id: string): ClaimRef => ({ principal: "p", worker_id: "w1", request_id });
 
 describe("idempotency keys", () => {
   const idem = (key: string, hash = "h"): IdempotencyScope => ({

@@ -27,6 +27,8 @@ interface Report {
 }
 
 export interface ReportHooks {
+  /** The cluster has taken the end. */
+  accepted(lease: LeaseRef): void;
   /** The cluster did not accept the end: the lease was over. */
   rejected(lease: LeaseRef, code: string): void;
   /** It could not be told at all. */
@@ -218,7 +220,8 @@ export class Reports {
 
   #answered(lease: LeaseRef, status: CompletionStatus): void {
     this.#unanswered.delete(lease.fence);
-    if (status !== "ok") this.#hooks.rejected(lease, status);
+    if (status === "ok") this.#hooks.accepted(lease);
+    else this.#hooks.rejected(lease, status);
   }
 
   #gaveUp(lease: LeaseRef, error: FlotillaError): void {

@@ -44,6 +44,8 @@ export interface FlotillaWorkerOptions {
   readonly workerId?: string;
   /** What no task can be told: a refused claim, an end that was not accepted. Default: a process warning. */
   readonly onError?: (error: Error, task: ClaimedTask | null) => void;
+  /** The cluster has accepted how an attempt at this task ended: for counting. Called often, so it should be quick. */
+  readonly onReported?: (taskId: string) => void;
 }
 
 export interface StopOptions {
@@ -82,7 +84,7 @@ export class FlotillaWorker {
   /** Does nothing until `start`. @throws TypeError naming the bad option */
   constructor(options: FlotillaWorkerOptions) {
     const { client, handlers, concurrency = CONCURRENCY, queues, graceMs = GRACE_MS } = options;
-    const { workerId, onError } = options;
+    const { workerId, onError, onReported } = options;
     const names = Object.keys(handlers);
     if (names.length === 0) throw new TypeError("handlers: at least one is needed");
     for (const name of names) {
@@ -104,6 +106,7 @@ export class FlotillaWorker {
     };
     this.#onError = onError ?? warn;
     this.#reports = new Reports(this.#calls, this.workerId, {
+      accepted: ({ task_id }) => onReported?.(task_id),
       rejected: (lease, code) => {
         // A cancel is confirmed by the refusal.
         if (code === "cancelled") return;

@@ -28,8 +28,10 @@ async function told(endings: readonly Ending[], script: (asked: Asked) => Respon
     timeoutMs: 10_000,
   });
   const rejected: [number, string][] = [];
+  const accepted: number[] = [];
   const { promise: over, resolve } = Promise.withResolvers<void>();
   const reports: Reports = new Reports(new LeaseCalls(connection), "w", {
+    accepted: ({ fence }) => void accepted.push(fence),
     rejected: ({ fence }, code) => void rejected.push([fence, code]),
     failed: (_, error) => {
       throw error;
@@ -41,7 +43,7 @@ async function told(endings: readonly Ending[], script: (asked: Asked) => Respon
   for (const [index, ending] of endings.entries()) reports.end(lease(index), ending);
   await over;
   connection.close();
-  return { asked: member.asked.map(({ path, body }) => ({ path, body })), rejected };
+  return { asked: member.asked.map(({ path, body }) => ({ path, body })), accepted, rejected };
 }
 
 /** `ok` for each item, and for a lone lease. */
@@ -75,7 +77,7 @@ test("failures of one turn go in one request, and so do releases", async () => {
 });
 
 test("what is refused among them is told of that one alone", async () => {
-  const { rejected } = await told([failed("a"), failed("b")], ({ body }) => {
+  const { accepted, rejected } = await told([failed("a"), failed("b")], ({ body }) => {
     const { items } = body as { readonly items: readonly LeaseRef[] };
     const status = ["ok", "stale-lease"];
     return Response.json({
@@ -83,6 +85,7 @@ test("what is refused among them is told of that one alone", async () => {
     });
   });
   expect(rejected).toEqual([[1, "stale-lease"]]);
+  expect(accepted).toEqual([0]);
 });
 
 test.each([404, 405, 400, 413])(

@@ -1,0 +1,83 @@
+/** `bun run bench`: measures real members of this machine and prints tables. See options.ts for what it takes. */
+import { writeFileSync } from "node:fs";
+import { Bench, type Row } from "./bench.ts";
+import { BenchCluster, profileFolder } from "./cluster.ts";
+import { commandLine, conditionsText, readConditions } from "./conditions.ts";
+import { durability } from "./measures/durability.ts";
+import { endToEndOutside, endToEndOwn } from "./measures/end-to-end.ts";
+import { failover } from "./measures/failover.ts";
+import { latencyOutside, latencyOwn } from "./measures/latency.ts";
+import { memory } from "./measures/memory.ts";
+import { linearizableReads } from "./measures/reads.ts";
+import { submitsByClient, submitsByHttp, submitsInBatches } from "./measures/submits.ts";
+import { type MeasureName, parseOptions } from "./options.ts";
+import { rowText, setupText, tables } from "./table.ts";
+
+type Measure = (bench: Bench) => Promise<void>;
+
+/** Executors of each member, where the members' own run the tasks. */
+const OWN_CONCURRENCY = 10;
+
+/** On a cluster whose own executors are idle: workers outside, or none. */
+const OUTSIDE: Partial<Record<MeasureName, Measure>> = {
+  submit: submitsByHttp,
+  client: submitsByClient,
+  batch: submitsInBatches,
+  e2e: endToEndOutside,
+  latency: latencyOutside,
+  reads: linearizableReads,
+  fsync: durability,
+  memory,
+  failover,
+};
+const OWN: Partial<Record<MeasureName, Measure>> = {
+  own: async (bench) => {
+    await endToEndOwn(bench);
+    await latencyOwn(bench);
+  },
+};
+
+const options = parseOptions(process.argv.slice(2));
+const conditions = await readConditions();
+console.error(conditionsText(conditions));
+
+const rows: Row[] = [];
+const faults: string[] = [];
+for (const setup of options.setups) {
+  console.error(`\n${setupText(setup)}`);
+  for (const [measures, concurrency] of [
+    [OUTSIDE, 0],
+    [OWN, OWN_CONCURRENCY],
+  ] as const) {
+    const names = options.only.filter((name) => measures[name] !== undefined);
+    if (names.length === 0) continue;
+    const cluster = await BenchCluster.start({ ...setup, concurrency, profile: options.profile });
+    const bench = new Bench(options.sizes, setup, cluster, (row) => console.error(rowText(row)));
+    try {
+      for (const name of names) {
+        try {
+          await measures[name]?.(bench);
+        } catch (error) {
+          const text = `${name} could not be measured: ${error instanceof Error ? error.message : String(error)}`;
+          faults.push(text);
+          console.error(text);
+        }
+      }
+    } finally {
+      rows.push(...bench.rows);
+      await cluster.stop({ gently: options.profile });
+    }
+  }
+}
+
+if (options.profile) console.error(`profiles: ${profileFolder()}`);
+const command = commandLine();
+console.log(
+  `${conditionsText(conditions)}\n\`${command}\`\n\n${tables(rows)}\n${faults.join("\n")}`,
+);
+if (options.json !== null)
+  writeFileSync(
+    options.json,
+    `${JSON.stringify({ conditions, command, rows, faults }, null, 1)}\n`,
+  );
+process.exit(faults.length === 0 ? 0 : 1);

@@ -1,0 +1,59 @@
+/** Acknowledged submits: one a request over plain HTTP, through the client library, in batches. */
+import { FlotillaClient } from "../../../src/client/index.ts";
+import { type Bench, closeAll } from "../bench.ts";
+import { closedLoop } from "../load.ts";
+import { payloadText, submitMany, submitOne } from "../tasks.ts";
+
+const WARM_MS = 1_000;
+export const BATCH = 100;
+
+export async function submitsByHttp(bench: Bench): Promise<void> {
+  const { sizes, setup } = bench;
+  for (const callers of [1, 16, 64, 256]) {
+    const connections = await bench.connections(callers);
+    const one = async (caller: number): Promise<boolean> => {
+      const connection = connections[caller];
+      return connection !== undefined && submitOne(connection, setup.payload);
+    };
+    await closedLoop(callers, WARM_MS, one);
+    await bench.repeat(`submit, plain HTTP, ${callers} callers`, {}, () =>
+      closedLoop(callers, sizes.seconds * 1_000, one),
+    );
+    closeAll(connections);
+  }
+}
+
+/** Each caller awaits its own `enqueue`; the client gathers what comes together. */
+export async function submitsByClient(bench: Bench): Promise<void> {
+  const { sizes, setup, cluster } = bench;
+  const leader = await cluster.leader();
+  const client = new FlotillaClient({ urls: leader.url });
+  for (const callers of [1, 64]) {
+    const one = async (): Promise<boolean> => {
+      // A string, as the members see it: the client must not be spared the work of serialising.
+      await client.enqueue("bench", payloadText(setup.payload));
+      return true;
+    };
+    await closedLoop(callers, WARM_MS, one);
+    await bench.repeat(`submit, client library, ${callers} callers`, {}, () =>
+      closedLoop(callers, sizes.seconds * 1_000, one),
+    );
+  }
+  client.close();
+}
+
+export async function submitsInBatches(bench: Bench): Promise<void> {
+  const { sizes, setup } = bench;
+  for (const callers of [1, 8]) {
+    const connections = await bench.connections(callers);
+    const one = async (caller: number): Promise<boolean> => {
+      const connection = connections[caller];
+      return connection !== undefined && submitMany(connection, BATCH, setup.payload);
+    };
+    await closedLoop(callers, WARM_MS, one);
+    await bench.repeat(`submit, batches of ${BATCH}, ${callers} callers`, { perCall: BATCH }, () =>
+      closedLoop(callers, sizes.seconds * 1_000, one),
+    );
+    closeAll(connections);
+  }
+}

@@ -2,9 +2,11 @@
  * What runs inside each Worker of an executor pool: loads the handlers once, then runs one task at a
  * time. Everything that leaves it is JSON text; errors are turned into text here, because an `Error`
  * loses its properties, and an uncaught one its message, on the way to the main thread.
+ *
+ * A member may start a Worker for each slot at the same moment, when the first tasks come: what not every
+ * handler needs (node:util, node:net, node:fs) is loaded when it is first used.
  */
 import { setPriority } from "node:os";
-import { format } from "node:util";
 import { AttemptJournal } from "./attempt-journal.ts";
 import { echo } from "./builtin/echo.ts";
 import { loadHandlers } from "./load-handlers.ts";
@@ -134,6 +136,7 @@ function toLog(level: ConsoleLevel, parts: readonly unknown[]): void {
     return;
   }
   consoleLines += 1;
+  const { format } = process.getBuiltinModule("node:util");
   send({ type: "console", level, text: cutText(format(...parts), CONSOLE_LINE_MAX_BYTES) });
 }
 

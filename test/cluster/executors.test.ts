@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { readCap } from "./cap-trace.ts";
 import { type ClusterView, eventually, RealCluster, type TaskJson } from "./harness.ts";
 
 let cluster: RealCluster;
@@ -39,33 +39,9 @@ describe("the concurrency cap", () => {
       .member(0)
       .post<{ items: { id: string }[] }>("/api/tasks/bulk", { tasks });
     for (const { id } of items) expect((await final(id)).status).toBe("Completed");
-    const events = (await readFile(trace, "utf8"))
-      .trim()
-      .split("\n")
-      .map((line) => line.split(" "));
-    const steps = events
-      .map(([sign, at]) => ({ step: sign === "+" ? 1 : -1, at: Number(at) }))
-      .sort((a, b) => a.at - b.at || a.step - b.step);
-    let running = 0;
-    let most = 0;
-    const entered: { at: number; running: number }[] = [];
-    for (const { step, at } of steps) {
-      running += step;
-      most = Math.max(most, running);
-      entered.push({ at, running });
-    }
-    expect(events.filter(([sign]) => sign === "+").length).toBe(40);
+    const { entered, most, samples, full } = await readCap(trace, 12);
+    expect(entered).toBe(40);
     expect(most).toBe(12);
-    // Samples every 10 ms from the first time that 12 run until fewer than 12 are left to start.
-    const starts = steps.filter(({ step }) => step === 1);
-    const from = entered.find(({ running: r }) => r === 12)?.at ?? 0;
-    const until = starts.at(-12)?.at ?? 0;
-    let samples = 0;
-    let full = 0;
-    for (let at = from; at < until; at += 10) {
-      samples += 1;
-      if ((entered.findLast((entry) => entry.at <= at)?.running ?? 0) === 12) full += 1;
-    }
     console.log(`all 12 slots were busy in ${full} of ${samples} samples`);
     // A loose bound: how soon a freed slot works again is a time, and times on a shared machine are noise.
     expect(full / Math.max(1, samples)).toBeGreaterThan(0.2);

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { isIP } from "node:net";
 import { NetworkGuard, parseAllowRule, type Resolver } from "../../src/executor/network-guard.ts";
 import { contains, isPublic, parseCidr, parseIp } from "../../src/executor/network-address.ts";
 
@@ -121,6 +122,44 @@ describe("addresses", () => {
       "::1]/x",
     ])
       expect(parseIp(text)).toBeNull();
+  });
+
+  test("addresses are told from other texts as node:net tells them, zones apart", () => {
+    const pieces = [
+      "",
+      ":",
+      "::",
+      ".",
+      "0",
+      "00",
+      "1",
+      "9",
+      "255",
+      "256",
+      "ffff",
+      "g",
+      "1.2.3.4",
+      "%1",
+    ];
+    let state = 7;
+    const random = (): number => {
+      state = (state * 1_103_515_245 + 12_345) % 2_147_483_648;
+      return state / 2_147_483_648;
+    };
+    const different: string[] = [];
+    let addresses = 0;
+    for (let n = 0; n < 30_000; n++) {
+      const text = Array.from(
+        { length: 1 + Math.floor(random() * 16) },
+        () => pieces[Math.floor(random() * pieces.length)] ?? "",
+      ).join(random() < 0.5 ? ":" : random() < 0.5 ? "." : "");
+      const expected = text.includes("%") ? 0 : isIP(text);
+      if (expected !== 0) addresses += 1;
+      const found = parseIp(text)?.family ?? 0;
+      if (found !== expected) different.push(`${text}: ${found}, not ${expected}`);
+    }
+    expect(different).toEqual([]);
+    expect(addresses).toBeGreaterThan(500);
   });
 
   test("IPv6 spellings of one address are one number", () => {

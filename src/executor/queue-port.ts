@@ -28,6 +28,7 @@ export function mayPass(error: unknown): boolean {
     case "outcome-unknown":
     case "overloaded":
     case "low-disk":
+    case "removed":
     case "stopping":
     case "stale-session": // the call is proposed again in the new session
     case "void":

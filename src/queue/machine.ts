@@ -210,6 +210,7 @@ export class TaskMachine implements StateMachine, TaskState {
       this.#chain.mixText(this.#clusterId);
       this.#execution.changeSettings(bootstrapSettings(entry.bootstrap.settings));
     }
+    if (entry.members !== undefined) this.#sessions.keepOnly(entry.members);
     for (const { member, boot, below } of entry.acks) {
       this.#sessions.acknowledge(member, boot, below);
     }

@@ -68,6 +68,7 @@ export function asQueueError(error: unknown): Error {
       case "outcome-unknown":
       case "overloaded":
       case "low-disk":
+      case "removed":
       case "stopping":
         return queueError(error.reason, error.message);
       // Questions to a leader that did not answer, or lead any more: which question is nobody's business.

@@ -33,6 +33,7 @@ export class Sessions {
   readonly #save: Statement<unknown, [string, number, number, number]>;
   readonly #dropOld: Statement<unknown, [string, number]>;
   readonly #dropAll: Statement<unknown, [string]>;
+  readonly #end: Statement<unknown, [string]>;
   readonly #insert: Statement<unknown, [string, number, number, string]>;
   /** Answers of the entry being applied, by member; written when it ends. */
   readonly #entry = new Map<string, [number, StoredAnswer][]>();
@@ -47,6 +48,7 @@ export class Sessions {
     );
     this.#dropOld = db.prepare("DELETE FROM answers WHERE member = ? AND last < ?");
     this.#dropAll = db.prepare("DELETE FROM answers WHERE member = ?");
+    this.#end = db.prepare("DELETE FROM sessions WHERE member = ?");
     this.#insert = db.prepare(
       "INSERT INTO answers (member, entry, last, body) VALUES (?, ?, ?, ?)",
     );
@@ -107,6 +109,21 @@ export class Sessions {
     const batch = this.#entry.get(request.member);
     if (batch === undefined) this.#entry.set(request.member, [[request.seq, answer]]);
     else batch.push([request.seq, answer]);
+  }
+
+  /**
+   * Ends the sessions of all but `members`: who was removed asks for nothing any more, and whoever comes back
+   * under its id has another folder, which counts its starts from one again.
+   */
+  keepOnly(members: readonly string[]): void {
+    for (const member of this.#sessions.keys()) {
+      if (members.includes(member)) continue;
+      this.#sessions.delete(member);
+      this.#touched.delete(member);
+      this.#entry.delete(member);
+      this.#dropAll.run(member);
+      this.#end.run(member);
+    }
   }
 
   /** Writes what the entry at `index` added. */

@@ -39,7 +39,10 @@ export function encodeConfiguration(configuration: Configuration): Uint8Array {
       learners: sorted(learners),
       learnersNext: sorted(learnersNext),
       members: Object.fromEntries(
-        ids.map((id) => [id, { url: members[id]?.url, incarnation: members[id]?.incarnation }]),
+        ids.map((id) => {
+          const { url, incarnation, voter, replaces } = members[id] ?? {};
+          return [id, { url, incarnation, voter, replaces }];
+        }),
       ),
     }),
   );
@@ -72,10 +75,15 @@ export function decodeConfigurationEntry(entry: Entry): Configuration {
   const records: Record<string, MemberRecord> = {};
   for (const [id, record] of Object.entries(members)) {
     if (!isRecord(record)) throw broken(`member ${id} is no object`);
-    const { url, incarnation } = record;
+    const { url, incarnation, voter, replaces } = record;
     if (typeof url !== "string" || typeof incarnation !== "string")
       throw broken(`member ${id} lacks its url or incarnation`);
-    records[id] = { url, incarnation };
+    records[id] = {
+      url,
+      incarnation,
+      ...(voter === true ? { voter } : {}),
+      ...(typeof replaces === "string" ? { replaces: asNodeId(replaces) } : {}),
+    };
   }
   const ids = (key: string): NodeId[] => {
     const list: unknown = body[key];
@@ -127,6 +135,9 @@ export function applyChanges(
       case "promote":
         if (!learners.delete(id)) return no(`${id} is a voter already`);
         voters.add(id);
+        // What was wished of the learner has come true.
+        if (members[id] !== undefined)
+          members[id] = { url: members[id].url, incarnation: members[id].incarnation };
         break;
       case "demote":
         if (!voters.delete(id)) return no(`${id} is no voter`);

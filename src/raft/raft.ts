@@ -133,6 +133,11 @@ export class Raft {
     return this.#log.durable;
   }
 
+  /** Term that is known to be on the own disk, with its vote. */
+  get durableTerm(): Term {
+    return this.#hardStateDurable.term;
+  }
+
   /** Last index that is committed and durable here: what the driver may apply. */
   get applicable(): LogIndex {
     return this.#log.applicable;
@@ -154,6 +159,18 @@ export class Raft {
   /** The configuration as of an index that is not compacted; that of the compacted index is known too. */
   configurationAt(index: LogIndex): Configuration {
     return this.#log.configurationAt(index);
+  }
+
+  /** Of the entry that holds it; 0 when none does. */
+  get configurationIndex(): LogIndex {
+    return this.#log.configurationIndex;
+  }
+
+  /** Leader: a sentence while this learner's log is too far behind to make it a voter, else null. */
+  behind(learner: NodeId): string | null {
+    return this.#leading === null
+      ? "this member does not lead"
+      : this.#leading.promotionRefusal(learner);
   }
 
   get transferTarget(): NodeId | null {

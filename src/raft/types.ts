@@ -48,8 +48,12 @@ export interface HardState {
 /** What a member of the cluster is, beside its id. Opaque to the core; kept in the configuration. */
 export interface MemberRecord {
   readonly url: string;
-  /** Random name of the data folder; a wiped folder has another one. */
+  /** Random name of the data folder; a wiped folder has another one. Empty: nobody came with one yet. */
   readonly incarnation: string;
+  /** Learners only: becomes a voter by itself even if that makes their number even. */
+  readonly voter?: true;
+  /** Learners only: in the change that makes it a voter, this member goes. */
+  readonly replaces?: NodeId;
 }
 
 /** Membership (Raft dissertation, 4.3). Joint while `outgoing` is not empty: both halves must agree. */

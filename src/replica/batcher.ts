@@ -86,6 +86,16 @@ export class Batcher {
     return acks;
   }
 
+  /** It is no member any more: what it asked for and is not in the log yet must not be logged after it went. */
+  forget(member: NodeId): void {
+    this.#queue = this.#queue.filter((request) => {
+      if (request.member === member) this.#queuedBytes -= request.text.length;
+      return request.member !== member;
+    });
+    this.#known.delete(member);
+    this.#acked.delete(member);
+  }
+
   /** Leadership is over: what waits is given back, to be refused; what is in the log may still commit. */
   clear(): QueuedRequest[] {
     const left = this.#queue;

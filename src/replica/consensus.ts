@@ -20,6 +20,8 @@ export type ConsensusErrorCode =
   | "not-leader"
   /** A call to another member got no answer. */
   | "timeout"
+  /** This member was removed from the cluster: it takes nothing any more. */
+  | "removed"
   | "stopping";
 
 export class ConsensusError extends Error {
@@ -85,8 +87,12 @@ export interface ConsensusStatus extends Leadership {
   readonly contactMs: Millis | null;
   /** Time since the SENDING of the newest leader message whose commit is applied here (0 on a leader with quorum). */
   readonly stalenessMs: Millis | null;
-  /** Why this member does not take part yet, for people: waiting for members, refused, … or null. */
+  /** Why this member does not take part (yet), for people: waiting for members, refused, removed, … or null. */
   readonly waiting: string | null;
+  /** It was removed: nothing is asked of it any more. */
+  readonly retired: boolean;
+  /** Leader only: why each learner is no voter yet. */
+  readonly learners: ReadonlyMap<NodeId, string>;
 }
 
 export interface Consensus {

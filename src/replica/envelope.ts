@@ -4,7 +4,7 @@
  *
  * Layout (version 1): {"v":1,"now":ms,"seed":u32,"acks":[[member,boot,below]…],"requests":[[member,boot,seq,command]…]}
  */
-import { decodeConfigurationEntry } from "../raft/configuration.ts";
+import { allMembers, decodeConfigurationEntry } from "../raft/configuration.ts";
 import type { Configuration, Entry, NodeId } from "../raft/types.ts";
 import {
   type BootstrapRecord,
@@ -63,8 +63,9 @@ interface EnvelopeText {
 export function decodeEntry(entry: Entry): CommittedEntry {
   switch (entry.kind) {
     case "noop":
-    case "config":
       return empty(entry, null);
+    case "config":
+      return { ...empty(entry, null), members: allMembers(decodeConfigurationEntry(entry)) };
     case "bootstrap":
       return empty(entry, decodeBootstrap(entry).record);
     case "command":

@@ -1,8 +1,9 @@
 /**
  * Carries out the birth of a cluster for one member: looks at what the peers said (`founding.ts` judges),
- * writes entry 1, and tells empty peers of it until they show that they have it. Also judges who may connect.
+ * writes entry 1, and tells empty peers of it until they show that they have it. Also judges who may connect
+ * before there is a log.
  */
-import { asIndex, asTerm, type Configuration, type Entry, type NodeId } from "../raft/types.ts";
+import { asIndex, asTerm, type Entry, type NodeId } from "../raft/types.ts";
 import type { ClockWatch } from "./clock-watch.ts";
 import { decodeBootstrap, encodeBootstrap } from "./envelope.ts";
 import { firstConfiguration, foundingRecord, foundingStep, names } from "./founding.ts";
@@ -23,6 +24,8 @@ export interface FounderPort {
   readonly recovered: RecoveredLog;
   /** `--peers`, own id included; empty: a cluster of one. */
   readonly peers: ReadonlyMap<NodeId, string>;
+  /** `--join`: it founds nothing, and waits to be let in. */
+  readonly join: string | null;
   readonly advertise: string;
   readonly settings: unknown;
   readonly store: LogStore;
@@ -95,32 +98,16 @@ export class Founder {
     this.#waiting = null;
   }
 
-  /** A sentence refuses the connection. `configuration`: null while there is no cluster. */
-  admit(hello: PeerHello, configuration: Configuration | null): string | null {
-    const { id } = this.#port.identity;
-    if (hello.id === id) {
-      return `${hello.id} is this member's own id: every member needs one of its own`;
-    }
-    if (configuration === null) {
-      if (hello.clusterId !== null || this.#port.peers.has(hello.id)) return null;
-      return `${id} does not know ${hello.id}: it is not in its --peers`;
-    }
-    const { clusterId } = this;
-    if (hello.clusterId !== null && hello.clusterId !== clusterId) {
-      return `${id} belongs to cluster ${clusterId}, ${hello.id} to ${hello.clusterId}`;
-    }
-    const member = configuration.members[hello.id];
-    if (member === undefined) return `${hello.id} is not a member of cluster ${clusterId}`;
-    if (member.incarnation !== hello.incarnation) {
-      return `${hello.id} has another data folder than the one that joined cluster ${clusterId}: remove it and add it again`;
-    }
-    return null;
+  /** A sentence refuses the connection. Asked only while there is no log. */
+  admit(hello: PeerHello): string | null {
+    if (hello.clusterId !== null || this.#port.peers.has(hello.id)) return null;
+    return `${this.#port.identity.id} does not know ${hello.id}: it is not in its --peers`;
   }
 
   #stepTowardsEntry1(): void {
-    const { identity, peers, hellos } = this.#port;
+    const { identity, peers, hellos, join } = this.#port;
     const peerIds = peers.size === 0 ? [identity.id] : this.peerIds;
-    const step = foundingStep(identity, peerIds, hellos);
+    const step = foundingStep(identity, peerIds, hellos, join);
     switch (step.do) {
       case "wait":
         this.#wait(step.reason);

@@ -3,9 +3,10 @@
  *
  * The member with the smallest id founds, and only after EVERY listed member has answered with an empty
  * folder and the same list of ids. Its record names each member with the incarnation of its folder. A
- * member adopts a record only while its own log is empty and only if the record names its own
+ * member adopts a record that it is sent only while its own log is empty and only if the record names its own
  * incarnation: so a founder that dies half-way is completed later, and a folder that was wiped (another
- * incarnation) never slips back in: it waits to be re-added.
+ * incarnation) never slips back in: it waits to be re-added. Who is let in by a member of a cluster, though, is
+ * a member: its incarnation was added meanwhile (admission.ts).
  */
 import type { Configuration, NodeId } from "../raft/types.ts";
 import type { BootstrapRecord, Identity, Millis, PeerHello } from "./ports.ts";
@@ -16,21 +17,21 @@ export type FoundingStep =
   | { readonly do: "adopt"; readonly record: BootstrapRecord }
   | { readonly do: "wait"; readonly reason: string };
 
-/** `peerIds`: sorted ids of `--peers`, own id included; `hellos`: what each connected peer said of itself. */
+/**
+ * `peerIds`: sorted ids of `--peers`, own id included; `hellos`: what each peer said of itself that let this
+ * member in; `join`: `--join`.
+ */
 export function foundingStep(
   identity: Identity,
   peerIds: readonly NodeId[],
   hellos: ReadonlyMap<NodeId, PeerHello>,
+  join: string | null,
 ): FoundingStep {
   for (const hello of hellos.values()) {
     if (hello.bootstrap === null) continue;
-    const record = JSON.parse(hello.bootstrap) as BootstrapRecord;
-    if (names(record, identity)) return { do: "adopt", record };
-    return {
-      do: "wait",
-      reason: `this data folder is new, but cluster ${record.clusterId} exists already (${hello.id} is in it): have this member removed and added again`,
-    };
+    return { do: "adopt", record: JSON.parse(hello.bootstrap) as BootstrapRecord };
   }
+  if (join !== null) return { do: "wait", reason: `joining the cluster of ${join}` };
   const missing = peerIds.filter((id) => id !== identity.id && !hellos.has(id));
   if (missing.length > 0) {
     return {

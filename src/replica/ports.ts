@@ -270,7 +270,27 @@ export interface PeerHello {
   readonly machineVersion: number;
   /** The bootstrap record of an initialised member: lets one that crashed half-way through adopt it. */
   readonly bootstrap: string | null;
+  /** Durable term; a folder that was put back shows a lower one than before. */
+  readonly term?: Term;
+  /** Index of the configuration in force there: who has the newer one knows better who is a member. */
+  readonly configIndex?: LogIndex;
+  /** An empty folder that asks to be added. */
+  readonly join?: boolean;
 }
+
+/** Why a member does not let another one in. */
+export interface Refusal {
+  readonly sentence: string;
+  readonly code: RefusalCode;
+}
+
+/**
+ * - `refused`: no more than the sentence says.
+ * - `joining`: it is being added; it knocks again.
+ * - `no-join`: it will not be added as it is.
+ * - `removed`: it is not, or no longer, a member.
+ */
+export type RefusalCode = "refused" | "joining" | "no-join" | "removed";
 
 /** Why a connection ended. `closed-by-peer` and `refused` point at a dead process; the rest do not. */
 export type DisconnectReason = "closed-by-peer" | "refused" | "timeout" | "ours" | "rejected";
@@ -280,8 +300,10 @@ export interface TransportEvents {
   connected(peer: NodeId, hello: PeerHello): void;
   disconnected(peer: NodeId, reason: DisconnectReason): void;
   frame(from: NodeId, frame: PeerFrame): void;
-  /** A hello was seen that this member must judge; a sentence refuses the connection, null lets it in. */
-  admit(hello: PeerHello): string | null;
+  /** A hello was seen that this member must judge; null lets it in. */
+  admit(hello: PeerHello): Refusal | null;
+  /** The member that was dialled as `peer` refused this one, or could not be taken for it. */
+  refused(peer: NodeId, refusal: Refusal): void;
 }
 
 /**
@@ -295,6 +317,8 @@ export interface Transport {
   /** False: dropped (no connection, or the send limit reached). True promises nothing more than an attempt. */
   send(to: NodeId, frame: PeerFrame): boolean;
   isConnected(peer: NodeId): boolean;
+  /** Ends the connection that `peer` dialled, and says why. */
+  dismiss(peer: NodeId, refusal: Refusal): void;
   /** Round trip of the newest transport ping, milliseconds, or null. */
   roundTripMs(peer: NodeId): number | null;
   close(): Promise<void>;
@@ -325,6 +349,8 @@ export interface CommittedEntry {
   }[];
   /** Set on entry 1: the cluster's first settings and members. */
   readonly bootstrap: BootstrapRecord | null;
+  /** Set on an entry that changes the membership: the ids of all members from then on. */
+  readonly members?: readonly NodeId[];
 }
 
 /** Entry 1. */

@@ -6,6 +6,7 @@
  * thread; inputs of one turn of the event loop are gathered, then the core's effects are carried out.
  */
 import { DEFAULT_LIMITS } from "../raft/options.ts";
+import { decodeConfigurationEntry, EMPTY_CONFIGURATION } from "../raft/configuration.ts";
 import { Raft } from "../raft/raft.ts";
 import {
   asIndex,
@@ -20,6 +21,7 @@ import {
   type Role,
   type Term,
 } from "../raft/types.ts";
+import { Admission, JOIN_MS } from "./admission.ts";
 import { ApplyWaiters } from "./apply-waiters.ts";
 import { Calls, type Handler } from "./calls.ts";
 import { ClockWatch } from "./clock-watch.ts";
@@ -34,6 +36,7 @@ import { Contacts } from "./contacts.ts";
 import { decodeEntry } from "./envelope.ts";
 import { Founder } from "./founder.ts";
 import { LogClock } from "./log-clock.ts";
+import { Membership, parseFarewell, parseMemberId, parseMemberRequest } from "./membership.ts";
 import { Persistence } from "./persistence.ts";
 import {
   type BootstrapRecord,
@@ -50,12 +53,14 @@ import {
   type RecoveredLog,
   type SnapshotManifest,
   type SnapshotStore,
+  type Refusal,
   type StateMachine,
   type Timer,
   type Transport,
 } from "./ports.ts";
 import { Reads } from "./reads.ts";
 import { configurationOf, Snapshots } from "./snapshots.ts";
+import { Sightings } from "./sightings.ts";
 import { BEAT_MS, Staleness } from "./staleness.ts";
 import { type SealHook, Writes } from "./writes.ts";
 
@@ -89,6 +94,10 @@ export interface ReplicaOptions {
   readonly advertise: string;
   /** `--peers`, own id included: the first membership, and address overrides ever after. Empty: a cluster of one. */
   readonly peers: ReadonlyMap<NodeId, string>;
+  /** `--join`: an empty folder asks to be added to the cluster of the member there; see `joinThrough`. */
+  readonly join?: string | null;
+  /** The cluster will not add this member: called once, with a sentence. */
+  readonly onJoinRefused?: (sentence: string) => void;
   /** The cluster's settings, if this member founds it. */
   readonly foundingSettings: unknown;
   /** True while the disk is almost full: nothing is written, and leadership is handed over. */
@@ -116,6 +125,9 @@ export class Replica implements Consensus {
   readonly #o: ReplicaOptions;
   readonly #identity: Identity;
   readonly #founder: Founder;
+  readonly #sightings = new Sightings();
+  readonly #admission: Admission;
+  readonly #membership: Membership;
   readonly #writes: Writes;
   readonly #persistence: Persistence;
   readonly #calls: Calls;
@@ -139,6 +151,10 @@ export class Replica implements Consensus {
 
   /** Null until the cluster is founded. */
   #raft: Raft | null = null;
+  /** As of the newest look: who was a member then. */
+  #configuration: Configuration = EMPTY_CONFIGURATION;
+  /** The member at `--join`, once it is known. */
+  #seed: NodeId | null = null;
   #leadership: Leadership = { role: "follower", term: asTerm(0), leader: null, active: false };
   #logClock: LogClock | null = null;
 
@@ -190,6 +206,7 @@ export class Replica implements Consensus {
       identity: recovered.identity,
       recovered,
       peers: options.peers,
+      join: options.join ?? null,
       advertise: options.advertise,
       settings: options.foundingSettings,
       store,
@@ -204,6 +221,39 @@ export class Replica implements Consensus {
         this.#dialPeers();
       },
       fatal: (error) => this.#fatal(asError(error)),
+    });
+    this.#admission = new Admission({
+      identity: recovered.identity,
+      overrides: options.peers,
+      clock,
+      log,
+      sightings: this.#sightings,
+      clusterId: () => this.#founder.clusterId,
+      membership: () =>
+        this.#raft === null
+          ? null
+          : { configuration: this.#raft.configuration, index: this.#raft.configurationIndex },
+      add: ({ id, advertise, incarnation }) => {
+        const request = { id, url: advertise, incarnation, voter: false, replaces: null };
+        return this.call("members.add", request, JOIN_MS);
+      },
+      redial: () => this.#dialPeers(),
+      dismiss: (peer, refusal) => this.#o.transport.dismiss(peer, refusal),
+    });
+    this.#membership = new Membership({
+      self: this.id,
+      clock,
+      log,
+      admission: this.#admission,
+      contactTimeoutMs: Math.max(1_000, 2 * options.electionTimeoutMs),
+      raft: () => this.#raft,
+      clusterId: () => this.#founder.clusterId,
+      leadership: () => this.#leadership,
+      contactMs: (peer) => this.#contacts.sinceMs(peer, clock.monotonic()),
+      connected: (peer) => this.#o.transport.isConnected(peer),
+      transfer: (to, timeoutMs) => this.transfer(to, timeoutMs),
+      notify: (to, method, body) => this.#calls.notify(to, method, body),
+      schedulePump: () => this.#schedulePump(),
     });
     this.#writes = new Writes({
       self: this.id,
@@ -238,7 +288,29 @@ export class Replica implements Consensus {
       this.#founder.heardRecord(body as BootstrapRecord);
       return null;
     });
+    this.#serveMembership();
     if (recovered.lastIndex > 0) this.#startCore(recovered);
+  }
+
+  #serveMembership(): void {
+    this.#calls.serve("members.add", async (body) => {
+      await this.#membership.add(parseMemberRequest(body));
+      return null;
+    });
+    this.#calls.serve("members.remove", async (body) => {
+      await this.#membership.remove(parseMemberId(body));
+      return null;
+    });
+    this.#calls.serve("members.transfer", async (body) => {
+      await this.#membership.transfer(parseMemberId(body), this.#o.electionTimeoutMs * 3);
+      return null;
+    });
+    this.#calls.serve("members.removed", async (body) => {
+      const { cluster, index } = parseFarewell(body);
+      const own = this.#raft?.configurationIndex ?? 0;
+      if (cluster === this.#founder.clusterId && index > own) this.#admission.retire(index);
+      return null;
+    });
   }
 
   get id(): NodeId {
@@ -263,7 +335,8 @@ export class Replica implements Consensus {
       connected: (peer, hello) => this.#connected(peer, hello),
       disconnected: (peer, reason) => this.#disconnected(peer, reason),
       frame: (from, frame) => this.#guard(() => this.#frame(from, frame)),
-      admit: (hello) => this.#founder.admit(hello, this.#raft?.configuration ?? null),
+      admit: (hello) => this.#admit(hello),
+      refused: (peer, refusal) => this.#refused(peer, refusal),
     });
     this.#dialPeers();
     this.#tickTimer = this.#o.clock.after(TICK_MS, () => this.#tick());
@@ -278,6 +351,7 @@ export class Replica implements Consensus {
     this.#tickTimer?.cancel();
     this.#campaignTimer?.cancel();
     this.#founder.stop();
+    this.#admission.stop();
     const stopping = (): ConsensusError =>
       new ConsensusError("stopping", "this member is shutting down");
     this.#writes.failAll(stopping);
@@ -408,8 +482,19 @@ export class Replica implements Consensus {
       contactMs: this.#contactMs(now),
       stalenessMs:
         this.#leadership.role === "leader" ? this.#contactMs(now) : this.#staleness.ageMs(now),
-      waiting: this.#founder.waiting,
+      waiting: this.#waiting(now),
+      retired: this.#admission.retired !== null,
+      learners: this.#membership.waiting,
     };
+  }
+
+  /**
+   * An empty folder's way into a running cluster: asks `seed`, the member at the address of `--join`, to be let
+   * in. Does nothing on a folder that belongs to a cluster already.
+   */
+  joinThrough(seed: NodeId): void {
+    this.#seed = seed;
+    if (this.#raft === null) this.#dialPeers();
   }
 
   /** Holds applies for the last step of a checkpoint (S3); call what it returns to go on. */
@@ -468,12 +553,16 @@ export class Replica implements Consensus {
       incarnation: this.#identity.incarnation,
       boot: this.boot,
       clusterId: this.#founder.clusterId,
-      lastIndex: raft?.lastIndex ?? asIndex(0),
-      lastTerm: raft?.lastTerm ?? asTerm(0),
+      // Not what the disk may still lose.
+      lastIndex: raft?.durable ?? asIndex(0),
+      lastTerm: raft?.termAt(raft.durable) ?? asTerm(0),
       peerIds: this.#founder.peerIds,
       advertise: this.#o.advertise,
       machineVersion: this.#o.machineVersion,
       bootstrap: this.#founder.record === null ? null : JSON.stringify(this.#founder.record),
+      term: raft?.durableTerm ?? asTerm(0),
+      configIndex: raft?.configurationIndex ?? asIndex(0),
+      ...(raft === null && (this.#o.join ?? null) !== null ? { join: true } : {}),
     };
   }
 
@@ -506,10 +595,11 @@ export class Replica implements Consensus {
         `the state was built from term ${applied.term} at index ${applied.index}, the log has term ${termOfApplied} there: the files of this folder do not belong together; remove this member and add it again`,
       );
     }
-    if (
-      this.#raft.configuration.voters.length === 1 &&
-      this.#raft.configuration.voters[0] === this.id
-    ) {
+    for (const entry of [...(recovered.foundations ?? []), ...recovered.configurations])
+      this.#admission.follow(decodeConfigurationEntry(entry), []);
+    this.#configuration = this.#raft.configuration;
+    const { voters } = this.#raft.configuration;
+    if (voters.length === 1 && voters[0] === this.id && this.#mayTick(this.#raft)) {
       this.#raft.campaign();
     }
     this.#schedulePump();
@@ -522,15 +612,15 @@ export class Replica implements Consensus {
   // ------------------------------------------------------------------ peers
 
   #dialPeers(): void {
-    const addresses = new Map<NodeId, string>();
-    if (this.#raft === null) {
-      for (const [id, url] of this.#o.peers) addresses.set(id, url);
-    } else {
-      for (const [id, record] of Object.entries(this.#raft.configuration.members)) {
-        const peer = id as NodeId;
-        addresses.set(peer, this.#o.peers.get(peer) ?? record.url);
-      }
-    }
+    if (this.#stopped) return;
+    const raft = this.#raft;
+    const addresses =
+      raft === null
+        ? new Map([...this.#admission.addresses(EMPTY_CONFIGURATION, asIndex(0)), ...this.#o.peers])
+        : this.#admission.addresses(raft.configuration, raft.configurationIndex);
+    const { join = null } = this.#o;
+    if (raft === null && this.#seed !== null && join !== null && !addresses.has(this.#seed))
+      addresses.set(this.#seed, join);
     addresses.delete(this.id);
     this.#contacts.forgetAllBut(new Set<string>(addresses.keys()));
     this.#o.transport.setPeers(addresses);
@@ -539,6 +629,7 @@ export class Replica implements Consensus {
   #connected(peer: NodeId, hello: PeerHello): void {
     this.#guard(() => {
       this.#hellos.set(peer, hello);
+      this.#admission.welcomed(hello);
       this.#founder.step();
       this.#snapshots.connected(peer);
       // At once: who is elected in its first second must know by then whether its clock is the odd one out.
@@ -558,6 +649,50 @@ export class Replica implements Consensus {
       if (raft === null || raft.leader !== peer) return;
       if (reason === "refused") this.#leaderLost(raft, peer);
     });
+  }
+
+  #admit(hello: PeerHello): Refusal | null {
+    const unknown = this.#raft === null ? this.#founder.admit(hello) : null;
+    if (unknown !== null) return { sentence: unknown, code: "refused" };
+    // Its own log will be older than whoever adds it.
+    if (this.#raft === null && hello.clusterId !== null) this.#admission.meet(hello);
+    const refusal = this.#admission.admit(hello);
+    const { id, incarnation, boot } = hello;
+    if (refusal === null && this.#configuration.members[id]?.incarnation === incarnation)
+      this.#sightings.saw(id, { incarnation, boot, index: asIndex(0), term: asTerm(0) });
+    return refusal;
+  }
+
+  #refused(peer: NodeId, refusal: Refusal): void {
+    if (refusal.code === "joining") return;
+    this.#admission.refusedBy(peer, refusal);
+    const joining = this.#raft === null && (this.#o.join ?? null) !== null;
+    if (joining && peer === this.#seed && refusal.code === "no-join")
+      this.#o.onJoinRefused?.(refusal.sentence);
+  }
+
+  /** Who is a member has changed: in the log, not yet for good. */
+  #reconfigured(configuration: Configuration): void {
+    const before = this.#configuration;
+    this.#configuration = configuration;
+    const removed: (readonly [NodeId, string])[] = [];
+    for (const [key, { url }] of Object.entries(before.members)) {
+      if (configuration.members[key] !== undefined) continue;
+      const id = key as NodeId;
+      removed.push([id, url]);
+      this.#writes.forget(id);
+    }
+    this.#admission.follow(configuration, removed);
+    this.#membership.follow(before, configuration);
+    this.#dialPeers();
+  }
+
+  /** Why this member does not take part, for people. */
+  #waiting(now: Millis): string | null {
+    const { retired } = this.#admission;
+    if (retired !== null) return retired;
+    const alone = this.#leadership.leader === null ? this.#admission.whyAlone(now) : null;
+    return alone ?? this.#founder.waiting;
   }
 
   /**
@@ -602,12 +737,15 @@ export class Replica implements Consensus {
           this.#hearHalted(frame.message);
           return;
         }
+        if (frame.message.type === "vote" && this.#isOutside()) return;
         this.#raft?.step(frame.message);
         this.#schedulePump();
         return;
       }
       case "propose":
-        this.#writes.proposed(from, frame.proposal);
+        // Of a removed member nothing may be logged behind its removal: its id may come back with another folder.
+        if (this.#configuration.members[from] !== undefined)
+          this.#writes.proposed(from, frame.proposal);
         return;
       case "refuse":
         this.#writes.refused(from, frame.refusal);
@@ -640,6 +778,8 @@ export class Replica implements Consensus {
 
   #refusal(): ConsensusError | null {
     if (this.#stopped) return new ConsensusError("stopping", "this member is shutting down");
+    const { retired } = this.#admission;
+    if (retired !== null) return new ConsensusError("removed", retired);
     return this.#quorumLost ? this.#noQuorum() : null;
   }
 
@@ -654,7 +794,7 @@ export class Replica implements Consensus {
   }
 
   #noQuorum(): ConsensusError {
-    const { waiting } = this.#founder;
+    const waiting = this.#waiting(this.#o.clock.monotonic());
     if (waiting !== null) return new ConsensusError("no-leader", waiting);
     return new ConsensusError("no-quorum", "no leader is in touch with a majority of the members");
   }
@@ -693,7 +833,7 @@ export class Replica implements Consensus {
       this.#persistence.sendAfter(effects.afterPersist);
       for (const { id, index } of effects.reads) this.#reads.answered(id, index);
       for (const fetch of effects.fetches) this.#fetch(raft, fetch);
-      if (effects.configuration !== null) this.#dialPeers();
+      if (effects.configuration !== null) this.#reconfigured(effects.configuration);
       if (effects.roleChange !== null) this.#roleChanged(effects.roleChange);
       this.#snapshots.carryOut(effects);
     }
@@ -854,7 +994,15 @@ export class Replica implements Consensus {
 
   /** A member whose wall clock is the odd one out does not campaign (T1): its election timer stands still. */
   #mayTick(raft: Raft): boolean {
+    if (this.#isOutside()) return false;
     return raft.role === "leader" || this.#clockWatch.skewed() === null;
+  }
+
+  /** Removed, or not caught up with the change that added this folder: it has no say in elections. */
+  #isOutside(): boolean {
+    const raft = this.#raft;
+    if (raft === null) return true;
+    return this.#admission.retired !== null || this.#admission.isStranger(raft.configuration);
   }
 
   #sweep(now: Millis): void {
@@ -871,7 +1019,15 @@ export class Replica implements Consensus {
     this.#calls.sweep(now, this.#leadership.leader);
     this.#applyWaiters.sweep(now, late);
     this.#snapshots.sweep(now);
+    this.#membership.look(now);
+    this.#lookAtSelf();
     this.#speak(now);
+  }
+
+  #lookAtSelf(): void {
+    const raft = this.#raft;
+    if (raft === null || raft.configurationIndex > raft.commit) return;
+    this.#admission.settled(raft.configuration, raft.configurationIndex);
   }
 
   #late(): ConsensusError {
@@ -887,7 +1043,8 @@ export class Replica implements Consensus {
       this.#nextBeatAt = now + BEAT_MS;
       void this.#calls.ask("replica.beat", null, now + 2 * BEAT_MS, leader).then(
         (body) => {
-          const commit = (body as { commit?: unknown } | null)?.commit;
+          const { commit, seen } = (body ?? {}) as { commit?: unknown; seen?: unknown };
+          this.#sightings.heard(seen);
           if (typeof commit === "number")
             this.#staleness.beat(now, asIndex(commit), this.#applied());
         },
@@ -897,6 +1054,7 @@ export class Replica implements Consensus {
     if (now >= this.#nextClockWordAt) {
       this.#nextClockWordAt = now + CLOCK_WORD_MS;
       if (role === "leader" && this.#diskFull()) this.#handOver();
+      if (role === "leader" && this.#raft !== null) this.#sight(this.#raft);
       for (const peer of this.#hellos.keys()) this.#sendClock(peer);
     }
     if (now >= this.#nextFoundingAt) {
@@ -910,10 +1068,25 @@ export class Replica implements Consensus {
     this.#send(peer, { kind: "call", id: 0, method: "replica.clock", body });
   }
 
-  async #answerBeat(): Promise<{ commit: LogIndex }> {
+  async #answerBeat(): Promise<{ commit: LogIndex; seen: unknown }> {
     const raft = this.#raft;
     if (raft === null || raft.role !== "leader") throw notLeader();
-    return { commit: raft.commit };
+    return { commit: raft.commit, seen: this.#sightings.toList() };
+  }
+
+  /** Leader: what each member has acknowledged on its disk, and is committed, does not go back there. */
+  #sight(raft: Raft): void {
+    const { term, commit } = raft;
+    for (const [id, { match }] of raft.progress()) {
+      const record = raft.configuration.members[id];
+      const boot = this.#hellos.get(id)?.boot;
+      if (record === undefined || boot === undefined || match === 0) continue;
+      const index = asIndex(Math.min(match, commit));
+      this.#sightings.saw(id, { incarnation: record.incarnation, boot, index, term });
+    }
+    const { incarnation, boot } = this.#identity;
+    const index = asIndex(Math.min(raft.durable, commit));
+    this.#sightings.saw(this.id, { incarnation, boot, index, term: raft.durableTerm });
   }
 
   async #hearClock(body: unknown, from: NodeId): Promise<null> {
@@ -968,14 +1141,6 @@ export class Replica implements Consensus {
     this.#o.onFatal(error);
   }
 }
-
-const EMPTY_CONFIGURATION: Configuration = {
-  voters: [],
-  outgoing: [],
-  learners: [],
-  learnersNext: [],
-  members: {},
-};
 
 function notLeader(): ConsensusError {
   return new ConsensusError("not-leader", "this member does not lead");

@@ -264,6 +264,11 @@ export class Writes {
     this.#port.schedulePump();
   }
 
+  /** No member any more. */
+  forget(member: NodeId): void {
+    this.#batcher.forget(member);
+  }
+
   /** Makes entries of what waits. Only once this leader has applied its term's first entry: log time is known then. */
   seal(raft: Raft): void {
     if (!this.#port.leadership().active || raft.role !== "leader" || raft.transferTarget !== null)

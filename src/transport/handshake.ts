@@ -12,7 +12,7 @@
  * Without a secret the proofs are empty, and both sides must be without. Pure: no sockets, no timers.
  */
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
-import type { PeerHello } from "../replica/ports.ts";
+import type { PeerHello, Refusal, RefusalCode } from "../replica/ports.ts";
 import { asIndex, asTerm, type NodeId } from "../raft/types.ts";
 import {
   CodecError,
@@ -35,6 +35,7 @@ export const NONCE_BYTES = 32;
 const NONCE_PATTERN = /^[0-9a-f]{64}$/;
 const PROOF_PATTERN = /^([0-9a-f]{64})?$/;
 const MAX_PEER_IDS = 256;
+const REFUSAL_CODES: readonly RefusalCode[] = ["refused", "joining", "no-join", "removed"];
 
 export type HandshakeMessage =
   | {
@@ -56,7 +57,7 @@ export type HandshakeMessage =
   | { readonly type: "proof"; readonly hello: string; readonly proof: string }
   | { readonly type: "welcome"; readonly hello: string; readonly proof: string }
   /** Goes ahead of a close: a close reason has room for 123 bytes only. */
-  | { readonly type: "reject"; readonly sentence: string };
+  | ({ readonly type: "reject" } & Refusal);
 
 /** Both ends' part of one connection: what a proof is bound to. */
 export interface Transcript {
@@ -132,7 +133,11 @@ export function parseHandshake(text: string): HandshakeMessage {
         proof: readMatching(fields, "proof", PROOF_PATTERN),
       };
     case "reject":
-      return { type, sentence: printable(readText(fields, "sentence")) };
+      return {
+        type,
+        sentence: printable(readText(fields, "sentence")),
+        code: REFUSAL_CODES.find((code) => code === fields["code"]) ?? "refused",
+      };
     default:
       throw new CodecError("the handshake has an unknown message");
   }
@@ -152,6 +157,10 @@ export function parseHello(text: string): PeerHello {
     advertise: readText(fields, "advertise"),
     machineVersion: readCount(fields, "machineVersion"),
     bootstrap: readTextOrNull(fields, "bootstrap"),
+    // Members of older builds do not say these.
+    ...("term" in fields ? { term: asTerm(readCount(fields, "term")) } : {}),
+    ...("configIndex" in fields ? { configIndex: asIndex(readCount(fields, "configIndex")) } : {}),
+    ...(fields["join"] === true ? { join: true } : {}),
   };
 }
 

@@ -3,7 +3,7 @@
  */
 import { randomBytes } from "node:crypto";
 import type { ServerWebSocket } from "bun";
-import type { PeerHello, Timer } from "../replica/ports.ts";
+import type { PeerHello, Refusal, Timer } from "../replica/ports.ts";
 import { CLOSE } from "./close-codes.ts";
 import { decodeFrame } from "./codec.ts";
 import { type Endpoint, HANDSHAKE_TIMEOUT_MS } from "./endpoint.ts";
@@ -27,6 +27,8 @@ export interface Sessions {
   admitted(session: Inbound, hello: PeerHello): boolean;
   closed(session: Inbound): void;
 }
+
+const REFUSED = { code: "refused" } as const;
 
 type Phase =
   | { readonly at: "open" }
@@ -173,7 +175,7 @@ export class Inbound {
     if (hello.id !== theirs.dialler) throw new CodecError("the hello of another member");
     const refusal = events.admit(hello);
     if (refusal !== null) {
-      this.#refuse(CLOSE.rejected, refusal);
+      this.#refuse(CLOSE.rejected, refusal.sentence, refusal);
       return;
     }
     const own = this.#endpoint.self();
@@ -192,10 +194,18 @@ export class Inbound {
     });
   }
 
-  #refuse(code: number, sentence: string): void {
-    this.#endpoint.notices.warn(`refused a peer: ${sentence}`, { peer: this.#name() });
-    this.#say({ type: "reject", sentence });
-    this.close(code, sentence);
+  /** It was let in before, and is no member any more. */
+  dismiss(refusal: Refusal): void {
+    if (this.#phase.at !== "closed") this.#refuse(CLOSE.rejected, refusal.sentence, refusal);
+  }
+
+  #refuse(closeCode: number, sentence: string, { code }: Pick<Refusal, "code"> = REFUSED): void {
+    const fields = { peer: this.#name() };
+    // Being added takes a moment, and is no fault of anybody's.
+    if (code === "joining") this.#endpoint.notices.debug(`not yet: ${sentence}`, fields);
+    else this.#endpoint.notices.warn(`refused a peer: ${sentence}`, fields);
+    this.#say({ type: "reject", sentence, code });
+    this.close(closeCode, sentence);
   }
 
   #say(message: HandshakeMessage): void {

@@ -146,6 +146,8 @@ export function readConfiguration(value: unknown): Configuration {
     members[readId({ id }, "id")] = {
       url: readText(record, "url"),
       incarnation: readText(record, "incarnation"),
+      ...(record["voter"] === true ? { voter: true } : {}),
+      ...("replaces" in record ? { replaces: readId(record, "replaces") } : {}),
     };
   }
   return {

@@ -6,7 +6,7 @@
  * wait here has a timer and every end is a `terminate()`.
  */
 import { randomBytes } from "node:crypto";
-import type { DisconnectReason, Millis, Timer } from "../replica/ports.ts";
+import type { DisconnectReason, Millis, Refusal, Timer } from "../replica/ports.ts";
 import type { NodeId } from "../raft/types.ts";
 import {
   type ClientSocket,
@@ -205,15 +205,20 @@ export class Outbound {
         this.#welcomed(attempt, message);
         return;
       case "reject":
-        this.#endpoint.notices.warn(`refused by ${this.peer}: ${message.sentence}`, {
-          peer: this.peer,
-          url: this.url,
-        });
+        this.#rejected(message);
         return;
       case "open":
       case "proof":
         throw new CodecError("a message of the dialler");
     }
+  }
+
+  #rejected({ sentence, code }: Refusal): void {
+    const { notices, events } = this.#endpoint;
+    const fields = { peer: this.peer, url: this.url };
+    if (code === "joining") notices.debug(`not yet at ${this.peer}: ${sentence}`, fields);
+    else notices.warn(`refused by ${this.peer}: ${sentence}`, fields);
+    events.refused(this.peer, { sentence, code });
   }
 
   #challenged(attempt: Attempt, challenge: Extract<HandshakeMessage, { type: "challenge" }>): void {
@@ -260,7 +265,7 @@ export class Outbound {
     if (hello.id !== this.peer) throw new CodecError("the hello of another member");
     const refusal = events.admit(hello);
     if (refusal !== null) {
-      this.#refuse(attempt, CLOSE.rejected, refusal);
+      this.#refuse(attempt, CLOSE.rejected, refusal.sentence, refusal.code);
       return;
     }
     attempt.phase = "open";
@@ -333,15 +338,21 @@ export class Outbound {
   }
 
   /** This side does not want the connection: says why to the other, logs it, and is done. */
-  #refuse(attempt: Attempt, code: number, sentence: string): void {
+  #refuse(
+    attempt: Attempt,
+    closeCode: number,
+    sentence: string,
+    code: Refusal["code"] = "refused",
+  ): void {
     if (this.#attempt !== attempt) return;
-    this.#endpoint.notices.warn(`refused ${this.peer}: ${sentence}`, {
-      peer: this.peer,
-      url: this.url,
-    });
-    this.#say(attempt, { type: "reject", sentence });
-    void closeThenCut(attempt.socket, code, sentence, this.#endpoint.clock);
-    this.#end(attempt, reasonOf(code), "closing");
+    const { notices, events, clock } = this.#endpoint;
+    const fields = { peer: this.peer, url: this.url };
+    if (code === "joining") notices.debug(`not yet: ${sentence}`, fields);
+    else notices.warn(`refused ${this.peer}: ${sentence}`, fields);
+    this.#say(attempt, { type: "reject", sentence, code });
+    void closeThenCut(attempt.socket, closeCode, sentence, clock);
+    events.refused(this.peer, { sentence, code });
+    this.#end(attempt, reasonOf(closeCode), "closing");
   }
 
   #end(attempt: Attempt, reason: DisconnectReason, socketState: "cut" | "closing" = "cut"): void {

@@ -12,6 +12,7 @@ import type {
   PeerFrame,
   PeerHello,
   Random,
+  Refusal,
   Transport,
   TransportEvents,
 } from "../replica/ports.ts";
@@ -149,6 +150,13 @@ export class WebSocketTransport implements Transport {
 
   isConnected(peer: NodeId): boolean {
     return this.#outbound.get(peer)?.isOpen === true;
+  }
+
+  dismiss(peer: NodeId, refusal: Refusal): void {
+    const session = this.#current.get(peer);
+    if (session === undefined) return;
+    this.#current.delete(peer);
+    session.dismiss(refusal);
   }
 
   roundTripMs(peer: NodeId): Millis | null {

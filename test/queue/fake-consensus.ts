@@ -325,6 +325,8 @@ export class Member implements Consensus {
       contactMs: leader === null || this.cut || leader.cut ? null : 5,
       stalenessMs: this.cut ? null : 5,
       waiting: null,
+      retired: false,
+      learners: new Map(),
     };
   }
 

@@ -106,6 +106,9 @@ export interface Node {
   transport: SimTransport | null;
   fatal: Error | null;
   diskFull: boolean;
+  /** Its `--advertise`, if it is another than http://ID. */
+  url?: string;
+  joinRefused?: string;
 }
 
 const silent: Log = { debug() {}, info() {}, warn() {}, error() {} };
@@ -115,6 +118,7 @@ export class Cluster {
   readonly network: Network;
   readonly nodes: Node[];
   diskMax = 2;
+  readonly #founders: readonly NodeId[];
   log: Log =
     process.env.SIM_LOG === undefined
       ? silent
@@ -129,26 +133,9 @@ export class Cluster {
       duplicate: 0,
       ...network,
     });
-    this.nodes = Array.from({ length: size }, (_, i) => ({
-      id: asNodeId(`n${i + 1}`),
-      image: null,
-      disk: new Disk(asNodeId(`n${i + 1}`), this.world.prng.hex(8)),
-      replica: null,
-      machine: new TraceMachine(),
-      clock: new NodeClock(this.world),
-      store: null,
-      transport: null,
-      fatal: null,
-      diskFull: false,
-    }));
-    for (const { disk } of this.nodes) {
-      disk.truth = (to, term) =>
-        logUpTo(
-          to,
-          term,
-          this.nodes.map((node) => node.disk),
-        );
-    }
+    this.nodes = [];
+    for (let i = 1; i <= size; i++) this.add(`n${i}`);
+    this.#founders = this.nodes.map(({ id }) => id);
   }
 
   /** Keeps the state of `node` durably and forgets its log up to there, or up to where its replica still needs it. */
@@ -169,7 +156,40 @@ export class Cluster {
     return node;
   }
 
-  async start(node: Node): Promise<void> {
+  /** A member with an empty folder; those that come after the construction are none of the founders. */
+  add(id: string): Node {
+    const disk = new Disk(asNodeId(id), this.world.prng.hex(8));
+    disk.truth = (to, term) =>
+      logUpTo(
+        to,
+        term,
+        this.nodes.map((node) => node.disk),
+      );
+    const node: Node = {
+      id: asNodeId(id),
+      image: null,
+      disk,
+      replica: null,
+      machine: new TraceMachine(),
+      clock: new NodeClock(this.world),
+      store: null,
+      transport: null,
+      fatal: null,
+      diskFull: false,
+    };
+    this.nodes.push(node);
+    return node;
+  }
+
+  /** An empty folder in place of the one that was there. */
+  wipe(node: Node): void {
+    const { truth } = node.disk;
+    Object.assign(node.disk, new Disk(node.id, this.world.prng.hex(8)), { truth });
+    node.image = null;
+  }
+
+  /** `through`: `--join`, at the address of this member. */
+  async start(node: Node, through: Node | null = null): Promise<void> {
     const offset = node.clock.wallOffset;
     node.clock = new NodeClock(this.world);
     node.clock.wallOffset = offset;
@@ -208,10 +228,16 @@ export class Cluster {
       machineVersion: 1,
       heartbeatMs: 50,
       electionTimeoutMs: 300,
-      advertise: `http://${node.id}`,
+      advertise: node.url ?? `http://${node.id}`,
       peers: new Map(
-        this.nodes.length === 1 ? [] : this.nodes.map(({ id }) => [id, `http://${id}`]),
+        this.#founders.length === 1 || !this.#founders.includes(node.id)
+          ? []
+          : this.#founders.map((id) => [id, `http://${id}`]),
       ),
+      join: through === null ? null : `http://${through.id}`,
+      onJoinRefused: (sentence) => {
+        node.joinRefused = sentence;
+      },
       foundingSettings: { test: true },
       diskFull: () => node.diskFull,
       onFatal: (error) => {
@@ -219,6 +245,7 @@ export class Cluster {
       },
     });
     node.replica.start();
+    if (through !== null) node.replica.joinThrough(through.id);
   }
 
   kill(node: Node): void {

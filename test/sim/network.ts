@@ -11,6 +11,7 @@ import type {
   Millis,
   PeerFrame,
   PeerHello,
+  Refusal,
   Transport,
   TransportEvents,
 } from "../../src/replica/ports.ts";
@@ -259,6 +260,19 @@ export class SimTransport implements Transport {
     return this.#connections.has(peer);
   }
 
+  /** Ends what `peer` dialled. */
+  dismiss(peer: NodeId, refusal: Refusal): void {
+    const other = this.#network.endpoint(peer);
+    const { world } = this.#network;
+    world.at(world.now + this.#network.delay(), () =>
+      other?.enter(() => {
+        if (this.#network.endpoint(peer) !== other) return;
+        other.events.refused(this.#self, refusal);
+        other.transport.lost(this.#self, this, "rejected");
+      }),
+    );
+  }
+
   roundTripMs(): number | null {
     return null;
   }
@@ -339,12 +353,14 @@ export class SimTransport implements Transport {
       again();
       return;
     }
-    const admitted = other.events.admit(this.#hello()) === null;
+    const refusal = other.events.admit(this.#hello());
     const theirs = other.hello();
     world.at(world.now + this.#network.delay(), () =>
       this.#enter(() => {
         if (over()) return;
-        if (!admitted || this.#events?.admit(theirs) !== null) {
+        const own = refusal ?? this.#events?.admit(theirs) ?? null;
+        if (own !== null || this.#events === null) {
+          this.#events?.refused(peer, own ?? { sentence: "stopped", code: "refused" });
           again();
           return;
         }

@@ -349,6 +349,7 @@ export class SimNode {
         return transport.send(to, frame);
       },
       isConnected: (peer) => transport.isConnected(peer),
+      dismiss: (peer, refusal) => transport.dismiss(peer, refusal),
       roundTripMs: () => transport.roundTripMs(),
       close: () => transport.close(),
     };

@@ -1,6 +1,12 @@
 /** Real members' transports on real sockets, with what each of them was told. */
 import type { Server } from "bun";
-import type { DisconnectReason, Log, PeerFrame, PeerHello } from "../../src/replica/ports.ts";
+import type {
+  DisconnectReason,
+  Log,
+  PeerFrame,
+  PeerHello,
+  Refusal,
+} from "../../src/replica/ports.ts";
 import { asIndex, asNodeId, asTerm, type NodeId } from "../../src/raft/types.ts";
 import type { Inbound } from "../../src/transport/inbound.ts";
 import { systemClock } from "../../src/system/clock.ts";
@@ -26,6 +32,7 @@ export class Member {
   readonly frames: { readonly from: NodeId; readonly frame: PeerFrame }[] = [];
   readonly connects: { readonly peer: NodeId; readonly hello: PeerHello }[] = [];
   readonly disconnects: { readonly peer: NodeId; readonly reason: DisconnectReason }[] = [];
+  readonly refusals: ({ readonly peer: NodeId } & Refusal)[] = [];
   readonly warnings: string[] = [];
   hello: PeerHello;
 
@@ -64,7 +71,11 @@ export class Member {
       connected: (peer, hello) => void this.connects.push({ peer, hello }),
       disconnected: (peer, reason) => void this.disconnects.push({ peer, reason }),
       frame: (from, frame) => void this.frames.push({ from, frame }),
-      admit: options.admit ?? (() => null),
+      admit: (hello) => {
+        const sentence = options.admit?.(hello) ?? null;
+        return sentence === null ? null : { sentence, code: "refused" };
+      },
+      refused: (peer, refusal) => void this.refusals.push({ peer, ...refusal }),
     });
   }
 

@@ -1,0 +1,249 @@
+/**
+ * Whom this member talks to. Identity is the id and the incarnation of the data folder; addresses change.
+ *
+ * - Members by this member's log, at the address that `--peers` gives or else the log's.
+ * - Guests: members by a newer configuration than this member has. A follower that was away takes entries of a
+ *   leader that it does not know (dissertation 4.1), or it would never learn of it.
+ * - Those who were removed a moment ago, until they were told.
+ *
+ * Also judges who is let in, asks the leader to add an empty folder that knocks, and knows whether this member
+ * is one itself. Decides nothing about the membership: that is membership.ts.
+ */
+import { MEMBERS_MAX } from "../raft/configuration.ts";
+import { type Configuration, INDEX_0, type LogIndex, type NodeId } from "../raft/types.ts";
+import { CallError } from "./consensus.ts";
+import type { Clock, Identity, Log, Millis, PeerHello, Refusal, Timer } from "./ports.ts";
+import type { Sightings } from "./sightings.ts";
+
+/** A removed member is still dialled for this long, to be told. */
+const FAREWELL_MS: Millis = 2_000;
+/** Empty folders that asked to be added, and what became of it. */
+const KNOCKS_MAX = 64;
+/** A refusal by another member explains why there is no leader for this long. */
+const REFUSAL_MS: Millis = 10_000;
+/** The leader's time to add a member that knocks. */
+export const JOIN_MS: Millis = 10_000;
+
+export interface AdmissionPort {
+  readonly identity: Identity;
+  /** `--peers`: addresses that this member dials instead of the log's. */
+  readonly overrides: ReadonlyMap<NodeId, string>;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly sightings: Sightings;
+  clusterId(): string | null;
+  /** Null until there is a log. */
+  membership(): { readonly configuration: Configuration; readonly index: LogIndex } | null;
+  /** Asks the leader to add this member. @throws CallError it will not; ConsensusError not now */
+  add(hello: PeerHello): Promise<unknown>;
+  /** Whom to dial has changed. */
+  redial(): void;
+  dismiss(peer: NodeId, refusal: Refusal): void;
+}
+
+export class Admission {
+  readonly #port: AdmissionPort;
+  readonly #guests = new Map<NodeId, { readonly url: string; readonly configIndex: LogIndex }>();
+  readonly #leaving = new Map<NodeId, { readonly url: string; readonly timer: Timer }>();
+  /** By incarnation: null while the leader is asked, a sentence once it said no. */
+  readonly #knocks = new Map<string, string | null>();
+  readonly #advertised = new Map<NodeId, string>();
+  #refusedAt: Millis | null = null;
+  #refusal: { readonly by: NodeId; readonly refusal: Refusal } | null = null;
+  /** A configuration held this very folder: if the newest does not, this member was removed. */
+  #belonged = false;
+  #retired: string | null = null;
+
+  constructor(port: AdmissionPort) {
+    this.#port = port;
+  }
+
+  // ------------------------------------------------------------------ this member itself
+
+  /** A configuration of the log, in ascending order; `removed`: by the one before it, they were members. */
+  follow(configuration: Configuration, removed: readonly (readonly [NodeId, string])[]): void {
+    const { identity } = this.#port;
+    const own = configuration.members[identity.id];
+    if (own?.incarnation === identity.incarnation) this.#belonged = true;
+    for (const [id, url] of removed) this.#farewell(id, url);
+    for (const id of Object.keys(configuration.members))
+      this.#leaving.get(id as NodeId)?.timer.cancel();
+    for (const id of Object.keys(configuration.members)) this.#leaving.delete(id as NodeId);
+  }
+
+  /** The newest configuration is committed and does not hold this folder, though an earlier one did. */
+  settled(configuration: Configuration, index: LogIndex): void {
+    const { identity } = this.#port;
+    if (!this.#belonged || this.#retired !== null) return;
+    if (configuration.members[identity.id]?.incarnation === identity.incarnation) return;
+    this.retire(index);
+  }
+
+  /** From now on this member takes part in nothing. */
+  retire(index: LogIndex): void {
+    if (this.#retired !== null) return;
+    const { identity, log } = this.#port;
+    this.#retired = `${identity.id} was removed from cluster ${this.#port.clusterId() ?? "?"} at log index ${index}: it takes no requests any more. End it; to come back it needs an empty --data and --join`;
+    log.warn(this.#retired);
+  }
+
+  /** A sentence once this member knows that it was removed. */
+  get retired(): string | null {
+    return this.#retired;
+  }
+
+  /**
+   * This member's log is older than its folder: an earlier folder of the same id is a member by it. It must
+   * neither vote nor campaign until it has caught up with the change that added it.
+   */
+  isStranger(configuration: Configuration): boolean {
+    const { identity } = this.#port;
+    const own = configuration.members[identity.id];
+    return own !== undefined && own.incarnation !== identity.incarnation;
+  }
+
+  /** Why this member finds no leader, as another one said a moment ago; else null. */
+  whyAlone(now: Millis): string | null {
+    if (this.#refusal === null || this.#refusedAt === null) return null;
+    if (now - this.#refusedAt > REFUSAL_MS) return null;
+    const { by, refusal } = this.#refusal;
+    return `refused by ${by}: ${refusal.sentence}`;
+  }
+
+  /** `by` would not let this member in. */
+  refusedBy(by: NodeId, refusal: Refusal): void {
+    this.#refusal = { by, refusal };
+    this.#refusedAt = this.#port.clock.monotonic();
+  }
+
+  /** Whom this member dialled let it in. */
+  welcomed({ id, advertise }: PeerHello): void {
+    this.#advertised.set(id, advertise);
+    if (this.#refusal?.by === id) this.#refusal = null;
+  }
+
+  // ------------------------------------------------------------------ whom to dial
+
+  addresses({ members }: Configuration, index: LogIndex): Map<NodeId, string> {
+    const { identity, overrides } = this.#port;
+    const addresses = new Map<NodeId, string>();
+    for (const [id, record] of Object.entries(members)) {
+      const peer = id as NodeId;
+      addresses.set(peer, overrides.get(peer) ?? record.url);
+    }
+    for (const [id, guest] of this.#guests) {
+      if (index >= guest.configIndex) this.#guests.delete(id);
+      else addresses.set(id, overrides.get(id) ?? guest.url);
+    }
+    for (const [id, { url }] of this.#leaving)
+      if (!addresses.has(id)) addresses.set(id, overrides.get(id) ?? url);
+    addresses.delete(identity.id);
+    return addresses;
+  }
+
+  /** The address that a member last gave as its own; null: not heard of. */
+  advertised(id: NodeId): string | null {
+    return this.#advertised.get(id) ?? null;
+  }
+
+  #farewell(id: NodeId, url: string): void {
+    const port = this.#port;
+    if (id === port.identity.id) return;
+    port.sightings.forget(id);
+    this.#advertised.delete(id);
+    this.#leaving.get(id)?.timer.cancel();
+    const timer = port.clock.after(FAREWELL_MS, () => {
+      this.#leaving.delete(id);
+      port.redial();
+      port.dismiss(id, this.#noMember(id));
+    });
+    this.#leaving.set(id, { url, timer });
+  }
+
+  stop(): void {
+    for (const { timer } of this.#leaving.values()) timer.cancel();
+    this.#leaving.clear();
+  }
+
+  // ------------------------------------------------------------------ who is let in
+
+  /** Null lets it in. Only once there is a log; before, the founder judges. */
+  admit(hello: PeerHello): Refusal | null {
+    const membership = this.#port.membership();
+    const clusterId = this.#port.clusterId();
+    const { id } = this.#port.identity;
+    if (hello.id === id)
+      return refused(`${hello.id} is this member's own id: every member needs one of its own`);
+    if (membership === null) return null;
+    if (hello.clusterId !== null && hello.clusterId !== clusterId)
+      return refused(
+        `${id} belongs to cluster ${clusterId}, ${hello.id} to ${hello.clusterId}`,
+        "no-join",
+      );
+    const record = membership.configuration.members[hello.id];
+    const isEmpty = hello.clusterId === null && hello.lastIndex === 0;
+    if (record?.incarnation === hello.incarnation) {
+      const older = this.#port.sightings.refusal(hello);
+      if (older !== null) return refused(older);
+      this.#advertised.set(hello.id, hello.advertise);
+      return null;
+    }
+    const newer = (hello.configIndex ?? 0) > membership.index;
+    if (hello.clusterId !== null && newer) return this.meet(hello);
+    if (record === undefined) {
+      return isEmpty && hello.join === true ? this.#knock(hello) : this.#noMember(hello.id);
+    }
+    if (record.incarnation === "") {
+      if (isEmpty) return this.#knock(hello);
+      return refused(
+        `${hello.id} was added to cluster ${clusterId} and has a data folder that was used: give it an empty one`,
+        "no-join",
+      );
+    }
+    return refused(
+      `${hello.id} has another data folder than the one that joined cluster ${clusterId}: remove it (DELETE /api/cluster/members/${hello.id}), then let it join again with an empty folder`,
+      isEmpty && hello.join === true ? "no-join" : "refused",
+    );
+  }
+
+  #noMember(id: NodeId): Refusal {
+    return refused(`${id} is not a member of cluster ${this.#port.clusterId()}`, "removed");
+  }
+
+  /** A member by a newer configuration than this member's: dialled until that has come. */
+  meet(hello: PeerHello): Refusal | null {
+    const { configIndex = INDEX_0 } = hello;
+    const known = this.#guests.get(hello.id);
+    if (known === undefined && this.#guests.size >= MEMBERS_MAX)
+      return refused("too many members that this one does not know yet");
+    this.#guests.set(hello.id, { url: hello.advertise, configIndex });
+    if (known?.url !== hello.advertise) this.#port.clock.soon(() => this.#port.redial());
+    return null;
+  }
+
+  /** An empty folder asks to be added, or belongs to a member that was added before it came. */
+  #knock(hello: PeerHello): Refusal {
+    const { incarnation, id } = hello;
+    const known = this.#knocks.get(incarnation);
+    if (typeof known === "string") {
+      this.#knocks.delete(incarnation);
+      return refused(known, "no-join");
+    }
+    const joining = refused(`${id} is being added to cluster ${this.#port.clusterId()}`, "joining");
+    if (known === null || this.#knocks.size >= KNOCKS_MAX) return joining;
+    this.#knocks.set(incarnation, null);
+    this.#port.add(hello).then(
+      () => this.#knocks.delete(incarnation),
+      (error: unknown) => {
+        if (error instanceof CallError && error.reason !== "change-pending")
+          this.#knocks.set(incarnation, error.message);
+        else this.#knocks.delete(incarnation);
+      },
+    );
+    return joining;
+  }
+}
+
+function refused(sentence: string, code: Refusal["code"] = "refused"): Refusal {
+  return { sentence, code };
+}

@@ -1,0 +1,407 @@
+/**
+ * Changes of the membership, as the leader makes them (DESIGN 6): adding, removing, new addresses, and the
+ * promotion of learners, which nobody has to ask for. The core turns a change into a joint configuration and
+ * leaves that; here is what must hold before one is begun, and who waits for it.
+ *
+ * Whatever was asked can be asked again at the next leader: each request says what shall be, and one that is
+ * true already changes nothing.
+ */
+import { MEMBERS_MAX } from "../raft/configuration.ts";
+import { isJoint } from "../raft/quorum.ts";
+import type { Raft } from "../raft/raft.ts";
+import type {
+  Configuration,
+  ConfigurationChange,
+  LogIndex,
+  MemberRecord,
+  NodeId,
+} from "../raft/types.ts";
+import type { Admission } from "./admission.ts";
+import { CallError, ConsensusError, type Leadership } from "./consensus.ts";
+import type { Clock, Log, Millis } from "./ports.ts";
+import { type PromotionPlan, planPromotion, quorumRefusal } from "./promotion.ts";
+
+/** Between two looks of a leader at learners and addresses. */
+const LOOK_MS: Millis = 100;
+/** Between two looks at whether a change is done. */
+const POLL_MS: Millis = 10;
+/** A request waits this long for its change, and for one that is under way. */
+const CHANGE_MS: Millis = 4_000;
+/** A leader that is removed hands over first, and waits this long for somebody to take it. */
+const HANDOVER_MS: Millis = 1_500;
+/** An address that changes again and again costs a log entry at most so often. */
+const ADDRESS_MS: Millis = 5_000;
+/** Removed members that are remembered, so that asking twice for the same removal is no mistake. */
+const REMOVED_MAX = 64;
+const REMOVED_MS: Millis = 60_000;
+
+/** What shall be of a member. */
+export interface MemberRequest {
+  readonly id: NodeId;
+  readonly url: string;
+  /** The folder that asks to join; null: an operator adds the member, with the first empty folder that comes. */
+  readonly incarnation: string | null;
+  /** Becomes a voter even if that makes their number even. */
+  readonly voter: boolean;
+  /** Goes in the change that makes this one a voter. */
+  readonly replaces: NodeId | null;
+}
+
+export interface MembershipPort {
+  readonly self: NodeId;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly admission: Admission;
+  /** Without a word for longer than this a member does not answer. */
+  readonly contactTimeoutMs: Millis;
+  raft(): Raft | null;
+  clusterId(): string | null;
+  leadership(): Leadership;
+  contactMs(peer: NodeId): Millis | null;
+  connected(peer: NodeId): boolean;
+  transfer(to: NodeId | null, timeoutMs: Millis): Promise<boolean>;
+  notify(to: NodeId, method: string, body: unknown): void;
+  schedulePump(): void;
+}
+
+export class Membership {
+  readonly #port: MembershipPort;
+  readonly #removed = new Map<NodeId, Millis>();
+  readonly #addressAt = new Map<NodeId, Millis>();
+  /** Gone with the newest configuration; told once it is committed. */
+  #untold: NodeId[] = [];
+  #waiting: PromotionPlan["waiting"] = new Map();
+  #nextLookAt: Millis = 0;
+  #steppingDown = false;
+
+  constructor(port: MembershipPort) {
+    this.#port = port;
+  }
+
+  /** Leader: why each learner is none of the voters yet. */
+  get waiting(): ReadonlyMap<NodeId, string> {
+    return this.#port.leadership().role === "leader" ? this.#waiting : new Map();
+  }
+
+  // ------------------------------------------------------------------ requests
+
+  /** @throws CallError not acceptable; ConsensusError not-leader: ask the next one */
+  async add(request: MemberRequest): Promise<Configuration> {
+    const deadline = this.#port.clock.monotonic() + CHANGE_MS;
+    for (;;) {
+      const raft = this.#leading();
+      const changes = this.#toAdd(raft.configuration, request);
+      if (changes.length === 0 && raft.configurationIndex <= raft.commit) return raft.configuration;
+      if (changes.length === 0) await this.#pause(deadline);
+      else await this.#change(changes, deadline);
+    }
+  }
+
+  /** Resolves once the configuration without it is committed. @throws as `add` */
+  async remove(id: NodeId): Promise<void> {
+    const { clock, self } = this.#port;
+    const deadline = clock.monotonic() + CHANGE_MS;
+    for (;;) {
+      const raft = this.#leading();
+      const { configuration } = raft;
+      if (configuration.members[id] === undefined) {
+        const known = this.#removed.get(id);
+        if (known === undefined || clock.monotonic() - known > REMOVED_MS)
+          throw new CallError("not-found", `There is no member ${id}.`);
+        if (raft.configurationIndex <= raft.commit) return;
+        await this.#pause(deadline);
+        continue;
+      }
+      if (isJoint(configuration)) {
+        await this.#pause(deadline);
+        continue;
+      }
+      this.#mayLose(configuration, id);
+      if (id === self && (await this.#port.transfer(null, HANDOVER_MS))) throw notLeader();
+      await this.#change([{ op: "remove", id }], deadline);
+    }
+  }
+
+  /** Hands leadership to `to`. @throws as `add` */
+  async transfer(to: NodeId, timeoutMs: Millis): Promise<void> {
+    const raft = this.#leading();
+    if (to === this.#port.self) return;
+    const { configuration } = raft;
+    if (configuration.members[to] === undefined)
+      throw new CallError("not-found", `There is no member ${to}.`);
+    if (!configuration.voters.includes(to))
+      throw new CallError("not-a-voter", `${to} is a learner: only voters can lead.`);
+    if (!this.#reachable(to))
+      throw new CallError("unreachable", `${to} does not answer: it cannot take over.`);
+    if (await this.#port.transfer(to, timeoutMs)) return;
+    throw new CallError(
+      "not-taken",
+      `${to} did not take over in time; ${this.#port.self} goes on.`,
+    );
+  }
+
+  #leading(): Raft {
+    const raft = this.#port.raft();
+    if (raft === null || !this.#port.leadership().active) throw notLeader();
+    return raft;
+  }
+
+  /** What makes `request` true; nothing when it is. @throws CallError it cannot be */
+  #toAdd(configuration: Configuration, request: MemberRequest): ConfigurationChange[] {
+    const { id, url, incarnation, replaces } = request;
+    const { members } = configuration;
+    const record = members[id];
+    const twin = Object.keys(members).find((other) => other !== id && members[other]?.url === url);
+    if (twin !== undefined)
+      throw new CallError(
+        "address-taken",
+        `${twin} is at ${url}: every member needs its own address.`,
+      );
+    if (
+      replaces !== null &&
+      (replaces === id || (record === undefined && members[replaces] === undefined))
+    )
+      throw new CallError(
+        "bad-replacement",
+        replaces === id
+          ? `${id} cannot replace itself: remove it first, then add it with an empty folder.`
+          : `There is no member ${replaces} to replace.`,
+      );
+    const wanted = this.#record(configuration, request);
+    if (record === undefined) {
+      if (Object.keys(members).length >= MEMBERS_MAX)
+        throw new CallError("too-many", `A cluster has ${MEMBERS_MAX} members at most.`);
+      return [{ op: "add-learner", id, record: wanted }];
+    }
+    if (incarnation !== null && record.incarnation !== "" && record.incarnation !== incarnation)
+      throw new CallError(
+        "member-exists",
+        `${id} is a member already, with another data folder: remove it first, or give this one another --id.`,
+      );
+    const advertised = this.#port.admission.advertised(id);
+    if (incarnation === null && url !== record.url && advertised !== null && this.#reachable(id))
+      if (advertised !== url)
+        throw new CallError(
+          "address-differs",
+          `${id} is running and says that its address is ${advertised}: start it with --advertise ${url} instead.`,
+        );
+    return sameRecord(record, wanted) ? [] : [{ op: "update", id, record: wanted }];
+  }
+
+  #record(configuration: Configuration, request: MemberRequest): MemberRecord {
+    const { id, url, incarnation, voter, replaces } = request;
+    const known = configuration.members[id];
+    const learns = known === undefined || configuration.learners.includes(id);
+    const place = replaces ?? known?.replaces;
+    const wish = learns && (voter || known?.voter === true);
+    return {
+      url,
+      incarnation: incarnation ?? known?.incarnation ?? "",
+      ...(wish ? { voter: true } : {}),
+      ...(learns && place !== undefined ? { replaces: place } : {}),
+    };
+  }
+
+  /** @throws CallError the others could not go on without it */
+  #mayLose({ voters }: Configuration, id: NodeId): void {
+    if (!voters.includes(id)) return;
+    const left = voters.filter((voter) => voter !== id);
+    if (left.length === 0)
+      throw new CallError("last-voter", `${id} is the only voter: a cluster without one is none.`);
+    const refusal = quorumRefusal(left, { reachable: (voter) => this.#reachable(voter) });
+    if (refusal === null) return;
+    throw new CallError("quorum-at-risk", `Removing ${id} would stop the cluster: ${refusal}.`);
+  }
+
+  /** Begins a change, waiting for one that is under way, and waits until it is committed and left. */
+  async #change(changes: readonly ConfigurationChange[], deadline: Millis): Promise<void> {
+    const before = this.#leading();
+    const result = before.proposeChange(changes);
+    if (!result.ok) {
+      if (result.reason === "invalid") throw new CallError("not-possible", `${result.detail}.`);
+      if (result.reason === "not-leader") throw notLeader();
+      await this.#pause(deadline);
+      return;
+    }
+    this.#told(changes);
+    this.#port.schedulePump();
+    for (;;) {
+      const raft = this.#leading();
+      if (raft.term !== result.term) throw notLeader();
+      if (raft.commit >= result.first && !isJoint(raft.configuration)) {
+        if (raft.configurationIndex <= raft.commit) return;
+      }
+      await this.#pause(deadline);
+    }
+  }
+
+  #told(changes: readonly ConfigurationChange[]): void {
+    const words = changes.map(({ op, id }) => `${op} ${id}`);
+    this.#port.log.info("changing the membership", { changes: words });
+  }
+
+  /** @throws CallError when the time is up */
+  async #pause(deadline: Millis): Promise<void> {
+    const { clock } = this.#port;
+    if (clock.monotonic() >= deadline)
+      throw new CallError(
+        "change-pending",
+        "Another change of the membership is under way, or cannot be committed: one at a time.",
+      );
+    await new Promise<void>((resolve) => {
+      clock.after(POLL_MS, resolve);
+    });
+  }
+
+  // ------------------------------------------------------------------ by itself
+
+  /** The configuration in force has changed. */
+  follow(before: Configuration, configuration: Configuration): void {
+    const { clock } = this.#port;
+    const now = clock.monotonic();
+    for (const id of Object.keys(before.members) as NodeId[]) {
+      if (configuration.members[id] !== undefined) continue;
+      this.#removed.set(id, now);
+      this.#untold.push(id);
+      this.#addressAt.delete(id);
+    }
+    for (const id of Object.keys(configuration.members) as NodeId[]) this.#removed.delete(id);
+    this.#untold = this.#untold.filter((id) => configuration.members[id] === undefined);
+    for (const oldest of this.#removed.keys()) {
+      if (this.#removed.size <= REMOVED_MAX) break;
+      this.#removed.delete(oldest);
+    }
+  }
+
+  /** On every tick, at any member. */
+  look(now: Millis): void {
+    const raft = this.#port.raft();
+    if (raft === null) return;
+    if (raft.configurationIndex <= raft.commit) this.#tellRemoved(raft);
+    if (now < this.#nextLookAt) return;
+    this.#nextLookAt = now + LOOK_MS;
+    if (!this.#port.leadership().active) {
+      this.#waiting = new Map();
+      return;
+    }
+    const plan = planPromotion({
+      configuration: raft.configuration,
+      notReady: (learner) => this.#notReady(raft, learner),
+      reachable: (member) => this.#reachable(member),
+    });
+    this.#waiting = plan.waiting;
+    if (raft.configurationIndex > raft.commit || isJoint(raft.configuration)) return;
+    const changes = plan.changes.length > 0 ? plan.changes : this.#newAddress(raft, now);
+    if (changes.length > 0) this.#step(raft, changes);
+  }
+
+  #step(raft: Raft, changes: readonly ConfigurationChange[]): void {
+    const { self } = this.#port;
+    if (!changes.some(({ op, id }) => op === "remove" && id === self)) {
+      if (raft.proposeChange(changes).ok) this.#told(changes);
+      return;
+    }
+    // This member goes itself: the next leader makes the change.
+    if (this.#steppingDown) return;
+    this.#steppingDown = true;
+    void this.#port.transfer(null, HANDOVER_MS).finally(() => {
+      this.#steppingDown = false;
+    });
+  }
+
+  #tellRemoved(raft: Raft): void {
+    const untold = this.#untold;
+    if (untold.length === 0) return;
+    this.#untold = [];
+    const body = { cluster: this.#port.clusterId(), index: raft.configurationIndex };
+    if (raft.role !== "leader") return;
+    for (const id of untold) this.#port.notify(id, "members.removed", body);
+  }
+
+  /** A member that was started at another address says so when it connects. */
+  #newAddress(raft: Raft, now: Millis): ConfigurationChange[] {
+    const { members } = raft.configuration;
+    for (const [key, record] of Object.entries(members)) {
+      const id = key as NodeId;
+      const url = this.#port.admission.advertised(id);
+      if (url === null || url === record.url || record.incarnation === "") continue;
+      if (Object.values(members).some((other) => other.url === url)) continue;
+      if (now - (this.#addressAt.get(id) ?? Number.NEGATIVE_INFINITY) < ADDRESS_MS) continue;
+      this.#addressAt.set(id, now);
+      return [{ op: "update", id, record: { ...record, url } }];
+    }
+    return [];
+  }
+
+  #notReady(raft: Raft, learner: NodeId): string | null {
+    const record = raft.configuration.members[learner];
+    if (record?.incarnation === "")
+      return "waits for a member of this id with an empty data folder (--join) to come";
+    if (!this.#reachable(learner)) return "does not answer";
+    return raft.behind(learner);
+  }
+
+  #reachable(member: NodeId): boolean {
+    const port = this.#port;
+    if (member === port.self) return true;
+    const ms = port.contactMs(member);
+    return port.connected(member) && ms !== null && ms <= port.contactTimeoutMs;
+  }
+}
+
+function sameRecord(a: MemberRecord, b: MemberRecord): boolean {
+  return (
+    a.url === b.url &&
+    a.incarnation === b.incarnation &&
+    a.voter === b.voter &&
+    a.replaces === b.replaces
+  );
+}
+
+function notLeader(): ConsensusError {
+  return new ConsensusError("not-leader", "this member does not lead");
+}
+
+/** What another member asks for, checked. @throws CallError bad-message */
+export function parseMemberRequest(body: unknown): MemberRequest {
+  const { id, url, incarnation, voter, replaces } = fields(body);
+  if (typeof url !== "string" || url.length > 2_048) throw bad("url");
+  return {
+    id: parseId(id),
+    url,
+    incarnation: incarnation === null || incarnation === undefined ? null : text(incarnation),
+    voter: voter === true,
+    replaces: replaces === null || replaces === undefined ? null : parseId(replaces),
+  };
+}
+
+/** The member that a removal or a transfer names. @throws CallError bad-message */
+export function parseMemberId(body: unknown): NodeId {
+  return parseId(fields(body)["id"]);
+}
+
+/** The leader's word that this member was removed. @throws CallError bad-message */
+export function parseFarewell(body: unknown): { cluster: string; index: LogIndex } {
+  const { cluster, index } = fields(body);
+  if (typeof index !== "number" || !Number.isSafeInteger(index)) throw bad("index");
+  return { cluster: text(cluster), index: index as LogIndex };
+}
+
+function fields(body: unknown): Readonly<Record<string, unknown>> {
+  if (typeof body !== "object" || body === null || Array.isArray(body)) throw bad("body");
+  return body as Readonly<Record<string, unknown>>;
+}
+
+function parseId(value: unknown): NodeId {
+  if (typeof value !== "string" || !/^[a-z0-9-]{1,32}$/.test(value)) throw bad("id");
+  return value as NodeId;
+}
+
+function text(value: unknown): string {
+  if (typeof value !== "string" || value === "" || value.length > 256) throw bad("text");
+  return value;
+}
+
+function bad(what: string): CallError {
+  return new CallError("bad-message", `malformed message of another member: ${what}`);
+}

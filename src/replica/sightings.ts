@@ -1,0 +1,93 @@
+/**
+ * The furthest that each member was ever seen (DESIGN 6): how often its process was started, how far its log
+ * had acknowledged what is committed, and the term that it had on disk. None of these goes back on a folder
+ * that is whole. A member that shows less has an old copy of its folder, and has forgotten entries or votes
+ * that the others count on: it must not take part.
+ *
+ * Kept in memory, and told by the leader to all with every beat: lost only when all members stop at once.
+ */
+import {
+  asIndex,
+  asTerm,
+  INDEX_0,
+  type LogIndex,
+  type NodeId,
+  TERM_0,
+  type Term,
+} from "../raft/types.ts";
+import type { PeerHello } from "./ports.ts";
+
+/** Members remembered; more than a cluster has. */
+const SIGHTINGS_MAX = 256;
+
+export interface Sighting {
+  readonly incarnation: string;
+  readonly boot: number;
+  /** Committed, and acknowledged as durable. */
+  readonly index: LogIndex;
+  readonly term: Term;
+}
+
+export class Sightings {
+  readonly #seen = new Map<NodeId, Sighting>();
+
+  saw(id: NodeId, sighting: Sighting): void {
+    const known = this.#seen.get(id);
+    const same = known?.incarnation === sighting.incarnation ? known : null;
+    if (known === undefined && this.#seen.size >= SIGHTINGS_MAX) return;
+    this.#seen.set(id, {
+      incarnation: sighting.incarnation,
+      boot: Math.max(same?.boot ?? 0, sighting.boot),
+      index: asIndex(Math.max(same?.index ?? INDEX_0, sighting.index)),
+      term: asTerm(Math.max(same?.term ?? TERM_0, sighting.term)),
+    });
+  }
+
+  forget(id: NodeId): void {
+    this.#seen.delete(id);
+  }
+
+  /** A sentence when `hello` shows less than was seen of that folder; else null. */
+  refusal(hello: PeerHello): string | null {
+    const known = this.#seen.get(hello.id);
+    if (known?.incarnation !== hello.incarnation) return null;
+    const { boot, index, term } = known;
+    const less =
+      hello.boot < boot
+        ? `start ${hello.boot} of it, after start ${boot} was seen`
+        : hello.lastIndex < index
+          ? `a log that ends at ${hello.lastIndex}, after it had acknowledged ${index}`
+          : hello.term !== undefined && hello.term < term
+            ? `term ${hello.term}, after it had kept term ${term}`
+            : null;
+    if (less === null) return null;
+    return `the data folder of ${hello.id} is an older copy of itself: it shows ${less}. Remove the member, and add it again with an empty folder`;
+  }
+
+  /** For the wire. */
+  toList(): readonly (readonly [NodeId, string, number, number, number])[] {
+    return [...this.#seen].map(([id, { incarnation, boot, index, term }]) => [
+      id,
+      incarnation,
+      boot,
+      index,
+      term,
+    ]);
+  }
+
+  /** What another member has seen; anything malformed is skipped. */
+  heard(list: unknown): void {
+    if (!Array.isArray(list)) return;
+    for (const item of list.slice(0, SIGHTINGS_MAX) as readonly unknown[]) {
+      if (!Array.isArray(item)) continue;
+      const [id, incarnation, boot, index, term] = item as readonly unknown[];
+      if (typeof id !== "string" || typeof incarnation !== "string") continue;
+      if (!isCount(boot) || !isCount(index) || !isCount(term)) continue;
+      this.saw(id as NodeId, { incarnation, boot, index: asIndex(index), term: asTerm(term) });
+    }
+  }
+}
+
+function isCount(value: unknown): value is number {
+  return typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
+}

@@ -1,0 +1,406 @@
+/** Members come and go, in virtual time: 1 → 3 → 5 → 3, replacement, removal of the leader, old folders. */
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import type { NodeId } from "../../src/raft/types.ts";
+import { CallError, ConsensusError } from "../../src/replica/consensus.ts";
+import { Cluster, type Node } from "./cluster.ts";
+
+// A machine that is busy with other work is slow, not wrong.
+setDefaultTimeout(30_000);
+
+interface Outcome {
+  settled: boolean;
+  error: string | null;
+}
+
+function ask(node: Node, method: string, body: unknown, timeoutMs = 8_000): Outcome {
+  const state: Outcome = { settled: false, error: null };
+  if (node.replica === null) throw new Error(`${node.id} is down`);
+  node.replica.call(method, body, timeoutMs).then(
+    () => Object.assign(state, { settled: true }),
+    (error: unknown) =>
+      Object.assign(state, {
+        settled: true,
+        error:
+          error instanceof CallError || error instanceof ConsensusError
+            ? error.reason
+            : String(error),
+      }),
+  );
+  return state;
+}
+
+async function done(cluster: Cluster, outcome: Outcome): Promise<string | null> {
+  await cluster.run(10_000, () => outcome.settled);
+  expect(outcome.settled).toBe(true);
+  return outcome.error;
+}
+
+async function write(cluster: Cluster, node: Node, n: number): Promise<void> {
+  const state = { settled: false };
+  node.replica?.submit(JSON.stringify({ n }), { timeoutMs: 5_000 }).then(
+    () => Object.assign(state, { settled: true }),
+    (error: unknown) => expect(error).toBeNull(),
+  );
+  await cluster.run(6_000, () => state.settled);
+  expect(state.settled).toBe(true);
+}
+
+function leaderOf(cluster: Cluster): Node {
+  const leader = cluster.leader();
+  if (leader === null) throw new Error("no leader");
+  return leader;
+}
+
+function voters(cluster: Cluster): readonly NodeId[] {
+  return cluster.leader()?.replica?.status().configuration.voters ?? [];
+}
+
+/** And every member that runs knows it. */
+async function votersAre(cluster: Cluster, ...ids: string[]): Promise<boolean> {
+  const reached = await cluster.run(15_000, () => {
+    const { outgoing } = cluster.leader()?.replica?.status().configuration ?? { outgoing: [""] };
+    return outgoing.length === 0 && voters(cluster).join() === ids.join();
+  });
+  await cluster.run(500);
+  return reached;
+}
+
+async function join(cluster: Cluster, id: string, through: Node): Promise<Node> {
+  const node = cluster.add(id);
+  await cluster.start(node, through);
+  return node;
+}
+
+describe("joining", () => {
+  test("one member grows to three: the first learner waits for the second, and both become voters at once", async () => {
+    const cluster = new Cluster(11, 1);
+    await cluster.startAll();
+    const n1 = cluster.node(0);
+    for (let n = 1; n <= 100; n++) await write(cluster, n1, n);
+    const n2 = await join(cluster, "n2", n1);
+    await cluster.run(5_000, () => n2.machine.trace.length === 100);
+    await cluster.run(2_000);
+    const { configuration, learners } = n1.replica?.status() ?? {};
+    expect(configuration?.learners).toEqual(["n2"] as NodeId[]);
+    expect(learners?.get("n2" as NodeId)).toContain("waits for a second learner");
+    const n3 = await join(cluster, "n3", n1);
+    expect(await votersAre(cluster, "n1", "n2", "n3")).toBe(true);
+    expect(n1.replica?.status().learners.size).toBe(0);
+    // Both count now: without the first member they go on.
+    cluster.kill(n1);
+    await cluster.run(5_000, () => cluster.leader() !== null);
+    await write(cluster, leaderOf(cluster), 101);
+    expect(n2.machine.trace.length + n3.machine.trace.length).toBeGreaterThanOrEqual(201);
+    cluster.check();
+  });
+
+  test("three grow to five and shrink to three again, under writes", async () => {
+    const cluster = new Cluster(12, 3);
+    await cluster.startAll();
+    const n1 = cluster.node(0);
+    await join(cluster, "n4", cluster.node(2));
+    await write(cluster, n1, 1);
+    await join(cluster, "n5", cluster.node(1));
+    expect(await votersAre(cluster, "n1", "n2", "n3", "n4", "n5")).toBe(true);
+    await write(cluster, n1, 2);
+    for (const id of ["n2", "n3"]) {
+      expect(await done(cluster, ask(cluster.node(4), "members.remove", { id }))).toBeNull();
+      await write(cluster, cluster.node(4), 3);
+    }
+    expect(await votersAre(cluster, "n1", "n4", "n5")).toBe(true);
+    await cluster.run(3_000);
+    for (const i of [1, 2]) {
+      const status = cluster.node(i).replica?.status();
+      expect(status?.retired).toBe(true);
+      expect(status?.waiting).toContain("was removed from cluster");
+      expect(status?.role).toBe("follower");
+    }
+    cluster.check();
+  });
+
+  test("a member that an operator added first is a learner without a folder until it comes", async () => {
+    const cluster = new Cluster(13, 3);
+    await cluster.startAll();
+    const body = { id: "n4", url: "http://n4", voter: true };
+    expect(await done(cluster, ask(cluster.node(1), "members.add", body))).toBeNull();
+    await cluster.run(500);
+    const waiting = leaderOf(cluster)
+      .replica?.status()
+      .learners.get("n4" as NodeId);
+    expect(waiting).toContain("empty data folder");
+    await join(cluster, "n4", cluster.node(2));
+    expect(await votersAre(cluster, "n1", "n2", "n3", "n4")).toBe(true);
+    // Asking for what is so already changes nothing.
+    const last = leaderOf(cluster).replica?.status().lastIndex;
+    const again = { id: "n4", url: "http://n4" };
+    expect(await done(cluster, ask(cluster.node(0), "members.add", again))).toBeNull();
+    expect(leaderOf(cluster).replica?.status().lastIndex).toBe(last);
+  });
+
+  test("a learner whose beginning of the log is gone joins through a snapshot", async () => {
+    const cluster = new Cluster(18, 3);
+    await cluster.startAll();
+    for (let n = 1; n <= 50; n++) await write(cluster, cluster.node(0), n);
+    await cluster.run(500);
+    for (const node of cluster.nodes) expect(await cluster.compact(node)).toBeGreaterThan(40);
+    const n4 = await join(cluster, "n4", cluster.node(1));
+    await join(cluster, "n5", cluster.node(2));
+    expect(await votersAre(cluster, "n1", "n2", "n3", "n4", "n5")).toBe(true);
+    expect(n4.replica?.counters.snapshotsInstalled).toBe(1);
+    await write(cluster, n4, 51);
+    expect(n4.machine.trace.length).toBe(51);
+    // And starts again on what it was given.
+    cluster.kill(n4);
+    await cluster.start(n4);
+    await cluster.run(1_000);
+    await write(cluster, n4, 52);
+    cluster.check();
+  });
+
+  test("the id of a member is refused to another folder, at once and with a word", async () => {
+    const cluster = new Cluster(14, 3);
+    await cluster.startAll();
+    const twin = cluster.nodes.find((node) => node !== cluster.leader());
+    if (twin === undefined) throw new Error("no follower");
+    cluster.kill(twin);
+    cluster.wipe(twin);
+    await cluster.start(twin, leaderOf(cluster));
+    await cluster.run(5_000, () => twin.joinRefused !== undefined);
+    expect(twin.joinRefused).toContain("another data folder");
+    expect(twin.disk.entries.length).toBe(0);
+  });
+
+  test("a wiped member comes back once it was removed, without another flag", async () => {
+    const cluster = new Cluster(15, 3);
+    await cluster.startAll();
+    await write(cluster, cluster.node(0), 1);
+    const victim = cluster.nodes.find((node) => node !== cluster.leader());
+    if (victim === undefined) throw new Error("no follower");
+    cluster.kill(victim);
+    cluster.wipe(victim);
+    await cluster.start(victim);
+    await cluster.run(2_000);
+    expect(victim.replica?.status().waiting).toContain("another data folder");
+    const { id } = victim;
+    const leader = leaderOf(cluster);
+    expect(await done(cluster, ask(leader, "members.remove", { id }))).toBeNull();
+    const url = `http://${id}`;
+    expect(await done(cluster, ask(leader, "members.add", { id, url }))).toBeNull();
+    expect(await votersAre(cluster, "n1", "n2", "n3")).toBe(true);
+    await write(cluster, victim, 2);
+    expect(victim.machine.trace.length).toBe(2);
+    cluster.check();
+  });
+
+  test("the first member of a cluster that grew does not found another one when its folder is wiped", async () => {
+    const cluster = new Cluster(16, 1);
+    await cluster.startAll();
+    const n1 = cluster.node(0);
+    await write(cluster, n1, 1);
+    const n2 = await join(cluster, "n2", n1);
+    await join(cluster, "n3", n1);
+    expect(await votersAre(cluster, "n1", "n2", "n3")).toBe(true);
+    cluster.kill(n1);
+    cluster.wipe(n1);
+    await cluster.run(5_000, () => cluster.leader() !== null);
+    const leader = leaderOf(cluster);
+    expect(await done(cluster, ask(leader, "members.remove", { id: "n1" }))).toBeNull();
+    await cluster.start(n1, n2);
+    expect(await votersAre(cluster, "n1", "n2", "n3")).toBe(true);
+    await write(cluster, n1, 2);
+    cluster.check();
+  });
+
+  test("an old copy of a folder is refused for good", async () => {
+    const cluster = new Cluster(17, 3);
+    await cluster.startAll();
+    const victim = cluster.nodes.find((node) => node !== cluster.leader());
+    if (victim === undefined) throw new Error("no follower");
+    await write(cluster, leaderOf(cluster), 1);
+    await cluster.run(1_500);
+    const copy = structuredClone({
+      entries: victim.disk.entries,
+      hardState: victim.disk.hardState,
+    });
+    for (let n = 2; n < 20; n++) await write(cluster, leaderOf(cluster), n);
+    await cluster.run(1_500);
+    cluster.kill(victim);
+    Object.assign(victim.disk, copy);
+    await cluster.start(victim);
+    await cluster.run(3_000);
+    expect(victim.replica?.status().waiting).toContain("older copy");
+    // The follower that never led refuses it too.
+    const other = cluster.nodes.find((node) => node !== victim && node !== cluster.leader());
+    if (other === undefined) throw new Error("no other follower");
+    const leader = leaderOf(cluster);
+    cluster.kill(leader);
+    await cluster.run(3_000);
+    expect(cluster.leader()).toBeNull();
+    await cluster.start(leader);
+    await cluster.run(3_000);
+    await write(cluster, leaderOf(cluster), 20);
+  });
+});
+
+describe("replacing", () => {
+  test("a dead member gives its place to a new one in one change", async () => {
+    const cluster = new Cluster(21, 3);
+    await cluster.startAll();
+    const dead = cluster.nodes.find((node) => node !== cluster.leader());
+    if (dead === undefined) throw new Error("no follower");
+    cluster.kill(dead);
+    const leader = leaderOf(cluster);
+    const body = { id: "n4", url: "http://n4", replaces: dead.id };
+    expect(await done(cluster, ask(leader, "members.add", body))).toBeNull();
+    const sizes = new Set<number>();
+    const n4 = await join(cluster, "n4", leader);
+    await cluster.run(10_000, () => {
+      sizes.add(voters(cluster).length);
+      return voters(cluster).includes(n4.id);
+    });
+    expect(voters(cluster)).not.toContain(dead.id);
+    expect([...sizes]).toEqual([3]);
+    await write(cluster, n4, 1);
+    cluster.check();
+  });
+
+  test("a leader that is replaced hands over first", async () => {
+    const cluster = new Cluster(22, 3);
+    await cluster.startAll();
+    const leader = leaderOf(cluster);
+    await join(cluster, "n4", leader);
+    const body = { id: "n4", url: "http://n4", replaces: leader.id };
+    expect(await done(cluster, ask(cluster.node(1), "members.add", body))).toBeNull();
+    await cluster.run(10_000, () => voters(cluster).includes("n4" as NodeId));
+    await cluster.run(3_000, () => !voters(cluster).includes(leader.id));
+    expect(voters(cluster)).not.toContain(leader.id);
+    await cluster.run(3_000);
+    expect(leader.replica?.status().retired).toBe(true);
+    await write(cluster, leaderOf(cluster), 1);
+    cluster.check();
+  });
+});
+
+describe("removing", () => {
+  test("the leader hands over and leaves, and writes go on", async () => {
+    const cluster = new Cluster(31, 3);
+    await cluster.startAll();
+    const leader = leaderOf(cluster);
+    const other = cluster.nodes.find((node) => node !== leader);
+    if (other === undefined) throw new Error("no follower");
+    expect(await done(cluster, ask(other, "members.remove", { id: leader.id }))).toBeNull();
+    await cluster.run(1_000);
+    expect(leaderOf(cluster).id).not.toBe(leader.id);
+    expect(leader.replica?.status().waiting).toContain("was removed");
+    await write(cluster, other, 1);
+    // Asked again, it is still so; of a stranger nobody knows.
+    expect(await done(cluster, ask(other, "members.remove", { id: leader.id }))).toBeNull();
+    expect(await done(cluster, ask(other, "members.remove", { id: "n9" }))).toBe("not-found");
+    cluster.check();
+  });
+
+  test("a removed member's folder is refused for ever, also after its id came back with another one", async () => {
+    const cluster = new Cluster(32, 3);
+    await cluster.startAll();
+    const victim = cluster.nodes.find((node) => node !== cluster.leader());
+    if (victim === undefined) throw new Error("no follower");
+    cluster.kill(victim);
+    const leader = leaderOf(cluster);
+    const { id } = victim;
+    expect(await done(cluster, ask(leader, "members.remove", { id }))).toBeNull();
+    await cluster.start(victim);
+    await cluster.run(3_000);
+    expect(victim.replica?.status().waiting).toContain("is not a member");
+    const body = { id, url: `http://${id}`, voter: true };
+    expect(await done(cluster, ask(leader, "members.add", body))).toBeNull();
+    await cluster.run(3_000);
+    expect(victim.replica?.status().waiting).toContain("was used");
+    expect(voters(cluster)).not.toContain(id);
+    await write(cluster, leader, 1);
+  });
+
+  test("is refused when the rest could not decide anything, and for the last voter", async () => {
+    const cluster = new Cluster(33, 3);
+    await cluster.startAll();
+    const [dead, alive] = cluster.nodes.filter((node) => node !== cluster.leader());
+    if (dead === undefined || alive === undefined) throw new Error("no followers");
+    cluster.kill(dead);
+    await cluster.run(3_000);
+    const leader = leaderOf(cluster);
+    expect(await done(cluster, ask(leader, "members.remove", { id: alive.id }))).toBe(
+      "quorum-at-risk",
+    );
+    expect(await done(cluster, ask(leader, "members.remove", { id: dead.id }))).toBeNull();
+    await write(cluster, leader, 1);
+    const one = new Cluster(34, 1);
+    await one.startAll();
+    expect(await done(one, ask(one.node(0), "members.remove", { id: "n1" }))).toBe("last-voter");
+  });
+});
+
+describe("addresses", () => {
+  test("a member that comes back at another address is found there by all", async () => {
+    const cluster = new Cluster(41, 1);
+    await cluster.startAll();
+    const n1 = cluster.node(0);
+    const n2 = await join(cluster, "n2", n1);
+    await join(cluster, "n3", n1);
+    expect(await votersAre(cluster, "n1", "n2", "n3")).toBe(true);
+    cluster.kill(n2);
+    await cluster.run(1_000);
+    n2.url = "http://elsewhere";
+    await cluster.start(n2);
+    const moved = (): boolean =>
+      cluster.nodes.every(
+        ({ replica }) => replica?.status().configuration.members["n2"]?.url === "http://elsewhere",
+      );
+    expect(await cluster.run(10_000, moved)).toBe(true);
+    await write(cluster, n2, 1);
+  });
+
+  test("two members at one address are refused, and so is what a running member contradicts", async () => {
+    const cluster = new Cluster(42, 3);
+    await cluster.startAll();
+    const leader = leaderOf(cluster);
+    const other = cluster.nodes.find((node) => node !== leader);
+    if (other === undefined) throw new Error("no follower");
+    const twin = { id: "n4", url: "http://n1" };
+    expect(await done(cluster, ask(leader, "members.add", twin))).toBe("address-taken");
+    const wrong = { id: other.id, url: "http://elsewhere" };
+    expect(await done(cluster, ask(leader, "members.add", wrong))).toBe("address-differs");
+    cluster.kill(other);
+    await cluster.run(3_000);
+    expect(await done(cluster, ask(leader, "members.add", wrong))).toBeNull();
+    expect(leader.replica?.status().configuration.members[other.id]?.url).toBe("http://elsewhere");
+  });
+});
+
+describe("leadership on request", () => {
+  test("goes to the member that is named, from any member", async () => {
+    const cluster = new Cluster(51, 3);
+    await cluster.startAll();
+    for (const node of [...cluster.nodes, cluster.node(0)]) {
+      expect(
+        await done(cluster, ask(cluster.node(2), "members.transfer", { id: node.id })),
+      ).toBeNull();
+      await cluster.run(2_000, () => cluster.leader() === node);
+      expect(leaderOf(cluster).id).toBe(node.id);
+      await write(cluster, cluster.node(1), 1);
+    }
+  });
+
+  test("to one that is not there is refused, and writes go on", async () => {
+    const cluster = new Cluster(52, 3);
+    await cluster.startAll();
+    const leader = leaderOf(cluster);
+    const target = cluster.nodes.find((node) => node !== leader);
+    if (target === undefined) throw new Error("no follower");
+    expect(await done(cluster, ask(leader, "members.transfer", { id: "n9" }))).toBe("not-found");
+    // It stops in the very moment: leadership is being handed to a member that will never take it.
+    cluster.kill(target);
+    const asked = ask(leader, "members.transfer", { id: target.id });
+    await write(cluster, leader, 1);
+    expect(["not-taken", "unreachable"]).toContain((await done(cluster, asked)) ?? "");
+    expect(leaderOf(cluster).id).toBe(leader.id);
+  });
+});

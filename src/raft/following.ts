@@ -8,7 +8,15 @@ import { invariant } from "./invariant.ts";
 import type { RaftLog } from "./log.ts";
 import type { Outbox } from "./outbox.ts";
 import { WRITES_UNDER_WAY_MAX } from "./pending-writes.ts";
-import { asIndex, type Entry, type LogIndex, type Message, type Term, TERM_0 } from "./types.ts";
+import {
+  asIndex,
+  type Entry,
+  INDEX_0,
+  type LogIndex,
+  type Message,
+  type Term,
+  TERM_0,
+} from "./types.ts";
 
 type MessageOf<T extends Message["type"]> = Extract<Message, { type: T }>;
 
@@ -16,12 +24,14 @@ export class Following {
   readonly #log: RaftLog;
   readonly #out: Outbox;
   readonly #undurableBytesMax: number;
+  readonly #isInRepair: () => boolean;
 
   /** `undurableBytesMax`: entries that may wait for this disk; a larger single one is taken when none waits. */
-  constructor(log: RaftLog, out: Outbox, undurableBytesMax: number) {
+  constructor(log: RaftLog, out: Outbox, undurableBytesMax: number, isInRepair: () => boolean) {
     this.#log = log;
     this.#out = out;
     this.#undurableBytesMax = undurableBytesMax;
+    this.#isInRepair = isInRepair;
   }
 
   append(message: MessageOf<"append">): void {
@@ -55,7 +65,8 @@ export class Following {
     const { from, term, prevIndex, prevTerm, entries, commit } = message;
     if (this.#log.termAt(prevIndex) !== prevTerm) {
       const hint = this.#hint(prevIndex, prevTerm);
-      this.#out.send(from, term, { type: "append-reply", prevIndex, match: null, hint });
+      const lost = this.#isInRepair() ? { lost: true as const } : {};
+      this.#out.send(from, term, { type: "append-reply", prevIndex, match: null, hint, ...lost });
       return;
     }
     const truncated = this.#log.merge(entries);
@@ -65,6 +76,25 @@ export class Following {
     const checked = asIndex(prevIndex + entries.length);
     this.#log.commitTo(asIndex(Math.min(commit, checked)));
     this.#accept(message, prevIndex, checked);
+  }
+
+  /**
+   * A heartbeat bears a commit index that this member acknowledged: never beyond its log, unless that is being
+   * repaired. Then the leader is told, since it sends nothing of itself to who has it all.
+   */
+  heartbeat({ from, term, commit, round }: MessageOf<"heartbeat">): void {
+    if (this.#isInRepair()) {
+      this.#log.commitTo(asIndex(Math.min(commit, this.#log.last)));
+      const hint = { index: this.#log.last, term: this.#log.lastTerm };
+      this.#out.send(from, term, {
+        type: "append-reply",
+        prevIndex: INDEX_0,
+        match: null,
+        hint,
+        lost: true,
+      });
+    } else this.#log.commitTo(commit);
+    this.#out.send(from, term, { type: "heartbeat-reply", round });
   }
 
   /** A disk that hangs must not fill the memory: what would wait for it beyond a limit is not taken. */

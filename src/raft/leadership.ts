@@ -92,6 +92,15 @@ export class Leadership {
     return asIndex(reachedByQuorum(this.#log.configuration, (id) => this.#matchOf(id)));
   }
 
+  /** The index that a quorum holds durably without this member. */
+  quorumIndexOfOthers(): LogIndex {
+    return asIndex(
+      reachedByQuorum(this.#log.configuration, (id) =>
+        id === this.#self ? INDEX_0 : this.#matchOf(id),
+      ),
+    );
+  }
+
   #matchOf(id: NodeId): LogIndex {
     return id === this.#self ? this.#log.durable : (this.#peers.get(id)?.match ?? INDEX_0);
   }
@@ -225,10 +234,14 @@ export class Leadership {
   // ------------------------------------------------------------------ answers
 
   /** Answers whether `match` moved. */
-  appendReply({ from, prevIndex, match, hint }: MessageOf<"append-reply">): boolean {
+  appendReply({ from, prevIndex, match, hint, lost }: MessageOf<"append-reply">): boolean {
     const peer = this.#peers.get(from);
     if (peer === undefined) return false;
     peer.recentActive = true;
+    if (lost === true && hint !== null && peer.match > hint.index) {
+      peer.lost(asIndex(this.#log.lastAtMost(hint.index, hint.term).index + 1));
+      return false;
+    }
     if (match !== null) return this.#accepted(peer, match);
     if (hint !== null) this.#refused(peer, prevIndex, hint);
     return false;
@@ -316,6 +329,22 @@ export class Leadership {
     this.#transferTicks = 0;
     this.handOver();
     return true;
+  }
+
+  /** Who could take over at once: of the voters that acknowledged beyond this disk the one that holds most, or null. */
+  successor(): NodeId | null {
+    let best: { id: NodeId; peer: Progress } | null = null;
+    for (const [id, peer] of this.#peers) {
+      if (peer.match <= this.#log.durable || peer.state !== "replicate" || !this.#mayLead(id))
+        continue;
+      const better =
+        best === null ||
+        (peer.recentActive === best.peer.recentActive
+          ? peer.match > best.peer.match
+          : peer.recentActive);
+      if (better) best = { id, peer };
+    }
+    return best?.id ?? null;
   }
 
   /** Tells the target to campaign once its log is complete; nothing is appended meanwhile. */

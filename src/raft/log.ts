@@ -36,6 +36,11 @@ export interface RecoveredState {
   /** The configuration as of compacted.index; null when nothing was compacted. */
   readonly snapshotConfiguration: Configuration | null;
   readonly applied: LogIndex;
+  /**
+   * Set while this log is repaired from the others: entries up to `index` may have been acknowledged, in terms up
+   * to `term`, and were found damaged.
+   */
+  readonly promised?: LogPosition | null;
   /** Known to be committed; at least `applied`. */
   readonly commit?: LogIndex;
 }
@@ -116,6 +121,11 @@ export class RaftLog {
   /** Writes handed to storage and not answered. */
   get writesUnderWay(): number {
     return this.#writes.count;
+  }
+
+  /** When the oldest of them was handed over, as `takeWrite` was told; null: none. */
+  get oldestWriteAt(): number | null {
+    return this.#writes.oldestAt;
   }
 
   /** First index that the cache holds; entries before it must be fetched. */
@@ -213,19 +223,19 @@ export class RaftLog {
     this.#applied = index;
   }
 
-  /** The write to hand to storage now, if there is one. */
-  takeWrite(hardState: HardState | null): PersistOp | null {
+  /** The write to hand to storage now, if there is one. `at`: now, in any unit that grows. */
+  takeWrite(hardState: HardState | null, at: number): PersistOp | null {
     const entries = this.#cache.slice(asIndex(this.#handed + 1), this.last);
     invariant(entries !== null, "what was not handed over is in the cache");
     if (hardState === null && entries.length === 0) return null;
     const op: PersistOp = { hardState, entries };
     this.#handed = this.last;
-    this.#writes.add(op);
+    this.#writes.add(op, at);
     return op;
   }
 
-  /** Answers the hard state that is durable now by this acknowledgement, if it held one. */
-  persisted(ack: PersistAck): HardState | null {
+  /** Null for what counts for nothing; else the hard state that is durable now, if any, and when it was handed over. */
+  persisted(ack: PersistAck): { hardState: HardState | null; at: number } | null {
     const write = this.#writes.acknowledged(ack);
     if (write === null) return null;
     invariant(write.durable <= this.#handed, "what was not handed over is not durable");
@@ -236,7 +246,7 @@ export class RaftLog {
     }
     this.#durable = asIndex(Math.max(this.#durable, write.durable));
     this.#evict();
-    return write.hardState;
+    return write;
   }
 
   /** The store has dropped everything up to `index`. */

@@ -9,6 +9,11 @@ export interface RaftOptions extends LeadershipOptions {
   readonly heartbeatTicks: number;
   /** How long a leader is believed in without a sign; the least time before a campaign. */
   readonly electionTicks: number;
+  /**
+   * A leader gives leadership up when its oldest own write is on its way for longer than this while a quorum
+   * without it has acknowledged beyond.
+   */
+  readonly stallTicks: number;
   /** Draws the randomised timeout, in ticks, from [electionTicks, 2 * electionTicks). The core has no randomness. */
   readonly drawElectionTicks: () => number;
   /** Data of one append; a larger single entry still goes, alone. */

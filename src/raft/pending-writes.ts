@@ -28,6 +28,8 @@ interface Write {
   readonly last: PersistAck["last"];
   /** Highest index that this write makes durable; lowered by truncation. 0: none. */
   vouches: LogIndex;
+  /** When it was handed over, in the ticks of its owner. */
+  readonly at: number;
 }
 
 export class PendingWrites {
@@ -37,9 +39,14 @@ export class PendingWrites {
     return this.#writes.length;
   }
 
-  add(op: PersistOp): void {
+  /** When the oldest one was handed over, or null. */
+  get oldestAt(): number | null {
+    return this.#writes[0]?.at ?? null;
+  }
+
+  add(op: PersistOp, at: number): void {
     const { hardState, last } = ackOf(op);
-    this.#writes.push({ hardState, last, vouches: last?.index ?? INDEX_0 });
+    this.#writes.push({ hardState, last, vouches: last?.index ?? INDEX_0, at });
   }
 
   /** Entries from `from` on are no longer the log's. */
@@ -53,16 +60,19 @@ export class PendingWrites {
    * What is durable by this answer: the write it belongs to and all before it. Null when no write on its
    * way is like it: it counts for nothing.
    */
-  acknowledged(ack: PersistAck): { durable: LogIndex; hardState: HardState | null } | null {
+  acknowledged(
+    ack: PersistAck,
+  ): { durable: LogIndex; hardState: HardState | null; at: number } | null {
     const at = this.#writes.findIndex((write) => isAnsweredBy(write, ack));
     if (at < 0) return null;
     let durable = INDEX_0;
     let hardState: HardState | null = null;
+    const handedAt = this.#writes[at]?.at ?? 0;
     for (const write of this.#writes.splice(0, at + 1)) {
       if (write.vouches > durable) durable = write.vouches;
       hardState = write.hardState ?? hardState;
     }
-    return { durable, hardState };
+    return { durable, hardState, at: handedAt };
   }
 }
 

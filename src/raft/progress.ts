@@ -14,7 +14,10 @@ export type ProgressState = "probe" | "replicate" | "snapshot";
 
 export class Progress {
   #state: ProgressState = "probe";
-  /** Durable there and equal to the leader's log; rises only by success replies of this term. 0 ≤ match < next. */
+  /**
+   * Durable there and equal to the leader's log; rises only by success replies of this term, falls only
+   * when the member says that it lost its log. 0 ≤ match < next.
+   */
   #match: LogIndex = INDEX_0;
   /** First entry to send next. */
   #next: LogIndex;
@@ -57,6 +60,12 @@ export class Progress {
     if (index > this.#match) this.#match = index;
     if (this.#next <= this.#match) this.#next = asIndex(this.#match + 1);
     this.inflights.freeTo(index);
+  }
+
+  /** The member says so itself: what it acknowledged is not there any more. */
+  lost(next: LogIndex): void {
+    this.#match = INDEX_0;
+    this.becomeProbe(next);
   }
 
   /** Pipelined: entries up to `last` are on their way. */

@@ -8,6 +8,7 @@
  * Sections named in comments are of the Raft paper (extended version), or of the dissertation where said.
  */
 import { applyChanges, encodeConfiguration } from "./configuration.ts";
+import { DiskPace } from "./disk-pace.ts";
 import { dataBytes } from "./entry-cache.ts";
 import { Following } from "./following.ts";
 import { invariant } from "./invariant.ts";
@@ -18,6 +19,7 @@ import { WRITES_UNDER_WAY_MAX } from "./pending-writes.ts";
 import type { PeerProgress, ProposalItem, ProposeResult, RaftOptions } from "./options.ts";
 import { allVoters, isJoint, isVoter, voteResult } from "./quorum.ts";
 import { ForwardedReads, type ReadRequest } from "./read-index.ts";
+import type { LogPosition } from "./term-runs.ts";
 import {
   asIndex,
   asTerm,
@@ -46,6 +48,13 @@ export class Raft {
   readonly #log: RaftLog;
   readonly #out: Outbox;
   readonly #following: Following;
+  readonly #disk: DiskPace;
+  /**
+   * Not null while this log, found damaged, is repaired from the others: it may have acknowledged everything up to
+   * here. Until it holds all that it promised, it neither votes nor campaigns: with its vote a candidate could win that
+   * lacks what this member was counted for.
+   */
+  #promised: LogPosition | null;
 
   /** Never falls. A new term clears the vote; nothing else does. */
   #term: Term;
@@ -82,7 +91,14 @@ export class Raft {
     this.#o = options;
     this.#log = new RaftLog(recovered, options.cacheBytes);
     this.#out = new Outbox(options.id);
-    this.#following = new Following(this.#log, this.#out, options.maxUncommittedBytes);
+    this.#disk = new DiskPace(this.#log, options.electionTicks, options.stallTicks);
+    this.#promised = recovered.promised ?? null;
+    this.#following = new Following(
+      this.#log,
+      this.#out,
+      options.maxUncommittedBytes,
+      () => this.#promised !== null,
+    );
     const { term, vote } = recovered.hardState;
     invariant(term >= this.#log.lastTerm, "the log is of a later term than the hard state");
     this.#term = term;
@@ -92,6 +108,7 @@ export class Raft {
     this.#electionTimeout = this.#drawTimeout();
     this.#toldConfiguration = this.#log.configuration;
     this.#toldApplicable = this.#log.applied;
+    this.#endRepair();
   }
 
   // ------------------------------------------------------------------ inspection
@@ -173,6 +190,21 @@ export class Raft {
       : this.#leading.promotionRefusal(learner);
   }
 
+  /** Set while this log is repaired from the others: the highest index that it may have acknowledged. */
+  get repairingTo(): LogIndex | null {
+    return this.#promised?.index ?? null;
+  }
+
+  /** How long the oldest write to the own disk has been on its way, in ticks; 0: none is. */
+  get diskWaitTicks(): number {
+    return this.#disk.waitingTicks;
+  }
+
+  /** Leadership was given up because the own disk stalled, and no write has been quick since. */
+  get diskDistrusted(): boolean {
+    return this.#disk.distrusted;
+  }
+
   get transferTarget(): NodeId | null {
     return this.#leading?.transferTarget ?? null;
   }
@@ -217,10 +249,12 @@ export class Raft {
   /** What is to be done since the last call; null when there is nothing. See {@link Effects} for the order. */
   takeEffects(): Effects | null {
     this.#leading?.flush();
+    this.#endRepair();
     const hardState = { term: this.#term, vote: this.#vote };
     const changed = !sameHardState(hardState, this.#hardStateTaken);
     if (changed) this.#hardStateTaken = hardState;
-    const persist = this.#log.takeWrite(changed ? hardState : null);
+    const written = changed || this.#disk.takeProbe() ? hardState : null;
+    const persist = this.#log.takeWrite(written, this.#disk.now);
     const gathered = this.#out.take();
     const applicable = this.#log.applicable > this.#toldApplicable ? this.#log.applicable : null;
     this.#toldApplicable = asIndex(Math.max(this.#toldApplicable, this.#log.applicable));
@@ -259,6 +293,7 @@ export class Raft {
 
   /** One logical tick. */
   tick(): void {
+    this.#disk.now += 1;
     this.#electionElapsed += 1;
     if (this.#leading !== null) this.#tickLeader(this.#leading);
     else if (this.#electionElapsed >= this.#electionTimeout) this.campaign();
@@ -273,11 +308,27 @@ export class Raft {
         return;
       }
     }
+    if (this.#disk.stalls && this.#abdicate(leading)) return;
     this.#leaveJoint(leading);
     this.#heartbeatElapsed += 1;
     if (this.#heartbeatElapsed < this.#o.heartbeatTicks) return;
     this.#heartbeatElapsed = 0;
     leading.heartbeat();
+  }
+
+  /**
+   * The own disk stalls while a quorum goes on without it: somebody else should lead. Leadership is handed over, and
+   * given up where that does not succeed in time. With nobody faster this member stays. True: it leads no more.
+   */
+  #abdicate(leading: Leadership): boolean {
+    if (leading.transferTarget !== null) return false;
+    if (leading.quorumIndexOfOthers() <= this.#log.durable) return false;
+    const first = !this.#disk.distrusted;
+    this.#disk.distrust();
+    const successor = first ? leading.successor() : null;
+    if (successor !== null && leading.transfer(successor)) return false;
+    this.#becomeFollower(this.#term, null);
+    return true;
   }
 
   #drawTimeout(): number {
@@ -343,9 +394,13 @@ export class Raft {
 
   // ------------------------------------------------------------------ elections
 
-  /** Asks for votes now, by a pre-election first. Does nothing at a leader, and at one that is no voter. */
+  /**
+   * Asks for votes now, by a pre-election first. Does nothing at a leader, at one that is no voter, while the log is
+   * repaired, and while the own disk is too slow to lead with.
+   */
   campaign(): void {
     if (this.#leading !== null || !isVoter(this.configuration, this.id)) return;
+    if (this.#promised !== null || !this.#disk.mayLead()) return;
     // A disk that has not written the last term cannot win this one: asking would only raise terms.
     if (!sameHardState(this.#hardStateDurable, { term: this.#term, vote: this.#vote })) return;
     this.#role = "pre-candidate";
@@ -412,7 +467,8 @@ export class Raft {
     const { from, pre, term, lastIndex, lastTerm } = message;
     const free = this.#vote === null && this.#leader === null;
     const may = this.#vote === from || free || (pre && term > this.#term);
-    const granted = may && this.#log.isCoveredBy({ index: lastIndex, term: lastTerm });
+    const granted =
+      this.#promised === null && may && this.#log.isCoveredBy({ index: lastIndex, term: lastTerm });
     if (pre) {
       // A granted pre-vote bears the term that was asked for; it promises nothing.
       const answerTerm = granted ? term : this.#term;
@@ -463,9 +519,7 @@ export class Raft {
         return;
       case "heartbeat":
         this.#heardFromLeader(message.from);
-        // Never beyond what this member acknowledged; if the log is shorter now, it lost entries: stop.
-        this.#log.commitTo(message.commit);
-        this.#send(message.from, { type: "heartbeat-reply", round: message.round });
+        this.#following.heartbeat(message);
         return;
       case "heartbeat-reply":
         this.#leading?.heartbeatReply(message);
@@ -573,6 +627,7 @@ export class Raft {
   #onTimeoutNow({ from }: MessageOf<"timeout-now">): void {
     if (this.#role !== "follower" || from !== this.#leader) return;
     if (!isVoter(this.configuration, this.id)) return;
+    if (this.#promised !== null || !this.#disk.mayLead()) return;
     if (this.#log.writesUnderWay >= WRITES_UNDER_WAY_MAX) return;
     // The leader wants it: no pre-vote, and the others' stickiness does not count (dissertation 3.10).
     this.#becomeCandidate(true);
@@ -588,6 +643,7 @@ export class Raft {
     this.#out.truncated(asIndex(1));
     this.#toldApplicable = snapshot.index; // applied already
     // A candidate asked for votes with another log, maybe in another configuration: it asks anew.
+    this.#endRepair();
     if (this.#role !== "follower" || snapshot.term > this.#term)
       this.#becomeFollower(asTerm(Math.max(this.#term, snapshot.term)), null);
     if (this.#leader === null) return;
@@ -740,10 +796,25 @@ export class Raft {
 
   /** A write is durable, and all before it. Matched with the write itself, so a late one is harmless (ABA). */
   persisted(ack: PersistAck): void {
-    const hardState = this.#log.persisted(ack);
-    if (hardState !== null) this.#hardStateDurable = hardState;
+    const write = this.#log.persisted(ack);
+    if (write === null) return;
+    this.#disk.answered(write.at);
+    if (write.hardState !== null) this.#hardStateDurable = write.hardState;
+    this.#endRepair();
     if (this.#role === "candidate") this.#countOwnVote();
     if (this.#leading !== null) this.#advanceCommit(this.#leading);
+  }
+
+  /**
+   * The log holds again what this member promised: it reaches as far, every entry checked against a leader that was
+   * elected without this member's vote; or a leader of a later term has committed, and such a leader's log held all
+   * that was committed before it.
+   */
+  #endRepair(): void {
+    if (this.#promised === null) return;
+    const { index, term } = this.#promised;
+    const later = (this.#log.termAt(this.#log.applicable) ?? 0) > term;
+    if (later || this.#log.durable >= index) this.#promised = null;
   }
 
   #countOwnVote(): void {

@@ -45,6 +45,8 @@ export interface GivenLog {
   readonly configuration?: Configuration;
   /** Applied already; at least compacted.index, and at least the first entry otherwise. */
   readonly applied?: LogIndex;
+  /** While the log is being repaired; see {@link RecoveredState.promised}. */
+  readonly promised?: RecoveredState["promised"];
   /** How many of the newest entries are in the cache; all, unless it is given. */
   readonly cached?: number;
 }
@@ -64,6 +66,7 @@ export function recoveredState(given: GivenLog): RecoveredState {
     tail: entries.slice(entries.length - cached),
     configurations: entries.filter(({ kind }) => kind === "config" || kind === "bootstrap"),
     snapshotConfiguration: configuration,
+    promised: given.promised ?? null,
     applied: given.applied ?? asIndex(Math.max(compacted.index, Math.min(1, entries.length))),
   };
 }

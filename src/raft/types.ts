@@ -108,6 +108,8 @@ export type Message = { readonly from: NodeId; readonly to: NodeId; readonly ter
       readonly match: LogIndex | null;
       /** Refusal: where the follower's log could agree, (index, term) of its best guess; else null. */
       readonly hint: { readonly index: LogIndex; readonly term: Term } | null;
+      /** This log was damaged and ends at the hint: what was acknowledged behind it is lost. */
+      readonly lost?: true;
     }
   | {
       readonly type: "heartbeat";

@@ -68,6 +68,8 @@ import { type SealHook, Writes } from "./writes.ts";
 const TICK_MS: Millis = 10;
 /** Without a quorum for this long, writes and reads are refused at once (the contract says 2 s, answer included). */
 const NO_QUORUM_MS: Millis = 1_700;
+/** A leader's own disk may take this long, and two election timeouts, before others lead if they can. */
+const STALL_MS: Millis = 1_000;
 /** A tick so late was not late by itself: this member did not run, and could hear nobody. */
 const AWAY_MS: Millis = 100;
 /** Entries decoded and applied in one transaction. */
@@ -579,6 +581,7 @@ export class Replica implements Consensus {
         id: this.id,
         heartbeatTicks: Math.max(1, Math.round(this.#o.heartbeatMs / TICK_MS)),
         electionTicks: this.#electionTicks(),
+        stallTicks: Math.max(2 * this.#electionTicks(), Math.round(STALL_MS / TICK_MS)),
         drawElectionTicks: () => Math.floor(this.#electionTicks() * (1 + this.#o.random.float())),
         ...DEFAULT_LIMITS,
       },

@@ -73,6 +73,7 @@ export function readMessage(fields: Fields): Message {
         prevIndex: readIndex(fields, "prevIndex"),
         match: readIndexOrNull(fields, "match"),
         hint: readHint(fields["hint"]),
+        ...(fields["lost"] === true ? { lost: true as const } : {}),
       };
     case "heartbeat":
       return {

@@ -99,7 +99,7 @@ describe("the log", () => {
               break;
             }
             case "hand": {
-              const op = log.takeWrite(null);
+              const op = log.takeWrite(null, 0);
               if (op !== null) handed.push(op);
               break;
             }

@@ -28,6 +28,8 @@ export class Disk {
   compacted: { index: LogIndex; term: Term } = { index: asIndex(0), term: asTerm(0) };
   snapshotConfiguration: Configuration | null = null;
   entries: Entry[] = [];
+  /** Set while the log is repaired after damage. */
+  promised: { index: LogIndex; term: Term } | null = null;
 
   get last(): LogIndex {
     return asIndex(this.compacted.index + this.entries.length);
@@ -86,7 +88,14 @@ export class Disk {
       configurations: this.entries.filter(({ kind }) => kind === "config" || kind === "bootstrap"),
       snapshotConfiguration: this.snapshotConfiguration,
       applied,
+      promised: this.promised,
     };
+  }
+
+  /** Entries from `index` on are damaged: they are forgotten, but not that they were promised. */
+  damage(index: LogIndex): void {
+    this.promised = { index: this.last, term: this.hardState.term };
+    this.entries.length = index - this.compacted.index - 1;
   }
 }
 

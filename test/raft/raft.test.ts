@@ -20,6 +20,7 @@ const OPTIONS: RaftOptions = {
   id: n1,
   heartbeatTicks: 2,
   electionTicks: 10,
+  stallTicks: 20,
   drawElectionTicks: () => 15,
   maxAppendBytes: 1_000,
   maxInflightMessages: 4,

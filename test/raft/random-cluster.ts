@@ -99,6 +99,7 @@ export class RandomCluster {
         id,
         heartbeatTicks: 2,
         electionTicks: ELECTION_TICKS,
+        stallTicks: 2 * ELECTION_TICKS,
         drawElectionTicks: () => p.between(ELECTION_TICKS, 2 * ELECTION_TICKS - 1),
         maxAppendBytes: 400,
         maxInflightMessages: 3,

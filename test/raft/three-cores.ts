@@ -5,6 +5,7 @@ const options = {
   ...raft.DEFAULT_LIMITS,
   heartbeatTicks: 1,
   electionTicks: 10,
+  stallTicks: 20,
   drawElectionTicks: () => 10,
 };
 const start = raft.recoveredState({ entries: [raft.foundingEntry(ids)] });

@@ -21,6 +21,7 @@ export type Settings = Omit<RaftOptions, "id" | "drawElectionTicks">;
 const DEFAULTS: Settings = {
   heartbeatTicks: 3,
   electionTicks: 10,
+  stallTicks: 20,
   maxAppendBytes: 1_000_000,
   maxInflightMessages: 8,
   maxInflightBytes: 1_000_000,
@@ -222,6 +223,14 @@ export class TraceCluster {
     this.#settle();
   }
 
+  /** A member restarts and finds its log damaged from `index` on. */
+  damage(id: NodeId, index: number): void {
+    const member = this.#member(id);
+    member.disk.damage(asIndex(index));
+    this.#begin(id, member.disk, Math.min(member.applied, member.disk.last));
+    this.#settle();
+  }
+
   install(id: NodeId): void {
     const member = this.#member(id);
     const offer = member.installs.pop();
@@ -233,7 +242,7 @@ export class TraceCluster {
   status(): void {
     for (const [id, { raft, applied }] of this.#members) {
       this.say(
-        `${id}: ${raft.role} term=${raft.term} vote=${raft.vote ?? "-"} leader=${raft.leader ?? "-"} last=${raft.lastIndex}@${raft.lastTerm} durable=${raft.durable} commit=${raft.commit} applied=${applied}`,
+        `${id}: ${raft.role} term=${raft.term} vote=${raft.vote ?? "-"} leader=${raft.leader ?? "-"} last=${raft.lastIndex}@${raft.lastTerm} durable=${raft.durable} commit=${raft.commit} applied=${applied}${raft.repairingTo === null ? "" : ` repairing-to=${raft.repairingTo}`}${raft.diskDistrusted ? " slow-disk" : ""}`,
       );
       for (const [peer, p] of raft.progress())
         this.say(
@@ -356,7 +365,7 @@ function describeMessage(message: Message): string {
       if (message.match !== null) return `${head} prev=${message.prevIndex} match=${message.match}`;
       return message.hint === null
         ? `${head} prev=${message.prevIndex} refused`
-        : `${head} prev=${message.prevIndex} refused hint=${message.hint.index}@${message.hint.term}`;
+        : `${head} prev=${message.prevIndex} refused hint=${message.hint.index}@${message.hint.term}${message.lost === true ? " lost" : ""}`;
     case "heartbeat":
       return `${head} commit=${message.commit} round=${message.round}`;
     case "heartbeat-reply":

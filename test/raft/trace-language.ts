@@ -119,6 +119,9 @@ function execute(cluster: TraceCluster, [name = "", ...args]: readonly string[])
         raft.snapshotSent(asNodeId(words[1] ?? ""), asIndex(0), false),
       );
       return;
+    case "damage":
+      cluster.damage(node, Number(words[1]));
+      return;
     case "install":
       cluster.install(node);
       return;

@@ -328,7 +328,7 @@ export async function runMutants(
 }
 
 async function copy(root: string, folder: string): Promise<void> {
-  for (const each of ["src", "views", "test", "package.json", "tsconfig.json"])
+  for (const each of ["src", "views", "test", "docs", "package.json", "tsconfig.json"])
     await cp(join(root, each), join(folder, each), { recursive: true });
   await symlink(join(root, "node_modules"), join(folder, "node_modules"));
 }

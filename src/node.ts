@@ -2,7 +2,7 @@
  * The composition root: flags → real ports → parts → listen. What a member does is in the parts; this file
  * only puts them together, and takes them apart again on a signal.
  */
-import { statfs } from "node:fs/promises";
+import { stat, statfs } from "node:fs/promises";
 import packageJson from "../package.json" with { type: "json" };
 import { createApi } from "./api/api.ts";
 import { consensusGauges } from "./api/consensus-gauges.ts";
@@ -22,6 +22,7 @@ import { FatalError, type Log } from "./replica/ports.ts";
 import { Replica } from "./replica/replica.ts";
 import { CheckpointSchedule } from "./storage/checkpoint-schedule.ts";
 import { openDataFolder } from "./storage/data-folder.ts";
+import { LogCompaction } from "./storage/log-compaction.ts";
 import { SqliteLog } from "./storage/sqlite-log.ts";
 import { SqliteSnapshots } from "./storage/sqlite-snapshots.ts";
 import { StateCheckpointer } from "./storage/state-checkpointer.ts";
@@ -177,6 +178,16 @@ async function run(config: Config, log: Log): Promise<void> {
     log,
     appliedIndex,
   });
+  const compaction = new LogCompaction({
+    clock,
+    log,
+    applied: appliedIndex,
+    bytesWritten: () => store.stats().bytesWritten,
+    recovered: store.stats(),
+    durableApplied: () => checkpoints.durableApplied,
+    stateBytes: async () => (await stat(state.path)).size,
+    compact: (index) => replica.compact(index),
+  });
   const queue = new FlotillaQueue({
     consensus: replica,
     machine,
@@ -274,6 +285,7 @@ async function run(config: Config, log: Log): Promise<void> {
     await pool.stop();
     stopping.abort();
     queue.stop();
+    compaction.stop();
     await Promise.race([server.stop(), Bun.sleep(STOP_SERVER_MS)]);
     await replica.stop();
     await server.stop(true);

@@ -130,6 +130,8 @@ export interface LogStats {
   readonly entries: number;
   /** On disk, as of the newest upkeep and with what was written since. */
   readonly bytes: number;
+  /** Of entries' data, handed over since the log was opened. */
+  readonly bytesWritten: number;
   /** Duration of each of the newest transactions, fsync included, milliseconds; newest last, at most 512. */
   readonly recentMs: readonly number[];
 }

@@ -121,6 +121,7 @@ export interface ReplicaCounters {
   applySeconds: number;
   snapshotsInstalled: number;
   snapshotBytesSent: number;
+  snapshotReceiversDropped: number;
 }
 
 export class Replica implements Consensus {

@@ -26,6 +26,8 @@ const HOLD_IDLE_MS: Millis = 60_000;
 const CAUGHT_UP_ENTRIES = 1_000;
 /** Log kept for receivers. Beyond, the disk of a member that works counts for more than one that does not. */
 const RETAINED_BYTES_MAX = 2 * 1024 * 1024 * 1024;
+/** Who was dropped for that is served again when the log has had the time to shrink. */
+const DROPPED_MS: Millis = 60_000;
 const SWEEP_MS: Millis = 1_000;
 
 export interface SnapshotSenderPort {
@@ -63,6 +65,9 @@ export class SnapshotSender {
   readonly #askers = new Set<NodeId>();
   readonly #holds = new Map<NodeId, Hold>();
   readonly #reading = new Map<NodeId, number>();
+  /** Not served before. At most the members. */
+  readonly #droppedUntil = new Map<NodeId, Millis>();
+  #dropped = 0;
   #nextChunkAt: Millis = 0;
   #nextSweepAt: Millis = 0;
   #sentBytes = 0;
@@ -76,6 +81,11 @@ export class SnapshotSender {
     return this.#sentBytes;
   }
 
+  /** Receivers that were dropped since the start, because the log grew too long meanwhile: an alarm. */
+  get dropped(): number {
+    return this.#dropped;
+  }
+
   /** The log must keep every entry behind this index; null: nobody needs it. */
   get floor(): LogIndex | null {
     let floor: LogIndex | null = null;
@@ -87,6 +97,7 @@ export class SnapshotSender {
 
   /** The core offers this peer a snapshot: what is behind the state of now is needed until it has caught up. */
   offered(peer: NodeId): void {
+    if (this.#isDropped(peer)) return;
     if (!this.#holds.has(peer)) this.#hold(peer, this.#copyFor(null) ?? this.#port.applied());
   }
 
@@ -113,6 +124,9 @@ export class SnapshotSender {
     if (now < this.#nextSweepAt) return;
     this.#nextSweepAt = now + SWEEP_MS;
     if (this.#copy !== null && now - this.#copy.usedAt > COPY_IDLE_MS) this.#dropCopy(this.#copy);
+    for (const [peer, until] of this.#droppedUntil) {
+      if (now >= until) this.#droppedUntil.delete(peer);
+    }
     if (this.#holds.size === 0) return;
     const logBytes = this.#port.logBytes();
     for (const [peer, hold] of this.#holds) {
@@ -133,12 +147,18 @@ export class SnapshotSender {
           bytes: logBytes,
           match: hold.match,
         });
+        this.#dropped += 1;
+        this.#droppedUntil.set(peer, now + DROPPED_MS);
         this.#giveUp(peer);
       } else if (now - hold.heardAt > HOLD_IDLE_MS) {
         this.#port.log.warn(`${peer} does not fetch its snapshot: nothing is kept for it any more`);
         this.#giveUp(peer);
       }
     }
+  }
+
+  #isDropped(peer: NodeId): boolean {
+    return this.#port.clock.monotonic() < (this.#droppedUntil.get(peer) ?? 0);
   }
 
   #giveUp(peer: NodeId): void {
@@ -171,6 +191,14 @@ export class SnapshotSender {
   }
 
   #open(from: NodeId, held: string | null): void {
+    if (this.#isDropped(from)) {
+      this.#port.send(from, {
+        type: "gone",
+        id: null,
+        detail: "the log has grown too long for it",
+      });
+      return;
+    }
     const index = this.#copyFor(held);
     if (index !== null && this.#copy !== null) {
       this.#tell(from, this.#copy);

@@ -100,8 +100,13 @@ export class Snapshots {
   }
 
   /** Since the start. */
-  get counters(): { readonly snapshotsInstalled: number; readonly snapshotBytesSent: number } {
+  get counters(): {
+    readonly snapshotsInstalled: number;
+    readonly snapshotBytesSent: number;
+    readonly snapshotReceiversDropped: number;
+  } {
     return {
+      snapshotReceiversDropped: this.#sender.dropped,
       snapshotsInstalled: this.#receiver.installed,
       snapshotBytesSent: this.#sender.sentBytes,
     };

@@ -1,8 +1,13 @@
 /** What the checkpointer and its thread say to each other. */
 
-/** Asks for one PASSIVE checkpoint of the database at `path`, or for the end. */
+/**
+ * Asks for one PASSIVE checkpoint of the database at `path`, for one step of giving its free pages back to the
+ * file system, or for the end.
+ */
 export type CheckpointRequest =
-  { readonly kind: "checkpoint"; readonly path: string } | { readonly kind: "close" };
+  | { readonly kind: "checkpoint"; readonly path: string }
+  | { readonly kind: "vacuum"; readonly path: string }
+  | { readonly kind: "close" };
 
 export type CheckpointReply =
   | {
@@ -11,5 +16,9 @@ export type CheckpointReply =
       /** Frames in the WAL, and how many of them are in the database file now. */
       readonly log: number;
       readonly checkpointed: number;
+      /** Pages that the vacuum would give back. */
+      readonly spare: number;
     }
+  /** Whether there are more pages to give back. */
+  | { readonly kind: "vacuumed"; readonly more: boolean }
   | { readonly kind: "failed"; readonly message: string };

@@ -46,11 +46,14 @@ const WAL_BYTES = 4 * 1024 * 1024;
 const WAL_SLACK_BYTES = 2 * 1024 * 1024;
 /** What a transaction writes beside its entries' own bytes: a few pages of 4 KiB, for the estimate above. */
 const TRANSACTION_OVERHEAD_BYTES = 12 * 1024;
-/** One step of compaction forgets at most this many rows, and about this many bytes: under 50 ms. */
+/** One step of compaction forgets at most this many rows, and about this many bytes. */
 const COMPACT_STEP_ROWS = 5_000;
 const COMPACT_STEP_BYTES = 8 * 1024 * 1024;
 /** One step of giving pages back to the file system. */
 const VACUUM_STEP_PAGES = 1_000;
+/** A step that took longer is followed by smaller ones: an acknowledgement may wait for all of it. */
+const STEP_MS = 25;
+const STEP_SHARE_MIN = 1 / 64;
 /** Free pages that stay in the file (1 MiB), so that a log in balance does not shrink and grow all the time. */
 const FREE_PAGES_KEPT = 256;
 /** A read answers at most so many entries, however small they are. */
@@ -80,6 +83,8 @@ export class LogFile {
   #compacted: Position = { index: INDEX_0, term: TERM_0 };
   #last: LogIndex = INDEX_0;
   #walBytes = 0;
+  /** Of the greatest step, by what the newest ones took on this disk. */
+  #stepShare = 1;
 
   private constructor(path: string, db: Database) {
     this.path = path;
@@ -184,7 +189,11 @@ export class LogFile {
 
   /** Folds the WAL back when it has grown enough; else does nothing. Call it after acknowledging. */
   checkpointIfDue(): boolean {
-    if (this.#walBytes < WAL_BYTES) return false;
+    return this.#walBytes >= WAL_BYTES && this.checkpoint();
+  }
+
+  /** Folds the WAL back: what a vacuum freed leaves the file by this. */
+  checkpoint(): true {
     checkpoint(this.#db, "PASSIVE");
     this.#walBytes = 0;
     return true;
@@ -213,6 +222,15 @@ export class LogFile {
    * @throws when `index` is beyond the log, or its entry is of another term
    */
   compactStep(index: LogIndex, term: Term): boolean {
+    const startedAt = performance.now();
+    const more = this.#compactStep(index, term);
+    const ms = performance.now() - startedAt;
+    if (ms > STEP_MS) this.#stepShare = Math.max(STEP_SHARE_MIN, this.#stepShare / 2);
+    else if (ms < STEP_MS / 4) this.#stepShare = Math.min(1, this.#stepShare * 2);
+    return more;
+  }
+
+  #compactStep(index: LogIndex, term: Term): boolean {
     if (index <= this.#compacted.index) return this.#vacuumStep();
     if (index > this.#last) {
       throw new Error(`cannot compact up to ${index}: the log ends at ${this.#last}`);
@@ -222,12 +240,12 @@ export class LogFile {
       throw new Error(`cannot compact up to ${index} of term ${term}: its term here is ${held}`);
     }
     const from = this.#compacted.index + 1;
-    const until = Math.min(index, from + COMPACT_STEP_ROWS - 1);
+    const until = Math.min(index, from + Math.ceil(COMPACT_STEP_ROWS * this.#stepShare) - 1);
     let reached: Position = this.#compacted;
     let bytes = 0;
     for (const row of this.#sizes.iterate(from, until)) {
       bytes += row.size;
-      if (reached.index >= from && bytes > COMPACT_STEP_BYTES) break;
+      if (reached.index >= from && bytes > COMPACT_STEP_BYTES * this.#stepShare) break;
       reached = { index: asIndex(row.idx), term: asTerm(row.term) };
     }
     this.#transact(() => {
@@ -320,7 +338,7 @@ export class LogFile {
   #vacuumStep(): boolean {
     const free = pragma(this.#db, "freelist_count");
     if (free <= FREE_PAGES_KEPT) return false;
-    const pages = Math.min(VACUUM_STEP_PAGES, free - FREE_PAGES_KEPT);
+    const pages = Math.min(Math.ceil(VACUUM_STEP_PAGES * this.#stepShare), free - FREE_PAGES_KEPT);
     this.#db.run(`PRAGMA incremental_vacuum(${pages})`);
     this.#walBytes += pages * 4_096 + TRANSACTION_OVERHEAD_BYTES;
     // Did it move at all? A vacuum that frees nothing must not be asked for ever.

@@ -125,6 +125,8 @@ function compactOneStep(): void {
   }
   if (more) return;
   compactions.shift();
+  // The file gets shorter now, not with the writes to come: there may be none.
+  opened().checkpoint();
   fileBytes = opened().bytes();
   post({ kind: "done", id: next.id, sizes: sizes() });
 }

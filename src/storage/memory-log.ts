@@ -89,6 +89,7 @@ export class MemoryLog implements LogStore {
   #busy = false;
   /** Run when nothing waits any more. */
   readonly #idle: (() => void)[] = [];
+  #bytesWritten = 0;
   #writes = 0;
   #transactions = 0;
   readonly #recentMs: number[] = [];
@@ -131,6 +132,7 @@ export class MemoryLog implements LogStore {
   append(op: PersistOp, done: (ack: PersistAck) => void): void {
     if (this.#failure !== null) return;
     if (!this.#open) throw new Error("the log is not open");
+    for (const { data } of op.entries) this.#bytesWritten += data.length;
     this.#waiting.push({ op, done });
     this.#next();
   }
@@ -208,6 +210,7 @@ export class MemoryLog implements LogStore {
       transactions: this.#transactions,
       entries: this.#folder.entries.length,
       bytes,
+      bytesWritten: this.#bytesWritten,
       recentMs: [...this.#recentMs],
     };
   }

@@ -56,6 +56,7 @@ export class SqliteLog implements LogStore {
   #handedBytes = 0;
   readonly #asked = new Map<number, Asked>();
   #nextId = 1;
+  #bytesWritten = 0;
   #writes = 0;
   #transactions = 0;
   #sizes: LogSizes = { entries: 0, bytes: 0 };
@@ -94,6 +95,7 @@ export class SqliteLog implements LogStore {
     for (const { data } of op.entries) bytes += data.length;
     this.#handed.push({ ack: ackOf(op), bytes, done });
     this.#handedBytes += bytes;
+    this.#bytesWritten += bytes;
     if (this.#handedBytes > WAITING_BYTES_MAX) {
       this.#fail(new FatalError(`${this.#handedBytes} bytes wait for the log's disk: it hangs`));
       return;
@@ -141,6 +143,7 @@ export class SqliteLog implements LogStore {
       transactions: this.#transactions,
       entries: this.#sizes.entries,
       bytes: this.#sizes.bytes,
+      bytesWritten: this.#bytesWritten,
       recentMs: [...this.#recentMs],
     };
   }

@@ -2,6 +2,9 @@
  * Keeps the state database's WAL short, and says what of the state is durable (S3): two PASSIVE checkpoints
  * run beside the writer, then the owner holds its applies for a third, short one. Without that hold new frames
  * always arrive before a checkpoint ends, and the WAL never starts over.
+ *
+ * The same thread gives free pages back to the file system, in steps for which applies are held too: SQLite has
+ * one writer at a time.
  */
 import type { CheckpointReply, CheckpointRequest } from "./checkpoint-messages.ts";
 
@@ -10,6 +13,8 @@ export interface Checkpoint {
   readonly durableApplied: number | null;
   /** How long applies were held. */
   readonly heldMs: number;
+  /** Free pages that {@link StateCheckpointer.vacuumStep} would give back. */
+  readonly sparePages: number;
 }
 
 export interface CheckpointerOptions {
@@ -26,7 +31,8 @@ export class StateCheckpointer {
   readonly #worker: Worker;
   readonly #ended: Promise<void>;
   #answer: PromiseWithResolvers<CheckpointReply> | null = null;
-  #running: Promise<Checkpoint> | null = null;
+  #running: Promise<unknown> | null = null;
+  #checkpoint: Promise<Checkpoint> | null = null;
   /** Why there will be no more checkpoints. */
   #over: Error | null = null;
 
@@ -52,15 +58,40 @@ export class StateCheckpointer {
    * happens. @throws Error when the thread or the disk fails: then nothing became durable
    */
   run(): Promise<Checkpoint> {
-    this.#running ??= this.#run().finally(() => {
-      this.#running = null;
+    this.#checkpoint ??= this.#alone(() => this.#run()).finally(() => {
+      this.#checkpoint = null;
     });
-    return this.#running;
+    return this.#checkpoint;
+  }
+
+  /**
+   * One step of giving free pages back; the file is shorter after the next checkpoint. Answers whether there is
+   * more. @throws Error when the thread or the disk fails
+   */
+  vacuumStep(): Promise<boolean> {
+    return this.#alone(async () => {
+      const release = await this.#o.hold();
+      try {
+        const reply = await this.#ask("vacuum");
+        if (reply.kind !== "vacuumed") throw new Error(`unexpected ${reply.kind}`);
+        return reply.more;
+      } finally {
+        release();
+      }
+    });
+  }
+
+  /** The thread does one thing at a time. */
+  #alone<T>(work: () => Promise<T>): Promise<T> {
+    const before = this.#running ?? Promise.resolve();
+    const mine = before.then(work, work);
+    this.#running = mine.catch(() => undefined);
+    return mine;
   }
 
   /** Ends the thread, after the checkpoint that runs. */
   async close(): Promise<void> {
-    await this.#running?.catch(() => undefined);
+    await this.#running;
     if (this.#over === null) {
       this.#over = new Error("the checkpointer is closed");
       this.#worker.postMessage({ kind: "close" } satisfies CheckpointRequest);
@@ -74,23 +105,32 @@ export class StateCheckpointer {
     const release = await this.#o.hold();
     const heldAt = performance.now();
     let durableApplied: number | null;
+    let sparePages: number;
     try {
       // Read before: whatever commits during the checkpoint may or may not be in it.
       const applied = this.#o.appliedIndex();
-      durableApplied = isComplete(await this.#passive()) ? applied : null;
+      const done = await this.#passive();
+      durableApplied = isComplete(done) ? applied : null;
+      sparePages = done.spare;
     } finally {
       release();
     }
-    return { durableApplied, heldMs: performance.now() - heldAt };
+    return { durableApplied, sparePages, heldMs: performance.now() - heldAt };
   }
 
   async #passive(): Promise<Extract<CheckpointReply, { kind: "checkpointed" }>> {
+    const reply = await this.#ask("checkpoint");
+    if (reply.kind !== "checkpointed") throw new Error(`unexpected ${reply.kind}`);
+    return reply;
+  }
+
+  async #ask(kind: "checkpoint" | "vacuum"): Promise<Exclude<CheckpointReply, { kind: "failed" }>> {
     if (this.#over !== null) throw this.#over;
     this.#answer = Promise.withResolvers<CheckpointReply>();
     const path = typeof this.#o.path === "string" ? this.#o.path : this.#o.path();
-    this.#worker.postMessage({ kind: "checkpoint", path } satisfies CheckpointRequest);
+    this.#worker.postMessage({ kind, path } satisfies CheckpointRequest);
     const reply = await this.#answer.promise;
-    if (reply.kind === "failed") throw new Error(`the state checkpoint failed: ${reply.message}`);
+    if (reply.kind === "failed") throw new Error(`the state ${kind} failed: ${reply.message}`);
     return reply;
   }
 

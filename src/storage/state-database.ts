@@ -22,6 +22,8 @@ import { isLeftOver } from "./snapshot-files.ts";
 
 /** A database without a table is not larger than a few pages of 4 KiB. */
 const UNUSED_BYTES_MAX = 12 * 1024;
+/** Between two checkpoints a busy member writes more than this; an idle one needs none of it. */
+const WAL_BYTES_KEPT = 4 * 1024 * 1024;
 /** A checkpoint, or a reader that recovers the WAL, holds the file for moments. */
 const BUSY_TIMEOUT_MS = 5_000;
 
@@ -117,6 +119,8 @@ function connect(
     db.run("PRAGMA synchronous = NORMAL");
     // The checkpointer's work: by itself SQLite would do it, or try in vain, inside every commit (S3).
     db.run("PRAGMA wal_autocheckpoint = 0");
+    // A WAL keeps the length of its busiest moment, unless it is told what to go back to when it starts over.
+    db.run(`PRAGMA journal_size_limit = ${WAL_BYTES_KEPT}`);
     return db;
   } catch (error) {
     db.close(true);

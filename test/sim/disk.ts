@@ -150,6 +150,7 @@ export class SimLogStore implements LogStore {
   #killed = false;
   #failed = false;
   #hung = false;
+  #bytesWritten = 0;
   #writes = 0;
   #onFailure: ((error: Error) => void) | null = null;
   /** Finishes the write under way at once; for a disk that comes back. */
@@ -193,6 +194,7 @@ export class SimLogStore implements LogStore {
   append(op: PersistOp, done: (ack: PersistAck) => void): void {
     if (this.#killed) return;
     overwrite(this.handed, op.entries);
+    for (const { data } of op.entries) this.#bytesWritten += data.length;
     this.#queue.push({ op, done });
     this.#next();
   }
@@ -312,6 +314,7 @@ export class SimLogStore implements LogStore {
       transactions: this.#writes,
       entries: this.#disk.entries.length - this.#disk.compacted.index,
       bytes: 0,
+      bytesWritten: this.#bytesWritten,
       recentMs: [],
     };
   }

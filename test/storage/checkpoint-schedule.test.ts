@@ -1,42 +1,40 @@
-import { expect, test } from "bun:test";
+import { afterEach, beforeEach, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Clock, Log } from "../../src/replica/ports.ts";
 import { CheckpointSchedule } from "../../src/storage/checkpoint-schedule.ts";
 import { StateCheckpointer } from "../../src/storage/state-checkpointer.ts";
-import { openStateDatabase } from "../../src/storage/state-database.ts";
+import { openStateDatabase, type StateDatabase } from "../../src/storage/state-database.ts";
+import { ManualClock, silent } from "./manual-clock.ts";
 
-const silent: Log = { debug() {}, info() {}, warn() {}, error() {} };
+let folder: string;
+let state: StateDatabase;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "flotilla-schedule-"));
+  state = openStateDatabase(folder);
+});
+afterEach(() => {
+  state.db.close(true);
+  rmSync(folder, { recursive: true, force: true });
+});
 
-test("a schedule checkpoints when something was applied, leaves an idle state alone, and stops", async () => {
-  const folder = mkdtempSync(join(tmpdir(), "flotilla-schedule-"));
-  const { db, path } = openStateDatabase(folder);
-  db.run("CREATE TABLE t (n INTEGER) STRICT");
-  const due: (() => void)[] = [];
-  const clock: Clock = {
-    monotonic: () => 0,
-    wall: () => 0,
-    soon: (run) => setImmediate(run),
-    after: (_delay, run) => {
-      due.push(run);
-      return { cancel: () => due.splice(0) };
-    },
-  };
-  /** Lets the timer fire, and waits until the next one is set: then the look is over. */
-  const look = async (): Promise<void> => {
-    due.shift()?.();
-    while (due.length === 0) await new Promise((resolve) => setImmediate(resolve));
-  };
-  let applied = 5;
-  let holds = 0;
-  const appliedIndex = (): number => applied;
+interface Scheduled {
+  readonly clock: ManualClock;
+  readonly schedule: CheckpointSchedule;
+  applied: number;
+  /** How often applies were held. */
+  holds: number;
+}
+
+function scheduled(): Scheduled {
+  const clock = new ManualClock();
+  const appliedIndex = (): number => made.applied;
   const schedule = new CheckpointSchedule({
     checkpointer: new StateCheckpointer({
-      path,
+      path: state.path,
       appliedIndex,
       hold: () => {
-        holds += 1;
+        made.holds += 1;
         return () => {};
       },
     }),
@@ -44,18 +42,62 @@ test("a schedule checkpoints when something was applied, leaves an idle state al
     log: silent,
     appliedIndex,
   });
+  const made: Scheduled = { clock, schedule, applied: 5, holds: 0 };
+  return made;
+}
+
+test("a schedule checkpoints when something was applied, leaves an idle state alone, and stops", async () => {
+  state.db.run("CREATE TABLE t (n INTEGER) STRICT");
+  const run = scheduled();
+  const { clock, schedule } = run;
   expect(schedule.durableApplied).toBe(0);
-  await look();
+  await clock.pass(2_000);
   expect(schedule.durableApplied).toBe(5);
-  await look();
-  await look();
-  expect(holds).toBe(1);
-  applied = 6;
-  await look();
-  expect(holds).toBe(2);
+  await clock.pass(4_000);
+  expect(run.holds).toBe(1);
+  run.applied = 6;
+  await clock.pass(2_000);
+  expect(run.holds).toBe(2);
   expect(schedule.durableApplied).toBe(6);
   await schedule.stop();
-  expect(due).toEqual([]);
-  db.close(true);
-  rmSync(folder, { recursive: true, force: true });
+  expect(clock.timers).toBe(0);
+});
+
+test("what was deleted goes back to the file system, though nothing is applied any more", async () => {
+  const { db, path } = state;
+  db.run("CREATE TABLE t (n INTEGER PRIMARY KEY, text TEXT) STRICT");
+  db.run(
+    "INSERT INTO t WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 20000) SELECT n, printf('%.1000c', 'x') FROM c",
+  );
+  const run = scheduled();
+  const { clock, schedule } = run;
+  await clock.pass(2_000);
+  const full = Bun.file(path).size;
+  expect(full).toBeGreaterThan(20_000_000);
+  db.run("DELETE FROM t WHERE n > 100");
+  run.applied = 6;
+  // A checkpoint that finds what is spare, the steps, and one more checkpoint.
+  await clock.pass(20_000);
+  expect(Bun.file(path).size).toBeLessThan(1_500_000);
+  const { holds } = run;
+  await clock.pass(20_000);
+  expect(run.holds).toBe(holds);
+  await schedule.stop();
+});
+
+test("a state in balance keeps an eighth of its pages free, and is not moved about", async () => {
+  const { db, path } = state;
+  db.run("CREATE TABLE t (n INTEGER PRIMARY KEY, text TEXT) STRICT");
+  db.run(
+    "INSERT INTO t WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 20000) SELECT n, printf('%.1000c', 'x') FROM c",
+  );
+  const run = scheduled();
+  await run.clock.pass(2_000);
+  db.run("DELETE FROM t WHERE n <= 2000");
+  run.applied = 6;
+  const full = Bun.file(path).size;
+  await run.clock.pass(20_000);
+  expect(Bun.file(path).size).toBe(full);
+  expect(run.holds).toBe(2);
+  await run.schedule.stop();
 });

@@ -1,0 +1,145 @@
+import { describe, expect, test } from "bun:test";
+import { asIndex, asNodeId, asTerm } from "../../src/raft/types.ts";
+import type { SnapshotFrame, SnapshotStore } from "../../src/replica/ports.ts";
+import { SnapshotSender } from "../../src/replica/snapshot-sender.ts";
+import { ManualClock, silent } from "../storage/manual-clock.ts";
+
+const GIB = 1024 * 1024 * 1024;
+const RECEIVER = asNodeId("n3");
+
+/** A store whose copies are all zeros, as of the index that is applied when they are asked for. */
+class Copies implements SnapshotStore {
+  made = 0;
+  readonly removed: string[] = [];
+
+  constructor(readonly applied: () => number) {}
+
+  async create() {
+    this.made += 1;
+    const id = `${this.applied()}-${String(this.made).padStart(16, "0")}`;
+    const [index, term] = [asIndex(this.applied()), asTerm(1)];
+    return { id, index, term, machineVersion: 1, bytes: 1_000_000, checksum: "" };
+  }
+  async read(_id: string, _offset: number, bytes: number) {
+    return { data: new Uint8Array(bytes), crc: 0 };
+  }
+  async remove(id: string) {
+    this.removed.push(id);
+  }
+  async receive() {}
+  async write() {
+    return true;
+  }
+  async verify() {}
+  async discard() {}
+  async install() {}
+  async close() {}
+}
+
+class Leader {
+  readonly clock = new ManualClock();
+  applied = 1_000;
+  match = 10;
+  logBytes = 0;
+  readonly told: SnapshotFrame[] = [];
+  readonly store = new Copies(() => this.applied);
+  readonly sender = new SnapshotSender({
+    store: this.store,
+    clock: this.clock,
+    log: silent,
+    describe: (copy) => ({
+      ...copy,
+      configuration: { voters: [], outgoing: [], learners: [], learnersNext: [], members: {} },
+      bootstrap: { clusterId: "c", createdAt: 0, members: [], settings: null },
+    }),
+    applied: () => asIndex(this.applied),
+    compacted: () => asIndex(900),
+    progress: () => ({ match: asIndex(this.match), behind: this.applied - this.match }),
+    logBytes: () => this.logBytes,
+    send: (_to, frame) => {
+      this.told.push(frame);
+      return true;
+    },
+  });
+
+  async open(): Promise<void> {
+    this.sender.frame(RECEIVER, { type: "open", held: null });
+    for (let i = 0; i < 5; i++) await Promise.resolve();
+  }
+
+  async pass(ms: number): Promise<void> {
+    for (let at = 0; at < ms; at += 1_000) {
+      await this.clock.pass(1_000, 0);
+      this.sender.sweep(this.clock.monotonic());
+    }
+  }
+
+  /** The receiver reads on. */
+  read(): void {
+    const manifest = this.told.findLast((frame) => frame.type === "manifest");
+    if (manifest === undefined) throw new Error("there is nothing to read");
+    const { id } = manifest.manifest;
+    this.sender.frame(RECEIVER, { type: "read", id, offset: 0, bytes: 1_000 });
+  }
+}
+
+describe("the log that is kept for a member that fetches a snapshot", () => {
+  test("is all behind the copy, as long as it reads or catches up", async () => {
+    const leader = new Leader();
+    leader.sender.offered(RECEIVER);
+    expect(leader.sender.floor).toBe(asIndex(1_000));
+    await leader.open();
+    leader.applied = 9_000;
+    for (let i = 0; i < 10; i++) {
+      leader.read();
+      await leader.pass(30_000);
+    }
+    leader.match = 1_000;
+    await leader.pass(40_000);
+    leader.match = 5_000;
+    await leader.pass(40_000);
+    expect(leader.sender.floor).toBe(asIndex(1_000));
+    leader.match = 8_500;
+    await leader.pass(1_000);
+    expect(leader.sender.floor).toBeNull();
+  });
+
+  test("does not grow beyond 2 GiB: then the receiver is dropped, and served anew a minute later", async () => {
+    const leader = new Leader();
+    leader.sender.offered(RECEIVER);
+    await leader.open();
+    leader.logBytes = 2 * GIB;
+    await leader.pass(1_000);
+    expect(leader.sender.floor).toBe(asIndex(1_000));
+    leader.logBytes = 2 * GIB + 1;
+    await leader.pass(1_000);
+    expect(leader.sender.floor).toBeNull();
+    expect(leader.sender.dropped).toBe(1);
+    expect(leader.told.at(-1)).toMatchObject({ type: "gone" });
+    // The core goes on offering it one, and it goes on asking.
+    leader.sender.offered(RECEIVER);
+    await leader.open();
+    expect(leader.sender.floor).toBeNull();
+    expect(leader.told.at(-1)).toMatchObject({ type: "gone" });
+    expect(leader.store.made).toBe(1);
+    leader.applied = 50_000;
+    leader.logBytes = GIB / 8;
+    await leader.pass(61_000);
+    leader.sender.offered(RECEIVER);
+    await leader.open();
+    expect(leader.sender.floor).toBe(asIndex(50_000));
+    expect(leader.told.at(-1)).toMatchObject({ type: "manifest", manifest: { index: 50_000 } });
+  });
+
+  test("is not kept for one that asks again and again and never reads", async () => {
+    const leader = new Leader();
+    for (let i = 0; i < 65; i++) {
+      leader.sender.offered(RECEIVER);
+      await leader.open();
+      leader.applied += 100;
+      await leader.pass(1_000);
+    }
+    expect(Number(leader.sender.floor)).toBeGreaterThan(1_000);
+    expect(leader.store.removed).toHaveLength(1);
+  });
+});

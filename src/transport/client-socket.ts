@@ -11,6 +11,8 @@ export interface ClientSocket extends WebSocket {
 
 /** How Bun's client begins to say that HTTP answered instead of a WebSocket; there is no code for it. */
 export const UPGRADE_REFUSED = "Expected 101 status code";
+/** The same from a member that is starting, stopping or full: it passes by itself. */
+export const UPGRADE_NOT_YET = `${UPGRADE_REFUSED}: 503`;
 
 /** How it says that the certificate was refused, or that there was no TLS; the reason follows. */
 export const TLS_FAILED = "TLS handshake failed";

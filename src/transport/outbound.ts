@@ -16,6 +16,7 @@ import {
   reasonOfError,
   textOf,
   TLS_FAILED,
+  UPGRADE_NOT_YET,
   UPGRADE_REFUSED,
 } from "./client-socket.ts";
 import { CLOSE, reasonOf } from "./close-codes.ts";
@@ -317,10 +318,12 @@ export class Outbound {
       return;
     }
     if (attempt.errorMessage.includes(UPGRADE_REFUSED)) {
-      this.#endpoint.notices.warn(`${this.peer} does not take connections of members`, {
-        url: this.url,
-        error: attempt.errorMessage,
-      });
+      const fields = { url: this.url, error: attempt.errorMessage };
+      const { notices } = this.#endpoint;
+      // Of members that are started together, most meet others that are not open yet.
+      if (attempt.errorMessage.includes(UPGRADE_NOT_YET))
+        notices.debug(`${this.peer} takes no connections of members yet`, fields);
+      else notices.warn(`${this.peer} does not take connections of members`, fields);
       this.#end(attempt, "rejected");
       return;
     }

@@ -368,6 +368,17 @@ describe("an upgrade is refused", () => {
     expect(a.reasons()[0]).toBe("rejected");
   });
 
+  test("by a member that is starting or stopping, which nobody is warned of", async () => {
+    const [a, b, c] = [member("a"), member("b"), member("c", { acceptsPeers: false })];
+    await b.transport.close();
+    expect((await fetch(`${b.url}/raft`, { headers })).status).toBe(503);
+    a.dials(b);
+    await until("the refusal", () => a.disconnects.length > 0);
+    expect([a.reasons()[0], a.warnings]).toEqual(["rejected", []]);
+    a.dials(c);
+    await until("a warning", () => a.warnings.length > 0);
+  });
+
   test("when it is none", async () => {
     const b = member("b");
     expect((await fetch(`${b.url}/raft`)).status).toBe(426);

@@ -16,7 +16,7 @@ export function isoTime(at: number): string {
   return Number.isNaN(date.getTime()) ? "" : date.toISOString();
 }
 
-/** `340 ms`, `12 s`, `3 min 20 s`, `4 h 10 min`, `2 d 3 h`. */
+/** `340 ms`, `12 s`, `5 min`, `3 min 20 s`, `4 h 10 min`, `2 d 3 h`. */
 export function formatDuration(durationMs: number): string {
   const ms = Math.max(0, Math.round(durationMs));
   if (ms < 1_000) return `${ms} ms`;
@@ -24,10 +24,14 @@ export function formatDuration(durationMs: number): string {
   if (seconds < 10) return `${(ms / 1_000).toFixed(1)} s`;
   if (seconds < 60) return `${seconds} s`;
   const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return `${minutes} min ${seconds % 60} s`;
+  if (minutes < 60) return twoParts(minutes, "min", seconds % 60, "s");
   const hours = Math.floor(minutes / 60);
-  if (hours < 48) return `${hours} h ${minutes % 60} min`;
-  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+  if (hours < 48) return twoParts(hours, "h", minutes % 60, "min");
+  return twoParts(Math.floor(hours / 24), "d", hours % 24, "h");
+}
+
+function twoParts(large: number, largeUnit: string, small: number, smallUnit: string): string {
+  return small === 0 ? `${large} ${largeUnit}` : `${large} ${largeUnit} ${small} ${smallUnit}`;
 }
 
 /** Coarse on purpose, so that a live page does not change more often than it says something new. */

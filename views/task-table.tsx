@@ -4,7 +4,10 @@ import { Html } from "@elysiajs/html";
 import type { Task } from "../src/queue/types.ts";
 import { ActionButton, Age, StatusBadge, attributeText } from "./elements.tsx";
 import type { Allowed } from "./elements.tsx";
-import { formatDuration, shortId } from "./format.ts";
+import { cutText, formatDuration, shortId } from "./format.ts";
+
+/** Characters of a name in the table: about two lines. The task's own page shows all of it. */
+const NAME_SHOWN_MAX = 72;
 
 /** Failed and cancelled tasks can be run again. */
 export function isRetryable(task: Task): boolean {
@@ -31,6 +34,7 @@ function TaskRow(props: {
 }): JSX.Element {
   const { task, now, allowed } = props;
   const ran = runTimeMs(task, now);
+  const name = cutText(task.name, NAME_SHOWN_MAX);
   return (
     <tr id={attributeText(`t-${task.id}`)}>
       <td data-label="Status">
@@ -44,8 +48,13 @@ function TaskRow(props: {
         ) : null}
       </td>
       <td data-label="Task" class="cell-name">
-        <a href={`/tasks/${encodeURIComponent(task.id)}`} class="task-name" safe>
-          {task.name}
+        <a
+          href={`/tasks/${encodeURIComponent(task.id)}`}
+          class="task-name"
+          title={name.cut ? attributeText(task.name) : undefined}
+          safe
+        >
+          {name.cut ? `${name.text}…` : name.text}
         </a>{" "}
         <code class="muted" title={attributeText(task.id)} safe>
           {shortId(task.id)}

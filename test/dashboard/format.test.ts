@@ -36,12 +36,15 @@ describe("JSON laid out over lines", () => {
 });
 
 test("durations, ages and counts read naturally", () => {
-  expect([0, 999, 1_500, 59_999, 61_000, 7_260_000, 200_000_000].map(formatDuration)).toEqual([
+  expect(
+    [0, 999, 1_500, 59_999, 61_000, 300_000, 7_260_000, 200_000_000].map(formatDuration),
+  ).toEqual([
     "0 ms",
     "999 ms",
     "1.5 s",
     "59 s",
     "1 min 1 s",
+    "5 min",
     "2 h 1 min",
     "2 d 7 h",
   ]);

@@ -1042,8 +1042,14 @@ export class Replica implements Consensus {
 
   /** What members tell each other on their own clock. */
   #speak(now: Millis): void {
-    const { role, leader } = this.#leadership;
-    if (role !== "leader" && leader !== null && now >= this.#nextBeatAt) {
+    const { role, leader, active } = this.#leadership;
+    if (role === "leader" && now >= this.#nextBeatAt) {
+      this.#nextBeatAt = now + BEAT_MS;
+      // For the time after it leads: until it last had a quorum, nobody else could acknowledge anything.
+      const contact = active ? this.#contactMs(now) : null;
+      if (contact !== null && this.#raft !== null)
+        this.#staleness.beat(now - contact, this.#raft.commit, this.#applied());
+    } else if (leader !== null && now >= this.#nextBeatAt) {
       this.#nextBeatAt = now + BEAT_MS;
       void this.#calls.ask("replica.beat", null, now + 2 * BEAT_MS, leader).then(
         (body) => {

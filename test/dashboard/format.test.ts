@@ -38,16 +38,7 @@ describe("JSON laid out over lines", () => {
 test("durations, ages and counts read naturally", () => {
   expect(
     [0, 999, 1_500, 59_999, 61_000, 300_000, 7_260_000, 200_000_000].map(formatDuration),
-  ).toEqual([
-    "0 ms",
-    "999 ms",
-    "1.5 s",
-    "59 s",
-    "1 min 1 s",
-    "5 min",
-    "2 h 1 min",
-    "2 d 7 h",
-  ]);
+  ).toEqual(["0 ms", "999 ms", "1.5 s", "59 s", "1 min 1 s", "5 min", "2 h 1 min", "2 d 7 h"]);
   expect(formatAge(1_000, 2_000)).toBe("just now");
   expect(formatAge(0, 63_000)).toBe("1 min ago");
   expect(formatAge(100_000, 0)).toBe("in 1 min");

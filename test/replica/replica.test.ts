@@ -107,6 +107,21 @@ describe("founding", () => {
 });
 
 describe("three members", () => {
+  test("one that led and lost the others counts the age of its state from then, not from when it won", async () => {
+    const cluster = new Cluster(8, 3);
+    await cluster.startAll();
+    const leader = cluster.leader();
+    if (leader === null || leader.replica === null) throw new Error("no leader");
+    const { replica } = leader;
+    await cluster.run(10_000);
+    for (const node of cluster.nodes) if (node !== leader) cluster.kill(node);
+    await cluster.run(2_000);
+    expect(replica.status().role).not.toBe("leader");
+    const age = replica.status().stalenessMs;
+    expect(age).toBeGreaterThan(1_500);
+    expect(age).toBeLessThan(2_500);
+  });
+
   test("a call does not overtake what its member submitted before it", async () => {
     const cluster = new Cluster(6, 3);
     await cluster.startAll();

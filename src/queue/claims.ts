@@ -30,6 +30,8 @@ export class ClaimMemory {
   readonly #byWorker = new Map<string, Map<string, Kept>>();
   /** By first fence, oldest first: fences only grow. */
   readonly #byFence = new Map<number, Kept>();
+  /** Kept, and not in the table yet; many are dropped before they would be. */
+  readonly #unsaved = new Set<Kept>();
   readonly #insert: Statement<unknown, [number, string, string, number, string]>;
   readonly #delete: Statement<unknown, [number]>;
 
@@ -56,8 +58,9 @@ export class ClaimMemory {
     const request = name.request_id;
     const earlier = this.#byWorker.get(worker)?.get(request);
     if (earlier !== undefined) this.#drop(earlier);
-    this.#index({ worker, request, at, ...claim });
-    this.#insert.run(claim.first, worker, request, at, JSON.stringify(claim.seqs));
+    const kept: Kept = { worker, request, at, ...claim };
+    this.#index(kept);
+    this.#unsaved.add(kept);
     const own = this.#byWorker.get(worker);
     if (own !== undefined && own.size > CLAIMS_PER_WORKER) this.#dropFirst(own.values());
     if (this.#byFence.size > CLAIMS_MAX) this.#dropFirst(this.#byFence.values());
@@ -80,6 +83,14 @@ export class ClaimMemory {
     return dropped;
   }
 
+  save(): void {
+    for (const kept of this.#unsaved) {
+      const { first, worker, request, at, seqs } = kept;
+      this.#insert.run(first, worker, request, at, JSON.stringify(seqs));
+    }
+    this.#unsaved.clear();
+  }
+
   #index(kept: Kept): void {
     this.#byFence.set(kept.first, kept);
     const own = this.#byWorker.get(kept.worker);
@@ -99,6 +110,6 @@ export class ClaimMemory {
     const own = this.#byWorker.get(kept.worker);
     own?.delete(kept.request);
     if (own?.size === 0) this.#byWorker.delete(kept.worker);
-    this.#delete.run(kept.first);
+    if (!this.#unsaved.delete(kept)) this.#delete.run(kept.first);
   }
 }

@@ -40,8 +40,6 @@ export class Execution {
   takeovers: readonly Takeover[];
   readonly #saveSettings: Statement<unknown, [string]>;
   readonly #saveTakeovers: Statement<unknown, [string]>;
-  readonly #confirm: Statement<unknown, [number, number]>;
-  readonly #buried: Statement<{ one: number }, [string, number]>;
 
   /** `namesMax`: see names.ts. */
   constructor(
@@ -55,12 +53,10 @@ export class Execution {
     this.takeovers = takeovers;
     this.claims = new ClaimMemory(db);
     this.named = new NamedNames(db, namesMax);
-    this.reports = new Reports(db, store.chain);
+    this.reports = new Reports(db);
     this.sweeps = new Sweeps(store, keys, this.claims);
     this.#saveSettings = db.prepare("UPDATE state SET settings = ?");
     this.#saveTakeovers = db.prepare("UPDATE state SET takeovers = ?");
-    this.#confirm = db.prepare("UPDATE tasks SET confirmed = ?, seen = 1 WHERE seq = ?");
-    this.#buried = db.prepare("SELECT 1 AS one FROM tombstones WHERE id = ? AND expires_at > ?");
   }
 
   /** @throws FatalError for a command that this build does not know */
@@ -73,7 +69,7 @@ export class Execution {
     }
     switch (command.type) {
       case "submit":
-        return plain(submitTasks(this.store, command.tasks, (id) => this.#isBuried(id)));
+        return plain(submitTasks(this.store, command.tasks, (id) => this.store.isBuried(id)));
       case "cancel":
         return plain(this.#byTask(cancelTask(this.store, command.id), "cancelled", command.id));
       case "retry": {
@@ -101,7 +97,7 @@ export class Execution {
         const { worker_id, principal } = command;
         const items = command.items.map((item) => {
           const row = this.store.slimById(item.task_id);
-          const said = this.reports.report(row, worker_id, principal, item, this.store.moment);
+          const said = this.reports.report(this.store, row, worker_id, principal, item);
           if (said === "ok") {
             const { task_id: id } = item;
             this.store.signals.push({ type: "changed", id, from: "Running", to: "Running" });
@@ -132,8 +128,7 @@ export class Execution {
         for (const ref of command.items) {
           const row = leased(this.store, ref);
           if (row === null) continue;
-          this.#confirm.run(this.store.leadership, row.seq);
-          this.store.chain.mix(row.seq);
+          this.store.confirm(row);
           count++;
         }
         return done(count, false);
@@ -240,10 +235,6 @@ export class Execution {
       if (task !== null) tasks.push(task);
     }
     return tasks;
-  }
-
-  #isBuried(id: string): boolean {
-    return this.#buried.get(id, this.store.moment.now) !== null;
   }
 }
 

@@ -1,7 +1,10 @@
 /**
  * The replicated task machine: committed entries in, rows and answers out. `apply` is a function of the
- * entries and the tables alone. All entries of one call share one transaction with the applied index, so
- * that the state database is at any moment exactly some prefix of the log.
+ * entries and the tables alone.
+ *
+ * The entries of several calls share one transaction with the applied index (the state database is at any
+ * moment exactly some prefix of the log), and most rows of it are written only when it ends: see task-table.ts.
+ * Memory has everything at once; other connections see it after {@link TaskMachine.flush}.
  */
 import type { Database, Statement } from "bun:sqlite";
 import { asIndex, asTerm, type LogIndex, type Term } from "../raft/types.ts";
@@ -23,6 +26,7 @@ import { isUnconfirmed, type Takeover } from "./leaderships.ts";
 import { RUNNING, type TaskRow, toRunningLease, toTask } from "./rows.ts";
 import { openSchema } from "./schema.ts";
 import { Sessions } from "./sessions.ts";
+import type { ReadyLimits } from "./ready.ts";
 import { bootstrapSettings } from "./settings.ts";
 import type { LogPage, RunningLease, SignalListener, TaskState } from "./state.ts";
 import { type AttemptRow, TaskStore } from "./store.ts";
@@ -46,7 +50,18 @@ export interface MachineLimits {
   readonly idempotencyBytes?: number;
   readonly sessionAnswers?: number;
   readonly names?: number;
+  /** Rows that may be changed in memory and not committed; 0 (the default): every call of `apply` commits. */
+  readonly writeBehind?: number;
+  readonly ready?: ReadyLimits;
 }
+
+/**
+ * Rows that a member in production holds uncommitted: some tenths of a second at full load, and as much of the
+ * log to be applied again after a crash. The driver flushes sooner, by its clock.
+ */
+export const WRITE_BEHIND_ROWS = 16_384;
+/** Characters of payloads and results among them. */
+const WRITE_BEHIND_TEXT_MAX = 8 * 1024 * 1024;
 
 interface StateRow {
   readonly machine_version: number;
@@ -86,13 +101,14 @@ export class TaskMachine implements StateMachine, TaskState {
   #logTime!: number;
   /** A transaction failed half-way: memory no longer mirrors the tables. */
   #broken = false;
+  /** A transaction is open: what was applied since the last commit is in it, or in memory. */
+  #uncommitted = false;
 
   readonly #listeners = new Set<SignalListener>();
   #begin!: Statement<unknown, []>;
   #commit!: Statement<unknown, []>;
   #saveState!: Statement<unknown, (number | string)[]>;
   #saveClusterId!: Statement<unknown, [string]>;
-  #attempts!: Statement<AttemptRow, [number]>;
 
   /**
    * Creates the tables in an empty database, or takes up where it stands. The database is this machine's
@@ -115,6 +131,8 @@ export class TaskMachine implements StateMachine, TaskState {
    */
   reopen(db: Database): void {
     openSchema(db, JSON.stringify(DEFAULT_SETTINGS), MACHINE_VERSION);
+    // What it has not committed is part of what the snapshot replaces.
+    if (this.#uncommitted) this.#db.run("ROLLBACK");
     this.#load(db);
   }
 
@@ -122,6 +140,7 @@ export class TaskMachine implements StateMachine, TaskState {
     const limits = this.#limits;
     this.#db = db;
     this.#broken = false;
+    this.#uncommitted = false;
     const state = db
       .query<StateRow, []>(
         "SELECT machine_version, cluster_id, settings, applied_index, applied_term, log_time, takeovers, idempotency_keys, idempotency_bytes, chain FROM state",
@@ -135,7 +154,8 @@ export class TaskMachine implements StateMachine, TaskState {
     this.#chain = new Chain(state.chain);
     this.#chainHistory = new ChainHistory(CHAIN_KEPT);
     this.#chainHistory.keep(state.applied_index, state.chain);
-    this.#store = new TaskStore(db, JSON.parse(state.settings) as Settings, this.#chain);
+    const settings = JSON.parse(state.settings) as Settings;
+    this.#store = new TaskStore(db, settings, this.#chain, limits.ready);
     this.#sessions = new Sessions(db, limits.sessionAnswers);
     this.#keys = new IdempotencyKeys(
       db,
@@ -156,10 +176,6 @@ export class TaskMachine implements StateMachine, TaskState {
          idempotency_keys = ?, idempotency_bytes = ?, chain = ?`,
     );
     this.#saveClusterId = db.prepare("UPDATE state SET cluster_id = ?");
-    this.#attempts = db.prepare(
-      `SELECT attempt, fence, worker, principal, started_at, finished_at, outcome, by_worker, error
-       FROM attempts WHERE seq = ? ORDER BY attempt`,
-    );
   }
 
   // --- applying
@@ -176,19 +192,44 @@ export class TaskMachine implements StateMachine, TaskState {
     if (this.#broken) throw new FatalError("an earlier apply failed: the state must be reopened");
     if (entries.length === 0) return [];
     const answers: RequestAnswer[] = [];
-    this.#begin.run();
-    try {
+    this.#whole(() => {
+      if (!this.#uncommitted) this.#begin.run();
+      this.#uncommitted = true;
       for (const entry of entries) this.#applyEntry(entry, answers);
-      this.#saveCounters();
-      this.#commit.run();
-    } catch (error) {
-      this.#broken = true;
-      if (this.#db.inTransaction) this.#db.run("ROLLBACK");
-      throw error;
-    }
+      this.#store.saveEnded();
+      const { rows, text } = this.#store.table.waiting;
+      const most = this.#limits.writeBehind ?? 0;
+      if (most === 0 || rows >= most || text >= WRITE_BEHIND_TEXT_MAX) this.#write();
+    });
     const signals = this.#store.takeSignals();
     if (signals.length > 0) this.#emit(signals);
     return answers;
+  }
+
+  /** Commits everything that was applied: other connections see it, and a restart goes on behind it. */
+  flush(): void {
+    if (this.#uncommitted && !this.#broken) this.#whole(() => this.#write());
+  }
+
+  #write(): void {
+    this.#store.save();
+    this.#sessions.save();
+    this.#execution.claims.save();
+    this.#saveCounters();
+    this.#commit.run();
+    this.#uncommitted = false;
+  }
+
+  /** An error leaves the last commit, and a machine that answers nothing any more. */
+  #whole(run: () => void): void {
+    try {
+      run();
+    } catch (error) {
+      this.#broken = true;
+      this.#uncommitted = false;
+      if (this.#db.inTransaction) this.#db.run("ROLLBACK");
+      throw error;
+    }
   }
 
   #applyEntry(entry: CommittedEntry, answers: RequestAnswer[]): void {
@@ -220,7 +261,7 @@ export class TaskMachine implements StateMachine, TaskState {
       this.#chainAnswer(seq, answer);
       answers.push({ member, boot, seq, answer });
     }
-    this.#sessions.flush(entry.index);
+    this.#sessions.endEntry(entry.index);
     this.#applied = { index: entry.index, term: entry.term };
     this.#chainCounters(entry);
   }
@@ -426,7 +467,7 @@ export class TaskMachine implements StateMachine, TaskState {
   attempts(id: string): readonly Attempt[] | null {
     const row = this.#store.slimById(id);
     if (row === null) return null;
-    const attempts = this.#attempts.all(row.seq).map(toAttempt);
+    const attempts = this.#store.endedAttempts(row).map(toAttempt);
     if (row.status === RUNNING) attempts.push(runningAttempt(row));
     return attempts;
   }
@@ -494,7 +535,7 @@ export class TaskMachine implements StateMachine, TaskState {
   }
 
   nextDueAt(): number | null {
-    return this.#execution.sweeps.nextDueAt();
+    return this.#store.nextDueAt();
   }
 
   nextPurgeAt(): number | null {
@@ -512,6 +553,7 @@ export class TaskMachine implements StateMachine, TaskState {
 
   /** T9: SHA-256 over the logical rows, hex; equal on members at an equal applied index. Reads every row. */
   hash(): string {
+    this.flush();
     return logicalHash(this.#db);
   }
 }

@@ -3,12 +3,11 @@
  * cut, and marked, where they pass their limit.
  */
 import type { Database, Statement } from "bun:sqlite";
-import type { Chain } from "./chain.ts";
 import { cutProgress, cutText, utf8Length } from "./cut.ts";
 import { RUNNING, type TaskRow } from "./rows.ts";
 import { INTEGER } from "./schema.ts";
 import type { LogPage } from "./state.ts";
-import type { Moment } from "./store.ts";
+import type { TaskStore } from "./store.ts";
 import {
   LIMITS,
   type LeaseEndAnswer,
@@ -32,17 +31,10 @@ interface LogRow {
 }
 
 export class Reports {
-  readonly #save: Statement<unknown, [string | null, number, number, number, number]>;
   readonly #insertLines: Statement<unknown, [number, number, number, number, string]>;
   readonly #lines: Statement<LogRow, [number, number, number]>;
 
-  readonly #chain: Chain;
-
-  constructor(db: Database, chain: Chain) {
-    this.#chain = chain;
-    this.#save = db.prepare(
-      "UPDATE tasks SET progress = ?, log_rows = ?, log_bytes = ?, version = ? WHERE seq = ?",
-    );
+  constructor(db: Database) {
     this.#insertLines = db.prepare(
       "INSERT INTO logs (seq, n, attempt, at, lines) VALUES (?, ?, ?, ?, ?)",
     );
@@ -53,11 +45,11 @@ export class Reports {
 
   /** Checks the lease like an end does, and keeps what was reported. */
   report(
+    store: TaskStore,
     row: TaskRow | null,
     worker: string,
     principal: string,
     item: LeaseRef & { readonly progress: Progress | null; readonly lines: readonly string[] },
-    moment: Moment,
   ): LeaseEndAnswer {
     if (row === null) return "not-found";
     if (row.status !== RUNNING || row.attempt !== item.attempt || row.fence !== item.fence) {
@@ -68,14 +60,11 @@ export class Reports {
     let logRows = row.log_rows;
     if (kept.length > 0) {
       const n = logRows++;
-      this.#insertLines.run(row.seq, n, row.attempt, moment.now, JSON.stringify(kept));
+      this.#insertLines.run(row.seq, n, row.attempt, store.moment.now, JSON.stringify(kept));
     }
     const progress =
       item.progress === null ? row.progress : JSON.stringify(cutProgress(item.progress));
-    this.#save.run(progress, logRows, bytes, moment.index, row.seq);
-    this.#chain.mix(row.seq);
-    this.#chain.mix(bytes);
-    this.#chain.mix(progress?.length ?? null);
+    store.report(row, progress, logRows, bytes);
     return "ok";
   }
 

@@ -36,55 +36,80 @@ export const RETRYING = detailCode("retrying");
 export const WORKING = detailCode("running");
 export const CANCELLING = detailCode("cancelling");
 
+/**
+ * A task's row, as the table has it or will have it: the store changes rows in memory and writes them later.
+ * Only the store changes one.
+ */
 export interface TaskRow {
   readonly seq: number;
   readonly id: string;
   readonly name: string;
   readonly queue: string;
-  readonly status: StatusCode;
-  readonly detail: number | null;
+  status: StatusCode;
+  detail: number | null;
   readonly priority: number;
   readonly created_at: number;
-  readonly run_at: number;
-  readonly ready_seq: number | null;
-  readonly started_at: number | null;
-  readonly completed_at: number | null;
-  readonly retries: number;
+  run_at: number;
+  due_at: number | null;
+  ready_seq: number | null;
+  started_at: number | null;
+  completed_at: number | null;
+  retries: number;
   readonly max_retries: number;
-  readonly attempt: number;
-  readonly crashes: number;
-  readonly releases: number;
+  attempt: number;
+  crashes: number;
+  releases: number;
   readonly timeout_ms: number | null;
   readonly retry: string;
   readonly body_hash: string | null;
-  readonly version: number;
-  readonly changed: number;
-  readonly fence: number | null;
-  readonly worker: string | null;
-  readonly principal: string | null;
-  readonly member: string | null;
-  readonly boot: number | null;
-  readonly confirmed: number;
-  readonly seen: number;
-  readonly log_rows: number;
-  readonly log_bytes: number;
-  readonly progress: string | null;
-  readonly last_error: string | null;
+  version: number;
+  changed: number;
+  fence: number | null;
+  worker: string | null;
+  principal: string | null;
+  member: string | null;
+  boot: number | null;
+  confirmed: number;
+  seen: number;
+  log_rows: number;
+  log_bytes: number;
+  progress: string | null;
+  last_error: string | null;
   readonly large: number;
-  readonly payload: string | null;
-  readonly result: string | null;
+  /** What of it is not in the table yet, and what of the table is not in here: bits of {@link ROW}. */
+  flags: number;
+  /** How often it stands in the window of a lane (ready.ts). */
+  shown: number;
+  payload: string | null;
+  result: string | null;
 }
 
-const SLIM = `t.seq, t.id, t.name, t.queue, t.status, t.detail, t.priority, t.created_at, t.run_at,
+export const ROW = {
+  /** The table has no such row yet. */
+  born: 1,
+  changed: 2,
+  /** `result` is known and may differ from the table's; it counts once the row is `changed`. */
+  result: 4,
+  /** Payload and result were not read, or are not kept: the table has them. */
+  slim: 8,
+  /** In the store's map: whoever reads this task gets this object. */
+  kept: 16,
+} as const;
+/** Something of it is to be written. */
+export const UNSAVED: number = ROW.born | ROW.changed;
+
+const SLIM = `t.seq, t.id, t.name, t.queue, t.status, t.detail, t.priority, t.created_at, t.run_at, t.due_at,
   t.ready_seq, t.started_at, t.completed_at, t.retries, t.max_retries, t.attempt, t.crashes, t.releases,
   t.timeout_ms, t.retry, t.body_hash, t.version, t.changed, t.fence, t.worker, t.principal, t.member,
   t.boot, t.confirmed, t.seen, t.log_rows, t.log_bytes, t.progress, t.last_error, t.large`;
 /** Expression for a task's payload, wherever it lies; the table must be aliased `t`. */
 export const PAYLOAD = `CASE t.large WHEN 0 THEN t.payload ELSE (SELECT p.payload FROM payloads p WHERE p.seq = t.seq) END`;
 /** Every column of {@link TaskRow}; the table must be aliased `t`. */
-export const COLUMNS = `${SLIM}, ${PAYLOAD} AS payload, t.result`;
+export const COLUMNS = `${SLIM}, 0 AS flags, 0 AS shown, ${PAYLOAD} AS payload, t.result`;
 /** The same without the bodies, for transitions that do not look at them. */
-export const SLIM_COLUMNS = `${SLIM}, NULL AS payload, NULL AS result`;
+export const SLIM_COLUMNS = `${SLIM}, ${ROW.slim} AS flags, 0 AS shown, NULL AS payload, NULL AS result`;
+/** The same with a payload that lies in the row; one that lies elsewhere is not read. */
+export const HEAD_COLUMNS = `${SLIM}, CASE t.large WHEN 0 THEN 0 ELSE ${ROW.slim} END AS flags, 0 AS shown, t.payload, t.result`;
 
 /** Parsed retry policies by their text: a queue uses few. Emptied when it holds this many. */
 const POLICIES_MAX = 256;

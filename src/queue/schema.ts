@@ -10,7 +10,7 @@ import { FatalError } from "../replica/ports.ts";
 import { CHAIN_START } from "./chain.ts";
 
 /** Grows with every incompatible change of the tables. */
-const SCHEMA_VERSION = 3;
+const SCHEMA_VERSION = 4;
 
 /**
  * Payloads up to this many characters lie in the task's row; longer ones in a table of their own, because

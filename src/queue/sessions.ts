@@ -21,6 +21,16 @@ interface Session {
   below: number;
   closed: boolean;
   readonly answers: Map<number, StoredAnswer>;
+  /** Some of its answers are in the table. */
+  stored: boolean;
+}
+
+/** Answers of one entry to one member; kept as one row while any of them may be asked for. */
+interface Batch {
+  readonly member: string;
+  readonly entry: number;
+  readonly last: number;
+  readonly answers: readonly (readonly [number, StoredAnswer])[];
 }
 
 export type Admission =
@@ -35,8 +45,10 @@ export class Sessions {
   readonly #dropAll: Statement<unknown, [string]>;
   readonly #end: Statement<unknown, [string]>;
   readonly #insert: Statement<unknown, [string, number, number, string]>;
-  /** Answers of the entry being applied, by member; written when it ends. */
+  /** Answers of the entry being applied, by member. */
   readonly #entry = new Map<string, [number, StoredAnswer][]>();
+  /** Of earlier entries, not written: most are acknowledged before they would be. */
+  #unsaved: Batch[] = [];
   readonly #touched = new Set<string>();
   readonly #answersMax: number;
 
@@ -58,7 +70,7 @@ export class Sessions {
       )
       .all();
     for (const { member, boot, below, closed } of sessions) {
-      this.#sessions.set(member, { boot, below, closed: closed === 1, answers: new Map() });
+      this.#sessions.set(member, { boot, below, closed: closed === 1, answers: new Map(), stored: true });
     }
     const rows = db.query<{ member: string; body: string }, []>(
       "SELECT member, body FROM answers ORDER BY member, entry",
@@ -83,10 +95,12 @@ export class Sessions {
     if (session === null || below <= session.below) return;
     session.below = below;
     this.#touched.add(member);
+    // Mostly in ascending order, but not always: an answer may come late.
     for (const seq of session.answers.keys()) {
       if (seq < below) session.answers.delete(seq);
     }
-    this.#dropOld.run(member, below);
+    this.#unsaved = this.#unsaved.filter((batch) => batch.member !== member || batch.last >= below);
+    if (session.stored) this.#dropOld.run(member, below);
   }
 
   /** Whether to carry a request out. */
@@ -121,19 +135,30 @@ export class Sessions {
       this.#sessions.delete(member);
       this.#touched.delete(member);
       this.#entry.delete(member);
+      this.#unsaved = this.#unsaved.filter((batch) => batch.member !== member);
       this.#dropAll.run(member);
       this.#end.run(member);
     }
   }
 
-  /** Writes what the entry at `index` added. */
-  flush(index: number): void {
-    for (const [member, batch] of this.#entry) {
+  /** The entry at `index` is over. */
+  endEntry(index: number): void {
+    for (const [member, answers] of this.#entry) {
       let last = 0;
-      for (const [seq] of batch) last = Math.max(last, seq);
-      this.#insert.run(member, index, last, JSON.stringify(batch));
+      for (const [seq] of answers) last = Math.max(last, seq);
+      this.#unsaved.push({ member, entry: index, last, answers });
     }
     this.#entry.clear();
+  }
+
+  /** Writes what is still to be remembered. */
+  save(): void {
+    for (const { member, entry, last, answers } of this.#unsaved) {
+      this.#insert.run(member, entry, last, JSON.stringify(answers));
+      const session = this.#sessions.get(member);
+      if (session !== undefined) session.stored = true;
+    }
+    this.#unsaved = [];
     for (const member of this.#touched) {
       const session = this.#sessions.get(member);
       if (session === undefined) continue;
@@ -151,8 +176,9 @@ export class Sessions {
       this.#dropAll.run(member);
       // An older boot's answers of this very entry have not been written yet.
       this.#entry.delete(member);
+      this.#unsaved = this.#unsaved.filter((batch) => batch.member !== member);
     }
-    const fresh: Session = { boot, below: 0, closed: false, answers: new Map() };
+    const fresh: Session = { boot, below: 0, closed: false, answers: new Map(), stored: false };
     this.#sessions.set(member, fresh);
     this.#touched.add(member);
     return fresh;

@@ -6,22 +6,21 @@
 import type { Database, Statement } from "bun:sqlite";
 import type { Chain } from "./chain.ts";
 import type { Signal } from "./commands.ts";
-import { ReadyIndex, type ReadyPair, type ReadyPosition } from "./ready.ts";
+import { ReadyIndex, type ReadyLimits } from "./ready.ts";
 import {
-  COLUMNS,
   COMPLETED,
   PENDING,
   READY,
   RUNNING,
   SCHEDULED,
-  SLIM_COLUMNS,
   type StatusCode,
   statusName,
   type TaskRow,
   WORKING,
 } from "./rows.ts";
-import { INLINE_PAYLOAD_MAX, INTEGER, TEXT } from "./schema.ts";
-import type { Claim, NewTask, Settings } from "./types.ts";
+import { INLINE_PAYLOAD_MAX, INTEGER } from "./schema.ts";
+import { TaskTable } from "./task-table.ts";
+import type { Claim, NewTask, RetryPolicy, Settings } from "./types.ts";
 import { LIMITS, STATUSES } from "./types.ts";
 
 /** What an entry says of itself; all that apply knows besides the command and the tables. */
@@ -98,7 +97,8 @@ export class TaskStore {
   readonly db: Database;
   /** Every decision that changes a row goes into it, where it is taken (T9). */
   readonly chain: Chain;
-  readonly ready = new ReadyIndex();
+  readonly table: TaskTable;
+  readonly ready: ReadyIndex;
   settings: Settings;
   moment: Moment = { index: 0, term: 0, now: 0, seed: 0 };
   /** Counts commands; orders a clear against other commands of its entry. */
@@ -113,35 +113,25 @@ export class TaskStore {
   readonly #clears = new Map<StatusCode, Clear>();
   /** Tasks that became ready in this transaction, by queue and name: one signal for each pair. */
   readonly #becameReady = new Map<string, Map<string, number>>();
+  /** Earliest `due_at` of all rows; undefined: to be asked of the table. */
+  #firstDue: number | null | undefined = undefined;
+  #tombstones: number;
 
-  readonly #byId: Statement<TaskRow, [string]>;
-  readonly #slimById: Statement<TaskRow, [string]>;
-  readonly #bySeq: Statement<TaskRow, [number]>;
-  readonly #head: Statement<TaskRow, [string, string, number]>;
-  readonly #headAt: Statement<TaskRow, [string, string, number, number, number]>;
-  readonly #insert: Statement<unknown, (string | number | null)[]>;
-  readonly #insertPayload: Statement<unknown, [number, string]>;
-  readonly #claim: Statement<unknown, (string | number | null)[]>;
-  readonly #complete: Statement<
-    unknown,
-    [number, string | null, string | null, number, number, number]
-  >;
-  readonly #move: Statement<unknown, (string | number | null)[]>;
-  readonly #reset: Statement<unknown, [number]>;
-  readonly #cancelling: Statement<unknown, [number, number, number, number]>;
+  readonly #nextDue: Statement<{ at: number }, []>;
   readonly #insertAttempt: Statement<unknown, (string | number | null)[]>;
   readonly #dropAttempt: Statement<unknown, [number, number]>;
   readonly #dropAttemptLogs: Statement<unknown, [number, number]>;
   readonly #attempt: Statement<AttemptRow, [number, number]>;
-  readonly #deleteTask: Statement<unknown, [number]>;
-  readonly #deletePayload: Statement<unknown, [number]>;
+  readonly #attempts: Statement<AttemptRow, [number]>;
   readonly #deleteAttempts: Statement<unknown, [number]>;
   readonly #deleteLogs: Statement<unknown, [number]>;
   readonly #bury: Statement<unknown, [string, number]>;
+  readonly #buried: Statement<{ one: number }, [string, number]>;
+  readonly #dropTombstones: Statement<unknown, [number, number]>;
   readonly #saveClear: Statement<unknown, [number, number, number, number, number]>;
   readonly #endClear: Statement<unknown, [number]>;
 
-  constructor(db: Database, settings: Settings, chain: Chain) {
+  constructor(db: Database, settings: Settings, chain: Chain, readyLimits?: ReadyLimits) {
     this.db = db;
     this.chain = chain;
     this.settings = settings;
@@ -164,47 +154,25 @@ export class TaskStore {
       .all()) {
       this.#clears.set(clear.status, clear);
     }
-    const groups = db.query<{ queue: string; name: string; n: number }, [number]>(
-      "SELECT queue, name, count(*) AS n FROM tasks WHERE ready_seq IS NOT NULL AND ready_seq > ? GROUP BY queue, name ORDER BY queue, name",
+    const table = new TaskTable(db);
+    this.table = table;
+    this.ready = new ReadyIndex(
+      (pair, priority, after, until, max) => table.readLane(pair, priority, after, until, max),
+      readyLimits,
     );
-    for (const { queue, name, n } of groups.iterate(this.#readyWatermark())) {
-      this.ready.load(queue, name, n);
+    const watermark = this.#clears.get(PENDING)?.ready_watermark ?? 0;
+    const lanes = db.query<{ queue: string; name: string; priority: number; n: number }, [number]>(
+      `SELECT queue, name, priority, count(*) AS n FROM tasks WHERE ready_seq IS NOT NULL AND ready_seq > ?
+       GROUP BY queue, name, priority ORDER BY queue, name, priority`,
+    );
+    for (const { queue, name, priority, n } of lanes.iterate(watermark)) {
+      this.ready.load(queue, name, priority, n, watermark);
     }
+    this.#tombstones =
+      db.query<{ n: number }, []>("SELECT count(*) AS n FROM tombstones").get()?.n ?? 0;
 
-    this.#byId = db.prepare(`SELECT ${COLUMNS} FROM tasks t WHERE t.id = ?`);
-    this.#slimById = db.prepare(`SELECT ${SLIM_COLUMNS} FROM tasks t WHERE t.id = ?`);
-    this.#bySeq = db.prepare(`SELECT ${COLUMNS} FROM tasks t WHERE t.seq = ?`);
-    this.#head = db.prepare(
-      `SELECT ${COLUMNS} FROM tasks t WHERE t.queue = ${TEXT} AND t.name = ${TEXT} AND t.ready_seq IS NOT NULL
-       ORDER BY t.priority DESC, t.ready_seq LIMIT ${INTEGER}`,
-    );
-    this.#headAt = db.prepare(
-      `SELECT ${COLUMNS} FROM tasks t WHERE t.queue = ${TEXT} AND t.name = ${TEXT} AND t.priority = ${INTEGER}
-       AND t.ready_seq > ${INTEGER} ORDER BY t.ready_seq LIMIT ${INTEGER}`,
-    );
-    this.#insert = db.prepare(
-      `INSERT INTO tasks (seq, id, name, queue, status, detail, priority, created_at, run_at, due_at, ready_seq,
-         retries, max_retries, attempt, crashes, releases, timeout_ms, retry, body_hash, version, changed, large, payload)
-       VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, 0, ?, 0, 0, 0, ?, ?, ?, ?, ?, ?, ?)`,
-    );
-    this.#insertPayload = db.prepare("INSERT INTO payloads (seq, payload) VALUES (?, ?)");
-    this.#claim = db.prepare(
-      `UPDATE tasks SET status = 1, detail = ${WORKING}, ready_seq = NULL, attempt = attempt + 1, started_at = ?,
-         fence = ?, worker = ?, principal = ?, member = ?, boot = ?, confirmed = ?, seen = 0, log_bytes = 0,
-         progress = NULL, version = ?, changed = ? WHERE seq = ?`,
-    );
-    this.#complete = db.prepare(
-      "UPDATE tasks SET status = 2, detail = NULL, completed_at = ?, result = ?, progress = ?, version = ?, changed = ? WHERE seq = ?",
-    );
-    this.#move = db.prepare(
-      `UPDATE tasks SET status = ?, detail = ?, retries = ?, crashes = ?, releases = ?, run_at = ?, due_at = ?,
-         ready_seq = ?, completed_at = ?, last_error = ?, version = ?, changed = ? WHERE seq = ?`,
-    );
-    this.#reset = db.prepare(
-      "UPDATE tasks SET result = NULL, progress = NULL, started_at = NULL WHERE seq = ?",
-    );
-    this.#cancelling = db.prepare(
-      "UPDATE tasks SET detail = ?, version = ?, changed = ? WHERE seq = ?",
+    this.#nextDue = db.prepare(
+      "SELECT due_at AS at FROM tasks WHERE due_at IS NOT NULL ORDER BY due_at, seq LIMIT 1",
     );
     this.#insertAttempt = db.prepare(
       `INSERT INTO attempts (seq, attempt, fence, worker, principal, started_at, finished_at, outcome, by_worker, error)
@@ -212,15 +180,18 @@ export class TaskStore {
     );
     this.#dropAttempt = db.prepare("DELETE FROM attempts WHERE seq = ? AND attempt = ?");
     this.#dropAttemptLogs = db.prepare("DELETE FROM logs WHERE seq = ? AND attempt = ?");
-    this.#attempt = db.prepare(
-      `SELECT attempt, fence, worker, principal, started_at, finished_at, outcome, by_worker, error
-       FROM attempts WHERE seq = ? AND attempt = ?`,
-    );
-    this.#deleteTask = db.prepare("DELETE FROM tasks WHERE seq = ?");
-    this.#deletePayload = db.prepare("DELETE FROM payloads WHERE seq = ?");
+    const columns =
+      "attempt, fence, worker, principal, started_at, finished_at, outcome, by_worker, error";
+    this.#attempt = db.prepare(`SELECT ${columns} FROM attempts WHERE seq = ? AND attempt = ?`);
+    this.#attempts = db.prepare(`SELECT ${columns} FROM attempts WHERE seq = ? ORDER BY attempt`);
     this.#deleteAttempts = db.prepare("DELETE FROM attempts WHERE seq = ?");
     this.#deleteLogs = db.prepare("DELETE FROM logs WHERE seq = ?");
     this.#bury = db.prepare("INSERT OR IGNORE INTO tombstones (id, expires_at) VALUES (?, ?)");
+    this.#buried = db.prepare("SELECT 1 AS one FROM tombstones WHERE id = ? AND expires_at > ?");
+    this.#dropTombstones = db.prepare(
+      `DELETE FROM tombstones WHERE id IN
+         (SELECT id FROM tombstones WHERE expires_at <= ? ORDER BY expires_at, id LIMIT ${INTEGER})`,
+    );
     this.#saveClear = db.prepare(
       `INSERT INTO clears (status, watermark, ready_watermark, cursor, until) VALUES (?, ?, ?, ?, ?)
        ON CONFLICT (status) DO UPDATE SET watermark = excluded.watermark,
@@ -238,44 +209,53 @@ export class TaskStore {
     return clear !== undefined && row.changed <= clear.watermark;
   }
 
-  /** With its bodies; null when unknown or cleared. */
+  /** With its bodies, to look at; null when unknown or cleared. */
   byId(id: string): TaskRow | null {
-    const row = this.#byId.get(id);
+    const row = this.table.byId(id);
     return row === null || this.hidden(row) ? null : row;
   }
 
   /** Without payload and result; null when unknown or cleared. */
   slimById(id: string): TaskRow | null {
-    const row = this.#slimById.get(id);
+    const row = this.table.slimById(id);
     return row === null || this.hidden(row) ? null : row;
   }
 
-  /** Whether a row bears this id, cleared or not. */
+  /** Whether a row bears this id, cleared or not; most likely none. */
   rowById(id: string): TaskRow | null {
-    return this.#slimById.get(id);
+    return this.table.strangerById(id);
   }
 
   bySeq(seq: number): TaskRow | null {
-    const row = this.#bySeq.get(seq);
+    const row = this.table.bySeq(seq);
     return row === null || this.hidden(row) ? null : row;
   }
 
-  /** The first ready tasks of a pair, in the order of service; at most `max`. */
-  heads(pair: ReadyPair, max: number): TaskRow[] {
-    const watermark = this.#readyWatermark();
-    if (watermark === 0) return this.#head.all(pair.queue, pair.name, max);
-    // Cleared rows come first within a priority: seek past them instead of reading them.
-    const found: TaskRow[] = [];
-    for (let priority = 9; priority >= 0 && found.length < max; priority--) {
-      const left = max - found.length;
-      found.push(...this.#headAt.all(pair.queue, pair.name, priority, watermark, left));
-    }
-    return found;
+  /** How an ended attempt ended; null when it runs, never was, or is kept no longer. */
+  endedAttempt(row: TaskRow, attempt: number): AttemptRow | null {
+    if (row.status === COMPLETED && row.attempt === attempt) return completedAttempt(row);
+    return this.#attempt.get(row.seq, attempt);
   }
 
-  /** How an ended attempt ended; null when it runs, never was, or is kept no longer. */
-  endedAttempt(seq: number, attempt: number): AttemptRow | null {
-    return this.#attempt.get(seq, attempt);
+  /** Attempts that have ended, oldest first. */
+  endedAttempts(row: TaskRow): AttemptRow[] {
+    const ended = this.#attempts.all(row.seq);
+    if (row.status === COMPLETED) ended.push(completedAttempt(row));
+    return ended;
+  }
+
+  /** Log time at which the next waiting task is due, cleared or not; null: none waits. */
+  nextDueAt(): number | null {
+    if (this.#firstDue === undefined) {
+      this.table.save();
+      this.#firstDue = this.#nextDue.get()?.at ?? null;
+    }
+    return this.#firstDue;
+  }
+
+  /** Whether a task of this id was deleted less than its time ago (T8). */
+  isBuried(id: string): boolean {
+    return this.#tombstones > 0 && this.#buried.get(id, this.moment.now) !== null;
   }
 
   // --- primitive changes of a row
@@ -283,178 +263,228 @@ export class TaskStore {
   insert(task: NewTask): void {
     const { index, now } = this.moment;
     const seq = ++this.seq;
-    const priority = Math.max(0, Math.min(9, Math.trunc(task.priority)));
     const runAt = Math.trunc(task.run_at ?? now);
     const waits = runAt > now;
-    const position = waits ? null : this.#nextPosition(priority);
     const { payload } = task;
-    const large = payload !== null && payload.length > INLINE_PAYLOAD_MAX;
-    this.#insert.run(
+    const row: TaskRow = {
       seq,
-      task.id,
-      task.name,
-      task.queue,
-      waits ? SCHEDULED : READY,
-      priority,
-      now,
-      runAt,
-      waits ? runAt : null,
-      position?.ready_seq ?? null,
-      Math.trunc(task.max_retries),
-      task.timeout_ms === null ? null : Math.trunc(task.timeout_ms),
-      JSON.stringify(task.retry),
-      task.body_hash,
-      index,
-      this.changed,
-      large ? 1 : 0,
-      large ? null : payload,
-    );
-    if (large) this.#insertPayload.run(seq, payload);
-    this.#decided(DECISION.insert, seq, waits ? SCHEDULED : READY, runAt, payload?.length ?? null);
+      id: task.id,
+      name: task.name,
+      queue: task.queue,
+      status: PENDING,
+      detail: waits ? SCHEDULED : READY,
+      priority: Math.max(0, Math.min(9, Math.trunc(task.priority))),
+      created_at: now,
+      run_at: runAt,
+      due_at: waits ? runAt : null,
+      ready_seq: waits ? null : ++this.readySeq,
+      started_at: null,
+      completed_at: null,
+      retries: 0,
+      max_retries: Math.trunc(task.max_retries),
+      attempt: 0,
+      crashes: 0,
+      releases: 0,
+      timeout_ms: task.timeout_ms === null ? null : Math.trunc(task.timeout_ms),
+      retry: retryText(task.retry),
+      body_hash: task.body_hash,
+      version: index,
+      changed: this.changed,
+      fence: null,
+      worker: null,
+      principal: null,
+      member: null,
+      boot: null,
+      confirmed: 0,
+      seen: 0,
+      log_rows: 0,
+      log_bytes: 0,
+      progress: null,
+      last_error: null,
+      large: payload !== null && payload.length > INLINE_PAYLOAD_MAX ? 1 : 0,
+      flags: 0,
+      shown: 0,
+      payload,
+      result: null,
+    };
+    this.table.add(row);
+    this.#decided(DECISION.insert, seq, row.detail, runAt, payload?.length ?? null);
     this.chain.mixText(task.id);
     this.counts[PENDING]++;
     this.signals.push({ type: "changed", id: task.id, from: null, to: "Pending" });
-    if (position !== null) this.#listReady(task.queue, task.name, position);
+    if (waits) this.#becameDue(runAt);
+    else this.#listReady(row);
   }
 
-  /** Pending/ready to Running, under the next fence. Returns the row as it is now. */
-  claim(row: TaskRow, claim: Claim): TaskRow {
-    const { index, now } = this.moment;
-    const fence = ++this.fence;
-    const member = claim.local?.member ?? null;
-    const boot = claim.local?.boot ?? null;
-    this.#claim.run(
-      now,
-      fence,
-      claim.worker_id,
-      claim.principal,
-      member,
-      boot,
-      this.leadership,
-      index,
-      this.changed,
-      row.seq,
-    );
-    this.#decided(DECISION.claim, row.seq, row.attempt + 1, fence, boot);
+  /** Pending/ready to Running, under the next fence; the row has its payload then. */
+  claim(row: TaskRow, claim: Claim): void {
+    this.table.fill(row);
+    this.ready.remove(row);
+    row.status = RUNNING;
+    row.detail = WORKING;
+    row.ready_seq = null;
+    row.attempt++;
+    row.started_at = this.moment.now;
+    row.fence = ++this.fence;
+    row.worker = claim.worker_id;
+    row.principal = claim.principal;
+    row.member = claim.local?.member ?? null;
+    row.boot = claim.local?.boot ?? null;
+    row.confirmed = this.leadership;
+    row.seen = 0;
+    row.log_bytes = 0;
+    row.progress = null;
+    this.#decided(DECISION.claim, row.seq, row.attempt, row.fence, row.boot);
     this.chain.mixText(claim.worker_id);
-    this.#unlist(row);
-    this.#count(row, RUNNING);
-    return {
-      ...row,
-      status: RUNNING,
-      detail: WORKING,
-      ready_seq: null,
-      attempt: row.attempt + 1,
-      started_at: now,
-      fence,
-      worker: claim.worker_id,
-      principal: claim.principal,
-      member,
-      boot,
-      confirmed: this.leadership,
-      seen: 0,
-      log_bytes: 0,
-      progress: null,
-      version: index,
-      changed: this.changed,
-    };
+    this.#changed(row, PENDING);
   }
 
+  /**
+   * The running attempt did the work. Its end is in the row itself (worker, fence, start, completion), and goes
+   * into the history only when the task runs again: most never do.
+   */
   complete(row: TaskRow, result: string | null): void {
-    const { index, now } = this.moment;
-    this.#complete.run(now, result, row.progress, index, this.changed, row.seq);
+    this.#dropSurplus(row);
+    row.status = COMPLETED;
+    row.detail = null;
+    row.completed_at = this.moment.now;
+    this.table.setResult(row, result);
     this.#decided(DECISION.complete, row.seq, row.attempt, row.fence, result?.length ?? null);
-    this.#count(row, COMPLETED);
+    this.signals.push({ type: "lease-end", id: row.id, fence: row.fence ?? 0 });
+    this.#changed(row, RUNNING);
     this.signals.push({ type: "final", id: row.id, status: "Completed" });
   }
 
   /** Any other transition: to Pending (ready, or waiting for `due_at`), or to Failed or Cancelled. */
   move(row: TaskRow, to: Move): void {
-    const { index, now } = this.moment;
+    const from = row.status;
     const ready = to.status === PENDING && to.detail === READY;
-    const position = ready ? this.#nextPosition(row.priority) : null;
     const final = to.status > RUNNING;
-    if (row.ready_seq !== null) this.#unlist(row);
-    this.#move.run(
-      to.status,
-      to.detail,
-      to.retries ?? row.retries,
-      to.crashes ?? row.crashes,
-      to.releases ?? row.releases,
-      to.run_at ?? row.run_at,
-      to.due_at ?? null,
-      position?.ready_seq ?? null,
-      final ? now : null,
-      to.last_error === undefined ? row.last_error : to.last_error,
-      index,
-      this.changed,
-      row.seq,
-    );
-    this.#decided(DECISION.move, row.seq, to.status, to.detail, to.due_at ?? null);
-    this.#decided(
-      DECISION.move,
-      to.run_at ?? row.run_at,
-      to.retries ?? row.retries,
-      to.crashes ?? row.crashes,
-      to.releases ?? row.releases,
-    );
-    this.#count(row, to.status);
+    if (row.ready_seq !== null) this.ready.remove(row);
+    if (row.due_at !== null) this.#wasDue(row.due_at);
+    row.status = to.status;
+    row.detail = to.detail;
+    if (to.retries !== undefined) row.retries = to.retries;
+    if (to.crashes !== undefined) row.crashes = to.crashes;
+    if (to.releases !== undefined) row.releases = to.releases;
+    if (to.run_at !== undefined) row.run_at = to.run_at;
+    if (to.last_error !== undefined) row.last_error = to.last_error;
+    row.due_at = to.due_at ?? null;
+    row.ready_seq = ready ? ++this.readySeq : null;
+    row.completed_at = final ? this.moment.now : null;
+    this.#decided(DECISION.move, row.seq, row.status, row.detail, row.due_at);
+    this.#decided(DECISION.move, row.run_at, row.retries, row.crashes, row.releases);
+    this.#changed(row, from);
     if (final) this.signals.push({ type: "final", id: row.id, status: statusName(to.status) });
-    if (position !== null) this.#listReady(row.queue, row.name, position);
+    if (row.due_at !== null) this.#becameDue(row.due_at);
+    if (ready) this.#listReady(row);
   }
 
-  /** Forgets what an earlier run left: result, progress, start. */
-  reset(row: TaskRow): void {
-    this.#reset.run(row.seq);
+  /** From a final status back to ready, without what the earlier run left: result, progress, start. */
+  revive(row: TaskRow): void {
+    if (row.status === COMPLETED) this.#keepAttempt(row, completedAttempt(row));
+    this.move(row, {
+      status: PENDING,
+      detail: READY,
+      retries: 0,
+      crashes: 0,
+      releases: 0,
+      run_at: this.moment.now,
+    });
+    row.progress = null;
+    row.started_at = null;
+    this.table.setResult(row, null);
     this.#decided(DECISION.reset, row.seq, null, null, null);
   }
 
   /** Running/running to Running/cancelling. */
   markCancelling(row: TaskRow, detail: number): void {
-    this.#cancelling.run(detail, this.moment.index, this.changed, row.seq);
+    row.detail = detail;
     this.#decided(DECISION.cancelling, row.seq, detail, row.attempt, row.fence);
     this.signals.push({ type: "lease-cancel", id: row.id, fence: row.fence ?? 0 });
-    this.#count(row, RUNNING);
+    this.#changed(row, RUNNING);
   }
 
-  /** Writes the running attempt's end into the history and gives its lease up. */
+  /** The work of this lease was seen to run, in the present leadership. */
+  confirm(row: TaskRow): void {
+    row.confirmed = this.leadership;
+    row.seen = 1;
+    this.chain.mix(row.seq);
+    this.table.changed(row);
+  }
+
+  /** What the running attempt said. */
+  report(row: TaskRow, progress: string | null, logRows: number, logBytes: number): void {
+    row.progress = progress;
+    row.log_rows = logRows;
+    row.log_bytes = logBytes;
+    row.version = this.moment.index;
+    this.chain.mix(row.seq);
+    this.chain.mix(logBytes);
+    this.chain.mix(progress?.length ?? null);
+    this.table.changed(row);
+  }
+
+  /** Writes the running attempt's end, but for a completion, into the history and gives its lease up. */
   endAttempt(row: TaskRow, outcome: string, byWorker: boolean, error: string | null): void {
     const { now } = this.moment;
     const fence = row.fence ?? 0;
-    this.#insertAttempt.run(
-      row.seq,
-      row.attempt,
+    this.#keepAttempt(row, {
+      attempt: row.attempt,
       fence,
-      row.worker ?? "",
-      row.principal ?? "",
-      row.started_at ?? now,
-      now,
+      worker: row.worker ?? "",
+      principal: row.principal ?? "",
+      started_at: row.started_at ?? now,
+      finished_at: now,
       outcome,
-      byWorker ? 1 : 0,
+      by_worker: byWorker ? 1 : 0,
       error,
-    );
+    });
     this.#decided(DECISION.attempt, row.seq, row.attempt, fence, byWorker ? 1 : 0);
     this.chain.mixText(outcome);
-    // The first and the last `attemptsKept - 1`: attempts are numbered without gaps.
-    const surplus = row.attempt - (LIMITS.attemptsKept - 1);
-    if (surplus > 1) {
-      this.#dropAttempt.run(row.seq, surplus);
-      if (row.log_rows > 0) this.#dropAttemptLogs.run(row.seq, surplus);
-    }
+    this.#dropSurplus(row);
     this.signals.push({ type: "lease-end", id: row.id, fence });
+  }
+
+  #keepAttempt(row: TaskRow, ended: AttemptRow): void {
+    this.#insertAttempt.run(
+      row.seq,
+      ended.attempt,
+      ended.fence,
+      ended.worker,
+      ended.principal,
+      ended.started_at,
+      ended.finished_at,
+      ended.outcome,
+      ended.by_worker,
+      ended.error,
+    );
+  }
+
+  /** Keeps the first and the last `attemptsKept - 1`: attempts are numbered without gaps. */
+  #dropSurplus(row: TaskRow): void {
+    const surplus = row.attempt - (LIMITS.attemptsKept - 1);
+    if (surplus <= 1) return;
+    this.#dropAttempt.run(row.seq, surplus);
+    if (row.log_rows > 0) this.#dropAttemptLogs.run(row.seq, surplus);
   }
 
   /** Deletes a row and all that hangs on it; leaves a tombstone for a client-given id (T8). Returns rows touched. */
   remove(row: TaskRow): number {
     const visible = !this.hidden(row);
-    if (visible && row.ready_seq !== null) this.#unlist(row);
-    let rows = this.#deleteTask.run(row.seq).changes;
-    if (row.large === 1) rows += this.#deletePayload.run(row.seq).changes;
-    if (row.attempt > 0) rows += this.#deleteAttempts.run(row.seq).changes;
+    if (visible && row.ready_seq !== null) this.ready.remove(row);
+    if (row.due_at !== null) this.#wasDue(row.due_at);
+    let rows = this.table.remove(row);
+    const inRow = row.status === COMPLETED ? 1 : 0;
+    if (row.attempt > inRow) rows += this.#deleteAttempts.run(row.seq).changes;
     if (row.log_rows > 0) rows += this.#deleteLogs.run(row.seq).changes;
     if (row.body_hash !== null) {
       const expires = uuidTime(row.id) + LIMITS.clientIdAgeMs;
-      if (expires > this.moment.now) rows += this.#bury.run(row.id, expires).changes;
+      if (expires > this.moment.now) {
+        const buried = this.#bury.run(row.id, expires).changes;
+        this.#tombstones += buried;
+        rows += buried;
+      }
     }
     this.#decided(DECISION.remove, row.seq, row.status, visible ? 1 : 0, rows);
     if (visible) {
@@ -465,6 +495,27 @@ export class TaskStore {
     return rows;
   }
 
+  /** Drops at most `max` tombstones whose time is over; returns how many. */
+  purgeTombstones(max: number): number {
+    if (this.#tombstones === 0) return 0;
+    const dropped = this.#dropTombstones.run(this.moment.now, max).changes;
+    this.#tombstones -= dropped;
+    return dropped;
+  }
+
+  // --- writing
+
+  /** What the entries of one call left for good is written now, the rest by {@link save}. */
+  saveEnded(): void {
+    this.table.saveEnded();
+  }
+
+  /** Writes every row: the tables are what memory is. */
+  save(): void {
+    this.table.save();
+    this.ready.written();
+  }
+
   // --- clears
 
   /** A clear of any status is under way. */
@@ -472,8 +523,9 @@ export class TaskStore {
     return this.#clears.size > 0;
   }
 
+  /** By status: in the order in which they began, a member that started since would go another way. */
   clears(): readonly Clear[] {
-    return [...this.#clears.values()];
+    return [...this.#clears.values()].sort((a, b) => a.status - b.status);
   }
 
   /** Makes every task of this status vanish; returns how many that were. */
@@ -522,6 +574,23 @@ export class TaskStore {
     return signals;
   }
 
+  #listReady(row: TaskRow): void {
+    this.ready.add(row);
+    const { queue, name } = row;
+    const names = this.#becameReady.get(queue);
+    if (names === undefined) this.#becameReady.set(queue, new Map([[name, 1]]));
+    else names.set(name, (names.get(name) ?? 0) + 1);
+  }
+
+  #becameDue(at: number): void {
+    if (this.#firstDue === undefined) return;
+    if (this.#firstDue === null || at < this.#firstDue) this.#firstDue = at;
+  }
+
+  #wasDue(at: number): void {
+    if (at === this.#firstDue) this.#firstDue = undefined;
+  }
+
   #decided(
     what: number,
     one: number | null,
@@ -537,36 +606,46 @@ export class TaskStore {
     chain.mix(four);
   }
 
-  #readyWatermark(): number {
-    return this.#clears.get(PENDING)?.ready_watermark ?? 0;
-  }
-
-  #nextPosition(priority: number): ReadyPosition {
-    return { priority, ready_seq: ++this.readySeq };
-  }
-
-  #listReady(queue: string, name: string, position: ReadyPosition): void {
-    this.ready.add(queue, name, position);
-    const names = this.#becameReady.get(queue);
-    if (names === undefined) this.#becameReady.set(queue, new Map([[name, 1]]));
-    else names.set(name, (names.get(name) ?? 0) + 1);
-  }
-
-  #unlist(row: TaskRow): void {
-    if (row.ready_seq === null) return;
-    this.ready.remove(row.queue, row.name, { priority: row.priority, ready_seq: row.ready_seq });
-  }
-
-  #count(row: TaskRow, to: StatusCode): void {
-    this.counts[row.status]--;
-    this.counts[to]++;
+  /** The row has changed and left the status `from`. */
+  #changed(row: TaskRow, from: StatusCode): void {
+    row.version = this.moment.index;
+    row.changed = this.changed;
+    this.table.changed(row);
+    this.counts[from]--;
+    this.counts[row.status]++;
     this.signals.push({
       type: "changed",
       id: row.id,
-      from: STATUSES[row.status],
-      to: STATUSES[to],
+      from: STATUSES[from],
+      to: STATUSES[row.status],
     });
   }
+}
+
+/** How a Completed task's last attempt ended: the row says it. */
+function completedAttempt(row: TaskRow): AttemptRow {
+  return {
+    attempt: row.attempt,
+    fence: row.fence ?? 0,
+    worker: row.worker ?? "",
+    principal: row.principal ?? "",
+    started_at: row.started_at ?? 0,
+    finished_at: row.completed_at ?? 0,
+    outcome: "completed",
+    by_worker: 1,
+    error: null,
+  };
+}
+
+/** Texts of retry policies by object: the tasks of one command mostly share theirs, or equal ones. */
+let lastPolicy: RetryPolicy | null = null;
+let lastPolicyText = "";
+
+function retryText(policy: RetryPolicy): string {
+  if (policy === lastPolicy) return lastPolicyText;
+  lastPolicy = policy;
+  lastPolicyText = JSON.stringify(policy);
+  return lastPolicyText;
 }
 
 /** Epoch ms inside a UUIDv7; 0 when the text is none. */

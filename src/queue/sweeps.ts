@@ -37,11 +37,9 @@ export class Sweeps {
   readonly #keys: IdempotencyKeys;
   readonly #claims: ClaimMemory;
   readonly #due: Statement<TaskRow, [number, number]>;
-  readonly #nextDue: Statement<{ at: number }, []>;
   readonly #clearable: Statement<TaskRow, [number, number, number, number]>;
   readonly #expired: Statement<TaskRow, [number, number, number]>;
   readonly #oldest: Statement<{ at: number }, [number]>;
-  readonly #dropTombstones: Statement<unknown, [number, number]>;
   readonly #nextTombstone: Statement<{ at: number }, []>;
   readonly #leases: Statement<TaskRow, []>;
 
@@ -53,9 +51,6 @@ export class Sweeps {
     this.#due = db.prepare(
       `SELECT ${SLIM_COLUMNS} FROM tasks t WHERE t.due_at IS NOT NULL AND t.due_at <= ${INTEGER} ORDER BY t.due_at, t.seq LIMIT ${INTEGER}`,
     );
-    this.#nextDue = db.prepare(
-      "SELECT due_at AS at FROM tasks WHERE due_at IS NOT NULL ORDER BY due_at, seq LIMIT 1",
-    );
     this.#clearable = db.prepare(
       `SELECT ${SLIM_COLUMNS} FROM tasks t WHERE t.status = ${INTEGER} AND t.seq > ${INTEGER} AND t.seq <= ${INTEGER} ORDER BY t.seq LIMIT ${INTEGER}`,
     );
@@ -66,10 +61,6 @@ export class Sweeps {
     this.#oldest = db.prepare(
       `SELECT completed_at AS at FROM tasks WHERE status = ${INTEGER} AND completed_at IS NOT NULL
        ORDER BY completed_at, seq LIMIT 1`,
-    );
-    this.#dropTombstones = db.prepare(
-      `DELETE FROM tombstones WHERE id IN
-         (SELECT id FROM tombstones WHERE expires_at <= ? ORDER BY expires_at, id LIMIT ${INTEGER})`,
     );
     this.#nextTombstone = db.prepare(
       "SELECT expires_at AS at FROM tombstones ORDER BY expires_at, id LIMIT 1",
@@ -84,8 +75,7 @@ export class Sweeps {
     const store = this.#store;
     const statuses: readonly StatusCode[] = status === null ? [0, 1, 2, 3, 4] : [status];
     if (statuses.includes(RUNNING)) {
-      for (const row of this.#leases.all()) {
-        if (store.hidden(row)) continue;
+      for (const row of this.leases()) {
         const fence = row.fence ?? 0;
         store.signals.push({ type: "lease-lost", id: row.id, fence, reason: "cleared" });
         store.signals.push({ type: "lease-end", id: row.id, fence });
@@ -109,7 +99,8 @@ export class Sweeps {
       if (left <= 0 || rows >= STEP_ROWS_MAX) break;
       let reached = cursor;
       let stopped = false;
-      const found = this.#clearable.all(status, cursor, until, left);
+      store.save();
+      const found = store.table.adopt(this.#clearable.all(status, cursor, until, left));
       for (const row of found) {
         if (rows >= STEP_ROWS_MAX) {
           stopped = true;
@@ -132,16 +123,13 @@ export class Sweeps {
   due(max: number): Step {
     const store = this.#store;
     const limit = limited(max);
-    const rows = this.#due.all(store.moment.now, limit);
+    store.save();
+    const rows = store.table.adopt(this.#due.all(store.moment.now, limit));
     for (const row of rows) {
       if (store.hidden(row)) store.remove(row);
       else store.move(row, { status: PENDING, detail: READY });
     }
     return { count: rows.length, more: rows.length === limit };
-  }
-
-  nextDueAt(): number | null {
-    return this.#nextDue.get()?.at ?? null;
   }
 
   /** Final tasks past their retention, expired idempotency keys, tombstones and claim answers. */
@@ -152,10 +140,11 @@ export class Sweeps {
     let count = 0;
     let rows = 0;
     let stopped = false;
+    store.save();
     for (const status of FINAL_CODES) {
       if (count >= limit) break;
       const before = now - retentionOf(store.settings, status);
-      for (const row of this.#expired.all(status, before, limit - count)) {
+      for (const row of store.table.adopt(this.#expired.all(status, before, limit - count))) {
         stopped = rows >= STEP_ROWS_MAX;
         if (stopped) break;
         rows += store.remove(row);
@@ -164,7 +153,7 @@ export class Sweeps {
     }
     if (count < limit && !stopped) count += this.#keys.purge(now, limit - count);
     if (count < limit && !stopped) count += this.#claims.purge(now, limit - count);
-    if (count < limit && !stopped) count += this.#dropTombstones.run(now, limit - count).changes;
+    if (count < limit && !stopped) count += store.purgeTombstones(limit - count);
     return { count, more: stopped || count >= limit };
   }
 
@@ -187,7 +176,8 @@ export class Sweeps {
 
   /** Every lease in force, in the order of the tasks' submission. */
   leases(): TaskRow[] {
-    return this.#leases.all().filter((row) => !this.#store.hidden(row));
+    this.#store.save();
+    return this.#store.table.adopt(this.#leases.all()).filter((row) => !this.#store.hidden(row));
   }
 }
 

@@ -62,7 +62,6 @@ export function endLease(
   }
   switch (end.kind) {
     case "complete":
-      store.endAttempt(row, "completed", true, null);
       store.complete(row, end.result);
       return "ok";
     case "fail":
@@ -89,7 +88,7 @@ function repeatedEnd(
   ref: LeaseRef,
   end: LeaseEnd,
 ): LeaseEndAnswer {
-  const ended = store.endedAttempt(row.seq, ref.attempt);
+  const ended = store.endedAttempt(row, ref.attempt);
   if (ended === null || ended.fence !== ref.fence) return "stale-lease";
   if (ended.worker !== worker || ended.principal !== principal) return "forbidden";
   if (ended.outcome === "cancelled") return end.kind === "release" ? "ok" : "cancelled";
@@ -273,14 +272,6 @@ export function retryTask(store: TaskStore, id: string, ifVersion: number | null
   if (row === null) return "not-found";
   if (ifVersion !== null && row.version !== ifVersion) return "version-mismatch";
   if (row.status === PENDING || row.status === RUNNING) return "not-final";
-  store.move(row, {
-    status: PENDING,
-    detail: READY,
-    retries: 0,
-    crashes: 0,
-    releases: 0,
-    run_at: store.moment.now,
-  });
-  store.reset(row);
+  store.revive(row);
   return "ok";
 }

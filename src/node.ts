@@ -13,7 +13,7 @@ import { asGiven, type Config, ConfigError, originOf, parseConfig } from "./conf
 import { createDashboard } from "./dashboard/dashboard.ts";
 import { ExecutorPool, HandlersError } from "./executor/executor-pool.ts";
 import { MACHINE_VERSION } from "./queue/commands.ts";
-import { TaskMachine } from "./queue/machine.ts";
+import { TaskMachine, WRITE_BEHIND_ROWS } from "./queue/machine.ts";
 import { POSITION_QUERY } from "./queue/schema.ts";
 import { FlotillaQueue } from "./queue/queue.ts";
 import { ThreadReader } from "./queue/task-reader.ts";
@@ -125,7 +125,7 @@ async function run(config: Config, log: Log): Promise<void> {
   const advertise = config.advertise ?? url;
 
   let state = openStateDatabase(folder.path);
-  const machine = TaskMachine.open(state.db);
+  const machine = TaskMachine.open(state.db, { writeBehind: WRITE_BEHIND_ROWS });
   const store = new SqliteLog(folder.path, config.id);
   // Readers wait while this word is 1: the last step of a checkpoint.
   const pause = new SharedArrayBuffer(4);

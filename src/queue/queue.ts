@@ -331,6 +331,7 @@ export class FlotillaQueue implements TaskQueue {
     await this.#current(consistency);
     // How fresh it was when it was asked: what the reader sees is at least that new.
     const read = this.#readInfo(consistency);
+    this.#o.machine.flush();
     try {
       return { page: await this.#o.reader.list(filter, limit, cursor), read };
     } catch (error) {

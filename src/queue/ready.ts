@@ -18,9 +18,7 @@ interface ReadyPosition {
 
 /** Both are ready. */
 export const before = (a: ReadyPosition, b: ReadyPosition): boolean =>
-  a.priority !== b.priority
-    ? a.priority > b.priority
-    : (a.ready_seq ?? 0) < (b.ready_seq ?? 0);
+  a.priority !== b.priority ? a.priority > b.priority : (a.ready_seq ?? 0) < (b.ready_seq ?? 0);
 
 /** A piece of a lane as the table has it. */
 export interface LanePiece {
@@ -229,7 +227,11 @@ export class ReadyIndex {
 
   #firstOf(pair: ReadyPair, lane: Lane): TaskRow | null {
     for (;;) {
-      for (let place = lane.window[lane.head]; place !== undefined; place = lane.window[lane.head]) {
+      for (
+        let place = lane.window[lane.head];
+        place !== undefined;
+        place = lane.window[lane.head]
+      ) {
         if (isValid(place)) return place.row;
         this.#hide(place);
         lane.head++;

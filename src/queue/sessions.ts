@@ -70,7 +70,13 @@ export class Sessions {
       )
       .all();
     for (const { member, boot, below, closed } of sessions) {
-      this.#sessions.set(member, { boot, below, closed: closed === 1, answers: new Map(), stored: true });
+      this.#sessions.set(member, {
+        boot,
+        below,
+        closed: closed === 1,
+        answers: new Map(),
+        stored: true,
+      });
     }
     const rows = db.query<{ member: string; body: string }, []>(
       "SELECT member, body FROM answers ORDER BY member, entry",

@@ -103,6 +103,9 @@ export interface TaskState {
   /** A clear is under way: `clear-step` has rows to delete. */
   clearing(): boolean;
 
-  /** Called after the commit of each apply that changed something. Returns how to stop it. */
+  /** Commits what was applied: other connections, which read lists, see it from here on. */
+  flush(): void;
+
+  /** Called after each apply that changed something. Returns how to stop it. */
   onSignals(listener: SignalListener): () => void;
 }

@@ -318,7 +318,7 @@ export class TaskStore {
 
   /** Pending/ready to Running, under the next fence; the row has its payload then. */
   claim(row: TaskRow, claim: Claim): void {
-    this.table.fill(row);
+    this.table.readBodies(row);
     this.ready.remove(row);
     row.status = RUNNING;
     row.detail = WORKING;

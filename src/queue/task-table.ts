@@ -10,7 +10,16 @@
  */
 import type { Database, Statement } from "bun:sqlite";
 import type { LanePiece, ReadyPair } from "./ready.ts";
-import { COLUMNS, HEAD_COLUMNS, PAYLOAD, ROW, RUNNING, SLIM_COLUMNS, type TaskRow, UNSAVED } from "./rows.ts";
+import {
+  COLUMNS,
+  HEAD_COLUMNS,
+  PAYLOAD,
+  ROW,
+  RUNNING,
+  SLIM_COLUMNS,
+  type TaskRow,
+  UNSAVED,
+} from "./rows.ts";
 import { INTEGER, TEXT } from "./schema.ts";
 
 /** Rows kept in memory; beyond it those of running tasks are read from the table when their worker speaks. */
@@ -145,7 +154,7 @@ export class TaskTable {
   }
 
   /** Reads the bodies into the row, if they are not there. */
-  fill(row: TaskRow): void {
+  readBodies(row: TaskRow): void {
     if ((row.flags & ROW.slim) === 0) return;
     const bodies = this.#selectBodies.get(row.seq);
     row.payload = bodies?.payload ?? null;
@@ -156,7 +165,7 @@ export class TaskTable {
   #whole(row: TaskRow): TaskRow {
     if ((row.flags & ROW.slim) === 0) return row;
     const copy = { ...row };
-    this.fill(copy);
+    this.readBodies(copy);
     return copy;
   }
 

@@ -378,15 +378,21 @@ export interface RequestAnswer {
 
 /**
  * The replicated state. `apply` is a function of the entries and the state alone: no clock, randomness,
- * locale or flag. Entries of one call share one transaction with the applied index.
+ * locale or flag. The entries of one call or of several share one transaction with the applied index.
  */
 export interface StateMachine {
-  /** As of the newest durable-or-not transaction; read at start and after every apply. */
+  /** What was applied last, committed to the state's file or not; read at start and after every apply. */
   applied(): { readonly index: LogIndex; readonly term: Term };
   /** Highest log time applied, epoch milliseconds. */
   logTime(): Millis;
   /** @throws FatalError when an entry has a version this build does not know. */
   apply(entries: readonly CommittedEntry[]): readonly RequestAnswer[];
+  /**
+   * Commits what was applied to the state's file. Other connections see it then, and a restart goes on behind
+   * it; what is not committed comes again from the log. The driver calls it on its clock, and before applies
+   * are held for a checkpoint.
+   */
+  flush(): void;
 }
 
 /** Structured log; implemented by the composition root (the core and the driver read no clock, not even here). */

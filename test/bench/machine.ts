@@ -1,97 +1,151 @@
 /**
- * Micro benchmark of the task machine: what one task costs from submit over claim to its end.
- * `bun test/bench/machine.ts [tasks] [commands per entry] [tasks kept]`: a file in WAL with synchronous=NORMAL, as in production.
+ * Micro benchmark of the task machine: what one task costs a member from submit over claim to its end.
+ *
+ *     bun test/bench/machine.ts [--tasks 100000] [--batch 100] [--single] [--waiting 0] [--finished 0] [--lag 3]
+ *
+ * A file in WAL with synchronous=NORMAL and rows written behind, flushed every 100 ms, as in production. One
+ * entry submits `batch` tasks (one command each with --single), a later one claims as many, and `lag` entries
+ * later they are completed. `waiting` tasks stand before them all the time, `finished` ones lie in the table.
  */
 import { Database } from "bun:sqlite";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { parseArgs } from "node:util";
 import { asIndex, asNodeId, asTerm } from "../../src/raft/types.ts";
-import type { Command } from "../../src/queue/commands.ts";
-import type { Answer } from "../../src/queue/commands.ts";
-import { TaskMachine } from "../../src/queue/machine.ts";
-import { DEFAULT_RETRY } from "../../src/queue/types.ts";
+import type { Answer, Command } from "../../src/queue/commands.ts";
+import { TaskMachine, WRITE_BEHIND_ROWS } from "../../src/queue/machine.ts";
+import { type ClaimedTask, DEFAULT_RETRY } from "../../src/queue/types.ts";
 import { idAt, newTask, refOf } from "../queue/machine-harness.ts";
 
-const tasks = Number(process.argv[2] ?? 100_000);
-const batch = Number(process.argv[3] ?? 64);
+const { values } = parseArgs({
+  options: {
+    tasks: { type: "string", default: "100000" },
+    batch: { type: "string", default: "100" },
+    single: { type: "boolean", default: false },
+    waiting: { type: "string", default: "0" },
+    finished: { type: "string", default: "0" },
+    lag: { type: "string", default: "3" },
+  },
+});
+const batch = Number(values.batch);
+const FLUSH_MS = 100;
+
 const folder = mkdtempSync(join(tmpdir(), "flotilla-bench-"));
-const db =
-  process.env.BENCH_MEMORY === "1"
-    ? new Database(":memory:")
-    : new Database(join(folder, "state.db"), { create: true });
+const db = new Database(join(folder, "state.db"), { create: true, strict: true });
 db.run("PRAGMA journal_mode = WAL");
 db.run("PRAGMA synchronous = NORMAL");
 db.run("PRAGMA wal_autocheckpoint = 0");
-const machine = TaskMachine.open(db);
+const machine = TaskMachine.open(db, { writeBehind: WRITE_BEHIND_ROWS });
 const member = asNodeId("n1");
 let index = 0;
 let seq = 0;
 let now = 1_700_000_000_000;
+let serial = 0;
+let flushedAt = performance.now();
+const spent = { submit: 0, claim: 0, end: 0, flush: 0 };
 
-function apply(commands: readonly Command[]): readonly Answer[] {
+function apply(part: keyof typeof spent, commands: readonly Command[]): readonly Answer[] {
   index++;
   now++;
   const below = seq + 1;
   const requests = commands.map((command) => ({ member, boot: 1, seq: ++seq, command }));
-  return machine
-    .apply([
-      {
-        index: asIndex(index),
-        term: asTerm(1),
-        now,
-        seed: index,
-        requests,
-        acks: [{ member, boot: 1, below }],
-        bootstrap: null,
-      },
-    ])
-    .map((given) => given.answer as Answer);
-}
-
-const spent = { submit: 0, claim: 0, end: 0 };
-function timed<T>(part: keyof typeof spent, run: () => T): T {
   const from = performance.now();
-  const value = run();
-  spent[part] += performance.now() - from;
-  return value;
+  const given = machine.apply([
+    {
+      index: asIndex(index),
+      term: asTerm(1),
+      now,
+      seed: index,
+      requests,
+      acks: [{ member, boot: 1, below }],
+      bootstrap: null,
+    },
+  ]);
+  const to = performance.now();
+  spent[part] += to - from;
+  if (to - flushedAt >= FLUSH_MS) {
+    machine.flush();
+    flushedAt = performance.now();
+    spent.flush += flushedAt - to;
+  }
+  return given.map(({ answer }) => answer as Answer);
 }
 
 const payload = JSON.stringify({ text: "x".repeat(180) });
-for (let done = 0; done < tasks; done += batch) {
-  const submits: Command[] = [];
-  for (let i = 0; i < batch; i++) {
-    const task = newTask(idAt(now, done + i), { payload, retry: DEFAULT_RETRY });
-    submits.push({ type: "submit", tasks: [task] });
-  }
-  timed("submit", () => apply(submits));
-  const claims = submits.map((_, i): Command => ({
+
+function submit(): void {
+  const tasks = Array.from({ length: batch }, () =>
+    newTask(idAt(now, ++serial), { payload, retry: DEFAULT_RETRY }),
+  );
+  apply(
+    "submit",
+    values.single
+      ? tasks.map((task) => ({ type: "submit", tasks: [task] }))
+      : [{ type: "submit", tasks }],
+  );
+}
+
+function claim(): readonly ClaimedTask[] {
+  const claims = Array.from({ length: values.single ? batch : 1 }, (_, i): Command => ({
     type: "claim",
     worker_id: `w${i % 16}`,
-    request_id: `${done + i}`,
+    request_id: `${index}-${i}`,
     principal: "p",
     queues: null,
     names: ["work"],
     star: false,
-    max: 1,
+    max: values.single ? 1 : batch,
     local: { member, boot: 1 },
   }));
-  const answers = timed("claim", () => apply(claims));
-  const ends = answers.map((answer, i): Command => {
-    if (!answer.ok || answer.value.type !== "claimed") throw new Error("no claim");
-    const items = answer.value.tasks.map((task) => ({
-      ...refOf(task),
-      end: { kind: "complete" as const, result: '{"ok":true}' },
-    }));
-    return { type: "end", worker_id: `w${i % 16}`, principal: "p", items };
-  });
-  timed("end", () => apply(ends));
+  return apply("claim", claims).flatMap((answer) =>
+    answer.ok && answer.value.type === "claimed" ? answer.value.tasks : [],
+  );
 }
-const count = machine.counts().Completed;
+
+function end(tasks: readonly ClaimedTask[]): void {
+  const items = tasks.map((task) => ({
+    worker: task.lease.worker,
+    item: { ...refOf(task), end: { kind: "complete" as const, result: '{"ok":true}' } },
+  }));
+  const of = (worker_id: string, own: typeof items): Command => ({
+    type: "end",
+    worker_id,
+    principal: "p",
+    items: own.map(({ item }) => item),
+  });
+  apply("end", values.single ? items.map((one) => of(one.worker, [one])) : [of("w0", items)]);
+}
+
+for (let done = 0; done < Number(values.finished); done += batch) {
+  submit();
+  end(claim());
+}
+for (let done = 0; done < Number(values.waiting); done += batch) submit();
+machine.flush();
+db.run("PRAGMA wal_checkpoint(PASSIVE)");
+
+for (const part of ["submit", "claim", "end", "flush"] as const) spent[part] = 0;
+const before = machine.counts().Completed;
+const cpu = process.cpuUsage();
+const claimed: (readonly ClaimedTask[])[] = [];
+for (let done = 0; done < Number(values.tasks); done += batch) {
+  submit();
+  claimed.push(claim());
+  if (claimed.length > Number(values.lag)) end(claimed.shift() ?? []);
+}
+for (const tasks of claimed) end(tasks);
+const from = performance.now();
+machine.flush();
+spent.flush += performance.now() - from;
+const used = process.cpuUsage(cpu);
+const count = machine.counts().Completed - before;
 const us = (ms: number): string => ((ms * 1_000) / count).toFixed(2);
-const total = spent.submit + spent.claim + spent.end;
+const total = spent.submit + spent.claim + spent.end + spent.flush;
 console.log(
-  `${count} tasks, ${batch} commands per entry: ${us(total)} µs per task life (submit ${us(spent.submit)}, claim ${us(spent.claim)}, end ${us(spent.end)})`,
+  `${count} tasks, ${batch} a batch${values.single ? ", a command each" : ""}, ${values.waiting} waiting, ${values.finished} finished: ` +
+    `${us(total)} µs a life (submit ${us(spent.submit)}, claim ${us(spent.claim)}, end ${us(spent.end)}, flush ${us(spent.flush)}); ` +
+    `CPU of the process ${((used.user + used.system) / count).toFixed(2)} µs`,
 );
 db.close();
 rmSync(folder, { recursive: true });

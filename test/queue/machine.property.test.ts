@@ -379,7 +379,9 @@ describe("random histories", () => {
         for (const { command } of entry.requests) {
           const ids = idsOf(command as Command);
           expect(again.tasksByIds(ids)).toEqual(machine.tasksByIds(ids));
-          expect(ids.map((id) => again.attempts(id))).toEqual(ids.map((id) => machine.attempts(id)));
+          expect(ids.map((id) => again.attempts(id))).toEqual(
+            ids.map((id) => machine.attempts(id)),
+          );
         }
       }
       expect(again.hash()).toBe(hash);

@@ -52,6 +52,13 @@ export class TraceMachine implements StateMachine {
     for (const [key, below] of state.below) this.#below.set(key, below);
   }
 
+  /** Applied index at each flush. */
+  readonly flushes: number[] = [];
+
+  flush(): void {
+    this.flushes.push(this.#applied.index);
+  }
+
   apply(entries: readonly CommittedEntry[]): readonly RequestAnswer[] {
     const answers: RequestAnswer[] = [];
     for (const entry of entries) {

@@ -56,6 +56,50 @@ describe("a cluster of one", () => {
   });
 });
 
+describe("what was applied", () => {
+  test("is committed a tenth of a second later, and an idle member commits nothing", async () => {
+    const cluster = new Cluster(3, 1);
+    await cluster.startAll();
+    const { machine } = cluster.node(0);
+    await cluster.run(1_000);
+    const before = machine.flushes.length;
+    const one = submit(cluster.node(0), { n: 1 });
+    await cluster.run(50, () => one.settled);
+    expect(machine.flushes).toHaveLength(before);
+    await cluster.run(100);
+    expect(machine.flushes.slice(before)).toEqual([machine.applied().index]);
+    await cluster.run(2_000);
+    expect(machine.flushes).toHaveLength(before + 1);
+  });
+
+  test("is committed before applies are held, and nothing is applied until they are not", async () => {
+    const cluster = new Cluster(4, 1);
+    await cluster.startAll();
+    const { machine, replica } = cluster.node(0);
+    const one = submit(cluster.node(0), { n: 1 });
+    await cluster.run(50, () => one.settled);
+    const release = replica?.holdApplies();
+    expect(machine.flushes.at(-1)).toBe(machine.applied().index);
+    const two = submit(cluster.node(0), { n: 2 });
+    await cluster.run(500, () => two.settled);
+    expect(two.settled).toBe(false);
+    expect(machine.flushes.at(-1)).toBe(machine.applied().index);
+    release?.();
+    await cluster.run(500, () => two.settled);
+    expect(two.settled).toBe(true);
+  });
+
+  test("is committed when the member stops", async () => {
+    const cluster = new Cluster(5, 1);
+    await cluster.startAll();
+    const { machine, replica } = cluster.node(0);
+    const one = submit(cluster.node(0), { n: 1 });
+    await cluster.run(50, () => one.settled);
+    void replica?.stop();
+    expect(machine.flushes.at(-1)).toBe(machine.applied().index);
+  });
+});
+
 describe("founding", () => {
   test("waits until every listed member has answered", async () => {
     const cluster = new Cluster(3, 3);

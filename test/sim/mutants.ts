@@ -244,8 +244,8 @@ const MUTANTS: readonly Mutant[] = [
     "21",
     "keeps applied index and state in two transactions",
     "src/queue/machine.ts",
-    "      this.#saveCounters();\n      this.#commit.run();\n",
-    "      this.#commit.run();\n      this.#saveCounters();\n",
+    "    this.#saveCounters();\n    this.#commit.run();\n",
+    "    this.#commit.run();\n    this.#saveCounters();\n",
   ),
   one(
     "24",

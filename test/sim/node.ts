@@ -116,7 +116,7 @@ export class SimNode {
     const clock = this.clock;
     this.#db ??= new Database(":memory:");
     const db = this.#db;
-    const machine = TaskMachine.open(db);
+    const machine = TaskMachine.open(db, { writeBehind: sim.options.writeBehind });
     const reader = new InlineReader(db);
     this.machine = machine;
     this.startedAt = machine.applied().index;
@@ -135,7 +135,10 @@ export class SimNode {
         clock,
         log: watchedStore,
         nonce: () => random.hex(8),
-        image: () => (this.#db ?? db).serialize(),
+        image: () => {
+          machine.flush();
+          return (this.#db ?? db).serialize();
+        },
         position: positionOf,
         switchTo: (state, image) => {
           this.disk.currentState = state;
@@ -273,6 +276,8 @@ export class SimNode {
     this.queue = null;
     this.pool = null;
     this.leadership = null;
+    // What the process had not committed is in nobody's file.
+    if (this.#db?.inTransaction === true) this.#db.run("ROLLBACK");
   }
 
   /** The process dies by itself after so many more effects, in the middle of whatever it does then. */
@@ -282,7 +287,9 @@ export class SimNode {
 
   /** Keeps the state database as it is now, as a checkpoint that a loss of power goes back to. */
   checkpoint(): void {
-    if (this.#db !== null && this.up) this.#checkpoint = this.#db.serialize();
+    if (this.#db === null || !this.up) return;
+    this.machine?.flush();
+    this.#checkpoint = this.#db.serialize();
   }
 
   #fatal(start: number, error: Error): void {
@@ -384,6 +391,10 @@ export class SimNode {
     return {
       applied: () => machine.applied(),
       logTime: () => machine.logTime(),
+      flush: () => {
+        if (!this.#effect(clock)) throw new Error("killed (injected)");
+        machine.flush();
+      },
       apply: (entries) => {
         const answers: RequestAnswer[] = [];
         // One by one where it is the first time, so that a signal is known to be of that entry.

@@ -66,6 +66,8 @@ export interface SimOptions {
   readonly clears: boolean;
   /** The log is replayed into an empty state at the end. */
   readonly replay: boolean;
+  /** Rows of the state that a member may hold uncommitted. */
+  readonly writeBehind: number;
 }
 
 export function drawOptions(seed: number): SimOptions {
@@ -104,6 +106,7 @@ export function drawOptions(seed: number): SimOptions {
     codec: prng.chance(0.2),
     clears: prng.chance(0.35),
     replay: prng.chance(0.5),
+    writeBehind: prng.pick([0, 5, 100, 16_384]),
   };
 }
 

@@ -22,6 +22,7 @@ export class Counters implements Invariant {
   #check(number: number): void {
     const { id, db, machine } = this.#sim.nodes[number] ?? {};
     if (db === null || db === undefined || machine === null || machine === undefined) return;
+    machine.flush();
     const kept = JSON.stringify(counted(machine));
     const { counts, ready } = recount(db);
     const anew = JSON.stringify({ counts, ready });

@@ -12,7 +12,7 @@ import { broken, peersOnly, refusedPeer, starting } from "./api/outside.ts";
 import { asGiven, type Config, ConfigError, originOf, parseConfig } from "./config.ts";
 import { createDashboard } from "./dashboard/dashboard.ts";
 import { ExecutorPool, HandlersError } from "./executor/executor-pool.ts";
-import { MACHINE_VERSION } from "./queue/commands.ts";
+import { MACHINE_VERSIONS } from "./queue/commands.ts";
 import { TaskMachine, WRITE_BEHIND_ROWS } from "./queue/machine.ts";
 import { POSITION_QUERY } from "./queue/schema.ts";
 import { FlotillaQueue } from "./queue/queue.ts";
@@ -156,7 +156,7 @@ async function run(config: Config, log: Log): Promise<void> {
     snapshots,
     transport,
     machine,
-    machineVersion: MACHINE_VERSION,
+    machineVersions: MACHINE_VERSIONS,
     heartbeatMs: config.heartbeatMs,
     electionTimeoutMs: config.electionTimeoutMs,
     advertise,

@@ -23,8 +23,11 @@ import type {
   Task,
 } from "./types.ts";
 
-/** Highest entry version that this build applies; `machine_version` in the state says which is in force. */
-export const MACHINE_VERSION = 1;
+/**
+ * What this build applies; `machine_version` in the state says which version is in force. `newest` grows with
+ * every change of what an entry does, of the chain, or of the tables; the code of older versions stays.
+ */
+export const MACHINE_VERSIONS = { oldest: 1, newest: 1 } as const;
 
 export type Command = { readonly idem?: IdempotencyScope } & (
   | { readonly type: "submit"; readonly tasks: readonly NewTask[] }
@@ -65,6 +68,8 @@ export type Command = { readonly idem?: IdempotencyScope } & (
     }
   // From here on proposed by the leader alone; void when `term` is not the entry's own term.
   | { readonly type: "takeover"; readonly term: number }
+  /** Every member applies this version: from the next entry on it is in force. Never lowered. */
+  | { readonly type: "raise"; readonly term: number; readonly version: number }
   /** First heartbeat of a lease in this leadership: the work was seen to run. */
   | { readonly type: "confirm"; readonly term: number; readonly items: readonly LeaseRef[] }
   /** Leases unheard of for 1.2 periods. `seen`: a heartbeat named it, so the crash is charged. */

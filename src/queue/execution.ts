@@ -40,15 +40,19 @@ export class Execution {
   takeovers: readonly Takeover[];
   readonly #saveSettings: Statement<unknown, [string]>;
   readonly #saveTakeovers: Statement<unknown, [string]>;
+  readonly #saveVersion: Statement<unknown, [number]>;
+  readonly #newestVersion: number;
 
-  /** `namesMax`: see names.ts. */
+  /** `newestVersion`: of machine versions that this build applies; `namesMax`: see names.ts. */
   constructor(
     db: Database,
     store: TaskStore,
     keys: IdempotencyKeys,
     takeovers: readonly Takeover[],
+    newestVersion: number,
     namesMax?: number,
   ) {
+    this.#newestVersion = newestVersion;
     this.store = store;
     this.takeovers = takeovers;
     this.claims = new ClaimMemory(db);
@@ -57,6 +61,7 @@ export class Execution {
     this.sweeps = new Sweeps(store, keys, this.claims);
     this.#saveSettings = db.prepare("UPDATE state SET settings = ?");
     this.#saveTakeovers = db.prepare("UPDATE state SET takeovers = ?");
+    this.#saveVersion = db.prepare("UPDATE state SET machine_version = ?");
   }
 
   /** @throws FatalError for a command that this build does not know */
@@ -122,6 +127,11 @@ export class Execution {
         this.takeovers = rememberTakeover(this.takeovers, [leadership, this.store.moment.now]);
         this.#saveTakeovers.run(JSON.stringify(this.takeovers));
         return done(leadership, false);
+      }
+      case "raise": {
+        const higher = command.version > this.store.machineVersion;
+        if (higher) this.useVersion(command.version);
+        return done(higher ? 1 : 0, false);
       }
       case "confirm": {
         let count = 0;
@@ -215,6 +225,17 @@ export class Execution {
       code: "names-full",
       detail: `${this.named.all().size} handler names are known, ${command.names.length} more do not fit`,
     };
+  }
+
+  /** @throws FatalError when this build does not know it: nothing may be applied after it */
+  useVersion(version: number): void {
+    if (version > this.#newestVersion) {
+      throw new FatalError(
+        `the cluster was raised to machine version ${version}, this build applies ${this.#newestVersion} at most: start this member with the build of the others`,
+      );
+    }
+    this.store.machineVersion = version;
+    this.#saveVersion.run(version);
   }
 
   changeSettings(settings: Settings): void {

@@ -4,7 +4,12 @@
  * when that ends.
  */
 import type { NodeId } from "../raft/types.ts";
-import { type Consensus, ConsensusError, type Leadership } from "../replica/consensus.ts";
+import {
+  type Consensus,
+  ConsensusError,
+  type ConsensusStatus,
+  type Leadership,
+} from "../replica/consensus.ts";
 import type { Clock, Log, Millis } from "../replica/ports.ts";
 import { memberViews } from "./cluster-view.ts";
 import type { Command, Signal } from "./commands.ts";
@@ -25,6 +30,7 @@ import type { Proposer } from "./proposals.ts";
 import type { WorkerView } from "./service.ts";
 import type { TaskState } from "./state.ts";
 import type { ClaimRef, ClusterMemberView } from "./types.ts";
+import { VersionRaiser } from "./version-raiser.ts";
 import { type LocalWorker, WorkerTable } from "./worker-table.ts";
 
 export interface LeaderSideOptions {
@@ -42,6 +48,7 @@ export class LeaderSide {
   readonly #dispatcher: Dispatcher;
   readonly #leases: LeaseTable;
   readonly #maintenance: Maintenance;
+  readonly #versions: VersionRaiser;
   readonly #workers: WorkerTable;
   /** Members that have claims parked here: told when a worker shall stop asking. */
   readonly #owners = new Set<NodeId>();
@@ -78,6 +85,9 @@ export class LeaderSide {
     this.#leases = new LeaseTable({ state, clock, log, logNow, propose: done });
     this.#maintenance = new Maintenance({ state, clock, log, logNow, propose: done });
 
+    const versions = (): ConsensusStatus["machineVersions"] => consensus.status().machineVersions;
+    this.#versions = new VersionRaiser({ clock, log, versions, propose: done });
+
     consensus.serve("claim.offer", (body, from) => this.#offered(body, from));
     consensus.serve("claim.withdraw", async (body) => {
       this.#dispatcher.withdraw(parseClaimRef(body));
@@ -104,6 +114,7 @@ export class LeaderSide {
     this.#leases.start(term);
     this.#dispatcher.start();
     this.#maintenance.start(term);
+    this.#versions.start(term);
   }
 
   applied(signals: readonly Signal[], now: Millis): void {
@@ -119,6 +130,7 @@ export class LeaderSide {
     this.#leases.stop();
     this.#dispatcher.stop();
     this.#maintenance.stop();
+    this.#versions.stop();
     this.#workers.clear();
     this.#owners.clear();
   }

@@ -17,7 +17,7 @@ import {
 } from "../replica/ports.ts";
 import { restoreAnswer, type StoredAnswer, storedAnswer } from "./answers.ts";
 import { Chain, ChainHistory } from "./chain.ts";
-import { type Answer, type Command, MACHINE_VERSION, type Signal } from "./commands.ts";
+import { type Answer, type Command, MACHINE_VERSIONS, type Signal } from "./commands.ts";
 import { logicalHash } from "./hash.ts";
 import { Execution } from "./execution.ts";
 import { isKept, packAnswer, unpackAnswer } from "./first-answer.ts";
@@ -53,6 +53,8 @@ export interface MachineLimits {
   /** Rows that may be changed in memory and not committed; 0 (the default): every call of `apply` commits. */
   readonly writeBehind?: number;
   readonly ready?: ReadyLimits;
+  /** Machine versions that this build applies: tests play an older or a newer one. */
+  readonly machineVersions?: { readonly oldest: number; readonly newest: number };
 }
 
 /**
@@ -95,7 +97,6 @@ export class TaskMachine implements StateMachine, TaskState {
   #execution!: Execution;
   #chain!: Chain;
   #chainHistory!: ChainHistory;
-  #machineVersion!: number;
   #clusterId!: string | null;
   #applied!: { index: LogIndex; term: Term };
   #logTime!: number;
@@ -115,7 +116,7 @@ export class TaskMachine implements StateMachine, TaskState {
    * alone to write. @throws FatalError when another schema or machine version wrote it
    */
   static open(db: Database, limits: MachineLimits = {}): TaskMachine {
-    openSchema(db, JSON.stringify(DEFAULT_SETTINGS), MACHINE_VERSION);
+    openSchema(db, JSON.stringify(DEFAULT_SETTINGS), limits.machineVersions ?? MACHINE_VERSIONS);
     return new TaskMachine(db, limits);
   }
 
@@ -130,7 +131,11 @@ export class TaskMachine implements StateMachine, TaskState {
    * @throws FatalError when another schema or machine version wrote it
    */
   reopen(db: Database): void {
-    openSchema(db, JSON.stringify(DEFAULT_SETTINGS), MACHINE_VERSION);
+    openSchema(
+      db,
+      JSON.stringify(DEFAULT_SETTINGS),
+      this.#limits.machineVersions ?? MACHINE_VERSIONS,
+    );
     // What it has not committed is part of what the snapshot replaces.
     if (this.#uncommitted) this.#db.run("ROLLBACK");
     this.#load(db);
@@ -147,7 +152,6 @@ export class TaskMachine implements StateMachine, TaskState {
       )
       .get();
     if (state === null) throw new FatalError("the state database has no state row");
-    this.#machineVersion = state.machine_version;
     this.#clusterId = state.cluster_id;
     this.#applied = { index: asIndex(state.applied_index), term: asTerm(state.applied_term) };
     this.#logTime = state.log_time;
@@ -155,7 +159,13 @@ export class TaskMachine implements StateMachine, TaskState {
     this.#chainHistory = new ChainHistory(CHAIN_KEPT);
     this.#chainHistory.keep(state.applied_index, state.chain);
     const settings = JSON.parse(state.settings) as Settings;
-    this.#store = new TaskStore(db, settings, this.#chain, limits.ready);
+    this.#store = new TaskStore(
+      db,
+      settings,
+      state.machine_version,
+      this.#chain,
+      limits.ready,
+    );
     this.#sessions = new Sessions(db, limits.sessionAnswers);
     this.#keys = new IdempotencyKeys(
       db,
@@ -166,7 +176,14 @@ export class TaskMachine implements StateMachine, TaskState {
       },
     );
     const takeovers = JSON.parse(state.takeovers) as Takeover[];
-    this.#execution = new Execution(db, this.#store, this.#keys, takeovers, limits.names);
+    this.#execution = new Execution(
+      db,
+      this.#store,
+      this.#keys,
+      takeovers,
+      (limits.machineVersions ?? MACHINE_VERSIONS).newest,
+      limits.names,
+    );
 
     this.#begin = db.prepare("BEGIN IMMEDIATE");
     this.#commit = db.prepare("COMMIT");
@@ -249,6 +266,7 @@ export class TaskMachine implements StateMachine, TaskState {
       this.#clusterId = entry.bootstrap.clusterId;
       this.#saveClusterId.run(this.#clusterId);
       this.#chain.mixText(this.#clusterId);
+      this.#execution.useVersion(entry.bootstrap.machineVersion);
       this.#execution.changeSettings(bootstrapSettings(entry.bootstrap.settings));
     }
     if (entry.members !== undefined) this.#sessions.keepOnly(entry.members);
@@ -309,7 +327,7 @@ export class TaskMachine implements StateMachine, TaskState {
     chain.mix(term);
     chain.mix(seed);
     chain.mix(this.#logTime);
-    chain.mix(this.#machineVersion);
+    chain.mix(store.machineVersion);
     chain.mix(store.changed);
     chain.mix(store.fence);
     chain.mix(store.seq);
@@ -448,7 +466,7 @@ export class TaskMachine implements StateMachine, TaskState {
   }
 
   machineVersion(): number {
-    return this.#machineVersion;
+    return this.#store.machineVersion;
   }
 
   clusterId(): string | null {

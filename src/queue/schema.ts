@@ -7,9 +7,13 @@
  */
 import type { Database } from "bun:sqlite";
 import { FatalError } from "../replica/ports.ts";
+import type { MachineVersions } from "../replica/versions.ts";
 import { CHAIN_START } from "./chain.ts";
 
-/** Grows with every incompatible change of the tables. */
+/**
+ * Grows with every change of the tables. Once a build is released that happens in the entry that raises the
+ * machine version, so that at an equal applied index the tables of all members are alike, and snapshots fit.
+ */
 const SCHEMA_VERSION = 4;
 
 /**
@@ -178,7 +182,7 @@ export const POSITION_QUERY =
  * Creates the tables in an empty database, or checks that they are this build's.
  * @throws FatalError when the database was written by another schema version
  */
-export function openSchema(db: Database, settings: string, machineVersion: number): void {
+export function openSchema(db: Database, settings: string, versions: MachineVersions): void {
   const exists = db
     .query<{ n: number }, []>("SELECT count(*) AS n FROM sqlite_schema WHERE name = 'state'")
     .get();
@@ -187,7 +191,7 @@ export function openSchema(db: Database, settings: string, machineVersion: numbe
       db.run(TABLES);
       db.run(
         `INSERT INTO state VALUES (1, ?, ?, NULL, ?, 0, 0, 0, 0, 0, 0, 0, 0, '[]', 0, 0, 0, 0, 0, 0, 0, ?)`,
-        [SCHEMA_VERSION, machineVersion, settings, CHAIN_START],
+        [SCHEMA_VERSION, versions.oldest, settings, CHAIN_START],
       );
     })();
     return;
@@ -199,12 +203,18 @@ export function openSchema(db: Database, settings: string, machineVersion: numbe
     .get();
   if (row === null || row.schema_version !== SCHEMA_VERSION) {
     throw new FatalError(
-      `the state database has schema version ${row?.schema_version ?? "none"}, this build reads ${SCHEMA_VERSION}: start the build that wrote it`,
+      `the state database has schema version ${row?.schema_version ?? "none"}, this build reads ${SCHEMA_VERSION}: start the build that ran here before`,
     );
   }
-  if (row.machine_version > machineVersion) {
+  const { oldest, newest } = versions;
+  if (row.machine_version > newest) {
     throw new FatalError(
-      `the cluster runs machine version ${row.machine_version}, this build knows ${machineVersion}: start a newer build`,
+      `this build is too old for this data folder: its cluster runs machine version ${row.machine_version}, this build applies ${newest} at most: start the build that ran here before, or a newer one`,
+    );
+  }
+  if (row.machine_version < oldest) {
+    throw new FatalError(
+      `this build is too new for this data folder: its cluster runs machine version ${row.machine_version}, this build applies ${oldest} and later: start an older build first, one that applies both`,
     );
   }
 }

@@ -100,6 +100,8 @@ export class TaskStore {
   readonly table: TaskTable;
   readonly ready: ReadyIndex;
   settings: Settings;
+  /** In force: what apply does, it does as a build of this version did. */
+  machineVersion: number;
   moment: Moment = { index: 0, term: 0, now: 0, seed: 0 };
   /** Counts commands; orders a clear against other commands of its entry. */
   changed: number;
@@ -131,10 +133,17 @@ export class TaskStore {
   readonly #saveClear: Statement<unknown, [number, number, number, number, number]>;
   readonly #endClear: Statement<unknown, [number]>;
 
-  constructor(db: Database, settings: Settings, chain: Chain, readyLimits?: ReadyLimits) {
+  constructor(
+    db: Database,
+    settings: Settings,
+    machineVersion: number,
+    chain: Chain,
+    readyLimits?: ReadyLimits,
+  ) {
     this.db = db;
     this.chain = chain;
     this.settings = settings;
+    this.machineVersion = machineVersion;
     const state = db
       .query<StateRow, []>(
         "SELECT changed, fence, seq, ready_seq, leadership, pending, running, completed, failed, cancelled FROM state",

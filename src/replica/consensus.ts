@@ -87,6 +87,13 @@ export interface ConsensusStatus extends Leadership {
   readonly contactMs: Millis | null;
   /** Time since the SENDING of the newest leader message whose commit is applied here (0 on a leader with quorum). */
   readonly stalenessMs: Millis | null;
+  readonly machineVersions: {
+    readonly inForce: number;
+    /** Highest one that this build applies. */
+    readonly own: number;
+    /** Highest one that every member's build applies; null while a member was not heard of. */
+    readonly supported: number | null;
+  };
   /** Why this member does not take part (yet), for people: waiting for members, refused, removed, … or null. */
   readonly waiting: string | null;
   /** It was removed: nothing is asked of it any more. */

@@ -28,6 +28,8 @@ export interface FounderPort {
   readonly join: string | null;
   readonly advertise: string;
   readonly settings: unknown;
+  /** Highest one that this build applies. */
+  readonly machineVersion: number;
   readonly store: LogStore;
   readonly clock: Clock;
   readonly random: Random;
@@ -127,7 +129,8 @@ export class Founder {
   }
 
   #found(): void {
-    const { identity, advertise, settings, random, clockWatch, hellos } = this.#port;
+    const { identity, advertise, settings, machineVersion, random, clockWatch, hellos } =
+      this.#port;
     // The record begins log time, which never goes back: a wrong clock of this member must not be it.
     const unknown = [...hellos.keys()].filter((peer) => !clockWatch.knows(peer));
     if (unknown.length > 0) {
@@ -135,7 +138,8 @@ export class Founder {
       return;
     }
     const now = clockWatch.medianWall();
-    const self = { id: identity.id, incarnation: identity.incarnation, url: advertise };
+    const { id, incarnation } = identity;
+    const self = { id, incarnation, url: advertise, machineVersion };
     this.#adopt(foundingRecord(random.uuid(now), now, self, hellos, settings));
   }
 

@@ -68,17 +68,28 @@ export function names(
 export function foundingRecord(
   clusterId: string,
   createdAt: Millis,
-  self: { readonly id: NodeId; readonly incarnation: string; readonly url: string },
+  founder: {
+    readonly id: NodeId;
+    readonly incarnation: string;
+    readonly url: string;
+    readonly machineVersion: number;
+  },
   hellos: ReadonlyMap<NodeId, PeerHello>,
   settings: unknown,
 ): BootstrapRecord {
+  const machineVersion = [...hellos.values()].reduce(
+    (least, hello) => Math.min(least, hello.machineVersion),
+    founder.machineVersion,
+  );
   const others = [...hellos.values()].map(({ id, incarnation, advertise }) => ({
     id,
     incarnation,
     url: advertise,
   }));
+  const { id: own, incarnation: folder, url: address } = founder;
+  const self = { id: own, incarnation: folder, url: address };
   const members = [self, ...others].sort((a, b) => (a.id < b.id ? -1 : 1));
-  return { clusterId, createdAt, members, settings };
+  return { clusterId, createdAt, members, settings, machineVersion };
 }
 
 export function firstConfiguration(record: BootstrapRecord): Configuration {

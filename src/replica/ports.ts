@@ -270,6 +270,8 @@ export interface PeerHello {
   readonly advertise: string;
   /** Highest machine version this member can apply. */
   readonly machineVersion: number;
+  /** Lowest one: what it applies, it applies as a build of that version did. */
+  readonly machineVersionOldest: number;
   /** The bootstrap record of an initialised member: lets one that crashed half-way through adopt it. */
   readonly bootstrap: string | null;
   /** Durable term; a folder that was put back shows a lower one than before. */
@@ -366,6 +368,8 @@ export interface BootstrapRecord {
   }[];
   /** The cluster's settings, opaque here; the machine reads them. */
   readonly settings: unknown;
+  /** In force from the beginning: what every founding member applies. */
+  readonly machineVersion: number;
 }
 
 export interface RequestAnswer {
@@ -385,6 +389,10 @@ export interface StateMachine {
   applied(): { readonly index: LogIndex; readonly term: Term };
   /** Highest log time applied, epoch milliseconds. */
   logTime(): Millis;
+  /** In force: replicated, raised by an entry only. */
+  machineVersion(): number;
+  /** T9: the rolling hash of what was decided up to `index`; null: too long ago, or not applied yet. */
+  chainAt(index: LogIndex): string | null;
   /** @throws FatalError when an entry has a version this build does not know. */
   apply(entries: readonly CommittedEntry[]): readonly RequestAnswer[];
   /**

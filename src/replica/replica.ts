@@ -62,6 +62,7 @@ import { Reads } from "./reads.ts";
 import { configurationOf, Snapshots } from "./snapshots.ts";
 import { Sightings } from "./sightings.ts";
 import { BEAT_MS, Staleness } from "./staleness.ts";
+import { type MachineVersions, supportedVersion, versionRefusal } from "./versions.ts";
 import { type SealHook, Writes } from "./writes.ts";
 
 /** One logical tick of the core. */
@@ -93,8 +94,8 @@ export interface ReplicaOptions {
   readonly snapshots: SnapshotStore;
   readonly transport: Transport;
   readonly machine: StateMachine;
-  /** Highest machine version this build applies. */
-  readonly machineVersion: number;
+  /** What this build applies. */
+  readonly machineVersions: MachineVersions;
   readonly heartbeatMs: Millis;
   readonly electionTimeoutMs: Millis;
   /** The address that clients and other members shall use. */
@@ -218,6 +219,7 @@ export class Replica implements Consensus {
       join: options.join ?? null,
       advertise: options.advertise,
       settings: options.foundingSettings,
+      machineVersion: options.machineVersions.newest,
       store,
       clock,
       random,
@@ -496,6 +498,15 @@ export class Replica implements Consensus {
       waiting: this.#waiting(now),
       retired: this.#admission.retired !== null,
       learners: this.#membership.waiting,
+      machineVersions: {
+        inForce: this.#o.machine.machineVersion(),
+        own: this.#o.machineVersions.newest,
+        supported: supportedVersion(
+          configuration,
+          { id: this.id, newest: this.#o.machineVersions.newest },
+          this.#hellos,
+        ),
+      },
     };
   }
 
@@ -570,7 +581,8 @@ export class Replica implements Consensus {
       lastTerm: raft?.termAt(raft.durable) ?? asTerm(0),
       peerIds: this.#founder.peerIds,
       advertise: this.#o.advertise,
-      machineVersion: this.#o.machineVersion,
+      machineVersion: this.#o.machineVersions.newest,
+      machineVersionOldest: this.#o.machineVersions.oldest,
       bootstrap: this.#founder.record === null ? null : JSON.stringify(this.#founder.record),
       term: raft?.durableTerm ?? asTerm(0),
       configIndex: raft?.configurationIndex ?? asIndex(0),
@@ -667,6 +679,10 @@ export class Replica implements Consensus {
   #admit(hello: PeerHello): Refusal | null {
     const unknown = this.#raft === null ? this.#founder.admit(hello) : null;
     if (unknown !== null) return { sentence: unknown, code: "refused" };
+    // Before it is added: what it cannot apply, it must not count for.
+    const inForce = this.#o.machine.machineVersion();
+    const unfit = this.#raft === null ? null : versionRefusal(hello, inForce);
+    if (unfit !== null) return { sentence: unfit, code: "refused" };
     // Its own log will be older than whoever adds it.
     if (this.#raft === null && hello.clusterId !== null) this.#admission.meet(hello);
     const refusal = this.#admission.admit(hello);

@@ -10,6 +10,7 @@ import type { ForwardedProposal, PeerFrame } from "../replica/ports.ts";
 import { asIndex, asTerm, type Entry, type Message } from "../raft/types.ts";
 import { readMessage } from "./message-shape.ts";
 import { readSnapshotFrame, snapshotHeader } from "./snapshot-shape.ts";
+import { PROTOCOL } from "./protocol-version.ts";
 import {
   CodecError,
   type Fields,
@@ -22,7 +23,6 @@ import {
 
 export { CodecError } from "./shape.ts";
 
-export const FRAME_VERSION = 1;
 /**
  * Also the sockets' `maxPayloadLength`. An append holds one entry at least, and an entry one command at least:
  * a body of 8 MiB whose payload, a text within the command's JSON, doubles, and a thousand tasks' defaults.
@@ -54,8 +54,20 @@ const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const NO_DATA: readonly Uint8Array[] = [];
 
-/** @throws CodecError the frame is larger than `MAX_FRAME_BYTES`, or no JSON can hold it */
-export function encodeFrame(frame: PeerFrame): Uint8Array<ArrayBuffer> {
+/**
+ * `version`: as agreed on the connection (protocol-version.ts). All versions so far are written alike.
+ * @throws CodecError the frame is larger than `MAX_FRAME_BYTES`, or no JSON can hold it
+ */
+export function encodeFrame(
+  frame: PeerFrame,
+  version: number = PROTOCOL.newest,
+): Uint8Array<ArrayBuffer> {
+  const bytes = encodeBody(frame);
+  bytes[0] = version;
+  return bytes;
+}
+
+function encodeBody(frame: PeerFrame): Uint8Array<ArrayBuffer> {
   switch (frame.kind) {
     case "raft":
       return frame.message.type === "append"
@@ -88,12 +100,13 @@ export function encodeFrame(frame: PeerFrame): Uint8Array<ArrayBuffer> {
  * The bytes are copied where they are kept: a decoded entry never holds a whole frame in memory.
  * @throws CodecError for anything that `encodeFrame` cannot have made
  */
-export function decodeFrame(bytes: Uint8Array): PeerFrame {
+export function decodeFrame(bytes: Uint8Array, agreed: number = PROTOCOL.newest): PeerFrame {
   if (bytes.length < PREFIX_BYTES) throw new CodecError("the frame is cut: no prefix");
   if (bytes.length > MAX_FRAME_BYTES) throw new CodecError(`the frame has ${bytes.length} bytes`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const version = view.getUint8(0);
-  if (version !== FRAME_VERSION) throw new CodecError(`the frame has version ${version}`);
+  if (version !== agreed)
+    throw new CodecError(`the frame has version ${version}, ${agreed} was agreed on`);
   const kind = view.getUint8(1);
   const bodyStart = PREFIX_BYTES + view.getUint32(2);
   if (bodyStart > bytes.length) throw new CodecError("the frame is cut: in its header");
@@ -270,7 +283,6 @@ function assemble(
     throw new CodecError(`the frame has ${size} bytes, more than ${MAX_FRAME_BYTES}`);
   }
   const bytes = new Uint8Array(size);
-  bytes[0] = FRAME_VERSION;
   bytes[1] = kind;
   new DataView(bytes.buffer).setUint32(2, head.length);
   bytes.set(head, PREFIX_BYTES);

@@ -2,6 +2,7 @@
 import type { Clock, PeerHello, Random, TransportEvents } from "../replica/ports.ts";
 import type { NodeId } from "../raft/types.ts";
 import type { Notices } from "./notices.ts";
+import type { ProtocolRange } from "./protocol-version.ts";
 
 /** What a dialler of `https://` peers goes by; PEM. */
 export interface DialTls {
@@ -15,6 +16,7 @@ export interface DialTls {
 export interface Endpoint {
   readonly selfId: NodeId;
   readonly secret: string | null;
+  readonly protocol: ProtocolRange;
   readonly tls: DialTls;
   readonly clock: Clock;
   readonly random: Random;

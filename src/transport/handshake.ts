@@ -1,8 +1,8 @@
 /**
  * The handshake: four text messages, before any frame counts.
  *
- *     dialler → accepter  open       who I am, whom I dialled, a nonce
- *     accepter → dialler  challenge  who I am, a nonce
+ *     dialler → accepter  open       who I am, whom I dialled, the versions I speak, a nonce
+ *     accepter → dialler  challenge  who I am, the version to speak from here on, a nonce
  *     dialler → accepter  proof      my hello, HMAC over it
  *     accepter → dialler  welcome    my hello, HMAC over both hellos
  *
@@ -14,6 +14,7 @@
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 import type { PeerHello, Refusal, RefusalCode } from "../replica/ports.ts";
 import { asIndex, asTerm, type NodeId } from "../raft/types.ts";
+import type { ProtocolRange } from "./protocol-version.ts";
 import {
   CodecError,
   type Fields,
@@ -25,8 +26,6 @@ import {
   readTextOrNull,
 } from "./shape.ts";
 
-/** Changes when an older member would misunderstand the handshake. */
-export const HANDSHAKE_VERSION = 1;
 /** A hello holds at most one record per member: 256 of them stay well below it. */
 export const MAX_HANDSHAKE_CHARACTERS = 256 * 1024;
 /** Bytes of a nonce: as many as the HMAC has. */
@@ -40,7 +39,7 @@ const REFUSAL_CODES: readonly RefusalCode[] = ["refused", "joining", "no-join", 
 export type HandshakeMessage =
   | {
       readonly type: "open";
-      readonly version: number;
+      readonly speaks: ProtocolRange;
       readonly from: NodeId;
       readonly to: NodeId;
       readonly nonce: string;
@@ -49,6 +48,7 @@ export type HandshakeMessage =
     }
   | {
       readonly type: "challenge";
+      readonly version: number;
       readonly from: NodeId;
       readonly nonce: string;
       readonly secret: boolean;
@@ -61,6 +61,8 @@ export type HandshakeMessage =
 
 /** Both ends' part of one connection: what a proof is bound to. */
 export interface Transcript {
+  /** Of the protocol, as agreed. */
+  readonly version: number;
   readonly dialler: NodeId;
   readonly accepter: NodeId;
   readonly diallerNonce: string;
@@ -84,7 +86,7 @@ export function prove(
   // A JSON array keeps the parts apart: no two different lists give the same text.
   const statement = JSON.stringify([
     "flotilla-peer",
-    HANDSHAKE_VERSION,
+    transcript.version,
     direction,
     transcript.dialler,
     transcript.accepter,
@@ -112,7 +114,7 @@ export function parseHandshake(text: string): HandshakeMessage {
     case "open":
       return {
         type,
-        version: readCount(fields, "version"),
+        speaks: readRange(fields),
         from: readId(fields, "from"),
         to: readId(fields, "to"),
         nonce: readMatching(fields, "nonce", NONCE_PATTERN),
@@ -121,6 +123,7 @@ export function parseHandshake(text: string): HandshakeMessage {
     case "challenge":
       return {
         type,
+        version: readCount(fields, "version"),
         from: readId(fields, "from"),
         nonce: readMatching(fields, "nonce", NONCE_PATTERN),
         secret: fields["secret"] === true,
@@ -156,6 +159,7 @@ export function parseHello(text: string): PeerHello {
     peerIds: readIds(fields, "peerIds", MAX_PEER_IDS),
     advertise: readText(fields, "advertise"),
     machineVersion: readCount(fields, "machineVersion"),
+    machineVersionOldest: readCount(fields, "machineVersionOldest"),
     bootstrap: readTextOrNull(fields, "bootstrap"),
     // Members of older builds do not say these.
     ...("term" in fields ? { term: asTerm(readCount(fields, "term")) } : {}),
@@ -189,6 +193,14 @@ function parseObject(text: string): Fields {
     throw new CodecError("the handshake is not JSON");
   }
   return readRecord(value, "handshake");
+}
+
+function readRange(fields: Fields): ProtocolRange {
+  const range = readRecord(fields["speaks"], "speaks");
+  const oldest = readCount(range, "oldest");
+  const newest = readCount(range, "newest");
+  if (oldest > newest) throw new CodecError("speaks is no range");
+  return { oldest, newest };
 }
 
 function readMatching(fields: Fields, name: string, pattern: RegExp): string {

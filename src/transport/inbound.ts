@@ -8,7 +8,6 @@ import { CLOSE } from "./close-codes.ts";
 import { decodeFrame } from "./codec.ts";
 import { type Endpoint, HANDSHAKE_TIMEOUT_MS } from "./endpoint.ts";
 import {
-  HANDSHAKE_VERSION,
   type HandshakeMessage,
   NONCE_BYTES,
   parseHandshake,
@@ -19,6 +18,7 @@ import {
   type Transcript,
   wrongSecret,
 } from "./handshake.ts";
+import { agreedVersion, protocolRefusal } from "./protocol-version.ts";
 import { CodecError } from "./shape.ts";
 
 /** What a session needs of the set of all sessions. */
@@ -33,7 +33,7 @@ const REFUSED = { code: "refused" } as const;
 type Phase =
   | { readonly at: "open" }
   | { readonly at: "proof"; readonly transcript: Transcript }
-  | { readonly at: "frames"; readonly hello: PeerHello }
+  | { readonly at: "frames"; readonly hello: PeerHello; readonly version: number }
   | { readonly at: "closed" };
 
 export class Inbound {
@@ -99,7 +99,7 @@ export class Inbound {
     const phase = this.#phase;
     if (phase.at === "closed") return;
     if (phase.at !== "frames") throw new CodecError("a frame before the end of the handshake");
-    const frame = decodeFrame(bytes);
+    const frame = decodeFrame(bytes, phase.version);
     this.#endpoint.events.frame(phase.hello.id, frame);
   }
 
@@ -124,12 +124,10 @@ export class Inbound {
 
   #open(open: Extract<HandshakeMessage, { type: "open" }>): void {
     if (this.#phase.at !== "open") throw new CodecError("a second opening");
-    const { selfId, secret } = this.#endpoint;
-    if (open.version !== HANDSHAKE_VERSION) {
-      this.#refuse(
-        CLOSE.rejected,
-        `${selfId} speaks version ${HANDSHAKE_VERSION} of the handshake, ${open.from} version ${open.version}`,
-      );
+    const { selfId, secret, protocol } = this.#endpoint;
+    const version = agreedVersion(protocol, open.speaks);
+    if (version === null) {
+      this.#refuse(CLOSE.rejected, protocolRefusal(selfId, protocol, open.from, open.speaks));
       return;
     }
     if (open.from === selfId) {
@@ -152,6 +150,7 @@ export class Inbound {
     this.#phase = {
       at: "proof",
       transcript: {
+        version,
         dialler: open.from,
         accepter: selfId,
         diallerNonce: open.nonce,
@@ -160,7 +159,7 @@ export class Inbound {
         accepterHello: "",
       },
     };
-    this.#say({ type: "challenge", from: selfId, nonce, secret: secret !== null });
+    this.#say({ type: "challenge", version, from: selfId, nonce, secret: secret !== null });
   }
 
   #proof(message: Extract<HandshakeMessage, { type: "proof" }>): void {
@@ -182,7 +181,7 @@ export class Inbound {
     const ours: Transcript = { ...theirs, accepterHello: JSON.stringify(own) };
     this.#timer?.cancel();
     this.#timer = null;
-    this.#phase = { at: "frames", hello };
+    this.#phase = { at: "frames", hello, version: theirs.version };
     if (!this.#sessions.admitted(this, hello)) {
       this.close(CLOSE.duplicate, `a newer process of ${hello.id} is connected`);
       return;

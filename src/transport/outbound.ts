@@ -22,7 +22,6 @@ import {
 import { CLOSE, reasonOf } from "./close-codes.ts";
 import { type Endpoint, HANDSHAKE_TIMEOUT_MS } from "./endpoint.ts";
 import {
-  HANDSHAKE_VERSION,
   type HandshakeMessage,
   NONCE_BYTES,
   parseHandshake,
@@ -136,7 +135,7 @@ export class Outbound {
       if (this.#attempt !== attempt) return;
       this.#say(attempt, {
         type: "open",
-        version: HANDSHAKE_VERSION,
+        speaks: this.#endpoint.protocol,
         from: this.#endpoint.selfId,
         to: this.peer,
         nonce: attempt.nonce,
@@ -153,6 +152,12 @@ export class Outbound {
       attempt.errorMessage = event.message;
     });
     socket.addEventListener("close", (event: CloseEvent) => this.#closed(attempt, event.code));
+  }
+
+  /** Of the protocol, as agreed on the connection that is open; null without one. */
+  get version(): number | null {
+    const attempt = this.#attempt;
+    return attempt?.phase === "open" ? (attempt.transcript?.version ?? null) : null;
   }
 
   /** False: dropped. */
@@ -230,6 +235,9 @@ export class Outbound {
       this.#refuse(attempt, CLOSE.rejected, sentence);
       return;
     }
+    const { oldest, newest } = this.#endpoint.protocol;
+    if (challenge.version < oldest || challenge.version > newest)
+      throw new CodecError(`version ${challenge.version} was not offered`);
     const mismatch = secretMismatch(selfId, secret !== null, this.peer, challenge.secret);
     if (mismatch !== null) {
       this.#refuse(attempt, CLOSE.secret, mismatch);
@@ -238,6 +246,7 @@ export class Outbound {
     const hello = this.#endpoint.self();
     attempt.phase = "proven";
     attempt.transcript = {
+      version: challenge.version,
       dialler: selfId,
       accepter: this.peer,
       diallerNonce: attempt.nonce,

@@ -88,5 +88,6 @@ function readBootstrap(fields: Fields): BootstrapRecord {
       };
     }),
     settings: fields["settings"],
+    machineVersion: readCount(fields, "machineVersion"),
   };
 }

@@ -23,6 +23,7 @@ import type { DialTls, Endpoint } from "./endpoint.ts";
 import { Inbound } from "./inbound.ts";
 import { Notices } from "./notices.ts";
 import { Outbound } from "./outbound.ts";
+import { PROTOCOL, type ProtocolRange } from "./protocol-version.ts";
 
 /** Accepted connections, proved or not: a member has one per peer, the rest are strangers or left-overs. */
 const MAX_SESSIONS = 256;
@@ -49,6 +50,8 @@ export interface WebSocketTransportOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** What it speaks; for tests that play another build. */
+  readonly protocol?: ProtocolRange;
 }
 
 export class WebSocketTransport implements Transport {
@@ -103,10 +106,11 @@ export class WebSocketTransport implements Transport {
   }
 
   start(self: () => PeerHello, events: TransportEvents): void {
-    const { selfId, secret, tls = {}, clock, random } = this.#options;
+    const { selfId, secret, tls = {}, clock, random, protocol = PROTOCOL } = this.#options;
     this.#endpoint = {
       selfId,
       secret,
+      protocol,
       tls,
       clock,
       random,
@@ -134,9 +138,10 @@ export class WebSocketTransport implements Transport {
 
   send(to: NodeId, frame: PeerFrame): boolean {
     const outbound = this.#outbound.get(to);
-    if (outbound === undefined || !outbound.isOpen) return false;
+    const version = outbound?.version ?? null;
+    if (outbound === undefined || version === null) return false;
     try {
-      return outbound.send(encodeFrame(frame));
+      return outbound.send(encodeFrame(frame, version));
     } catch (error) {
       if (!(error instanceof CodecError)) throw error;
       this.#options.log.error("a frame cannot be sent", {

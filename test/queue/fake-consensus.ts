@@ -327,6 +327,7 @@ export class Member implements Consensus {
       waiting: null,
       retired: false,
       learners: new Map(),
+      machineVersions: { inForce: 1, own: 1, supported: 1 },
     };
   }
 

@@ -382,6 +382,7 @@ describe("entries", () => {
       clusterId: "c1",
       createdAt: START,
       members: [],
+      machineVersion: 1,
       settings: { lease: 9_000 },
     };
     const entry = {
@@ -412,6 +413,32 @@ describe("entries", () => {
     expect(again.hash()).toBe(hash);
     const entry = { term: asTerm(1), now: START, seed: 0, requests: [], acks: [], bootstrap: null };
     expect(() => again.apply([{ ...entry, index: asIndex(3) }])).toThrow("does not follow");
+  });
+
+  test("the machine version is raised by an entry, never lowered, and outlives a restart", () => {
+    const h = new Harness({ machineVersions: { oldest: 1, newest: 3 } });
+    expect(h.machine.machineVersion()).toBe(1);
+    h.value({ type: "raise", term: 1, version: 3 });
+    expect(h.machine.machineVersion()).toBe(3);
+    h.value({ type: "raise", term: 1, version: 2 });
+    expect(h.machine.machineVersion()).toBe(3);
+    expect(() => TaskMachine.open(h.db)).toThrow("this build is too old for this data folder");
+    const versions = { machineVersions: { oldest: 3, newest: 4 } };
+    expect(TaskMachine.open(h.db, versions).machineVersion()).toBe(3);
+    const later = { machineVersions: { oldest: 4, newest: 4 } };
+    expect(() => TaskMachine.open(h.db, later)).toThrow("too new for this data folder");
+  });
+
+  test("a version that this build does not apply stops it before the entry, with nothing applied", () => {
+    const h = new Harness();
+    const id = h.submit();
+    const raise = { type: "raise", term: 1, version: 2 } as const;
+    expect(() => h.do({ type: "cancel", id }, raise)).toThrow(
+      "the cluster was raised to machine version 2, this build applies 1 at most: start this member with the build of the others",
+    );
+    h.reopen();
+    expect(h.machine.applied().index).toBe(asIndex(1));
+    expect(h.state(id)).toBe("Pending/ready");
   });
 
   test("a schema of another version is refused in words", () => {

@@ -24,6 +24,14 @@ export class TraceMachine implements StateMachine {
     return this.#logTime;
   }
 
+  machineVersion(): number {
+    return 1;
+  }
+
+  chainAt(): null {
+    return null;
+  }
+
   /** All of it as bytes. */
   image(): Uint8Array {
     const { trace, nows } = this;
@@ -232,7 +240,7 @@ export class Cluster {
       }),
       transport: node.transport,
       machine,
-      machineVersion: 1,
+      machineVersions: { oldest: 1, newest: 1 },
       heartbeatMs: 50,
       electionTimeoutMs: 300,
       advertise: node.url ?? `http://${node.id}`,

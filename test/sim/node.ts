@@ -156,7 +156,7 @@ export class SimNode {
       }),
       transport: this.#watchedTransport(this.transport),
       machine: this.#watchedMachine(machine),
-      machineVersion: 1,
+      machineVersions: { oldest: 1, newest: 1 },
       heartbeatMs: options.heartbeatMs,
       electionTimeoutMs: options.electionTimeoutMs,
       advertise: `http://${this.id}`,
@@ -395,6 +395,8 @@ export class SimNode {
         if (!this.#effect(clock)) throw new Error("killed (injected)");
         machine.flush();
       },
+      machineVersion: () => machine.machineVersion(),
+      chainAt: (index) => machine.chainAt(index),
       apply: (entries) => {
         const answers: RequestAnswer[] = [];
         // One by one where it is the first time, so that a signal is known to be of that entry.

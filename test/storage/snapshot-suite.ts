@@ -58,7 +58,7 @@ function manifestOf(copy: SnapshotCopy): SnapshotManifest {
   return {
     ...copy,
     configuration: MEMBERSHIP,
-    bootstrap: { clusterId: "c1", createdAt: 1, members: [], settings: null },
+    bootstrap: { clusterId: "c1", createdAt: 1, members: [], settings: null, machineVersion: 1 },
   };
 }
 

@@ -78,7 +78,7 @@ test("a copy keeps the incremental vacuum, and an installed state gives its disk
   const manifest = {
     ...copy,
     configuration: { voters: [], outgoing: [], learners: [], learnersNext: [], members: {} },
-    bootstrap: { clusterId: "c", createdAt: 0, members: [], settings: null },
+    bootstrap: { clusterId: "c", createdAt: 0, members: [], settings: null, machineVersion: 1 },
   };
   await target.snapshots.receive(manifest);
   await target.snapshots.write(copy.id, 0, await source.snapshots.read(copy.id, 0, copy.bytes));

@@ -13,9 +13,9 @@ import {
   CodecError,
   decodeFrame,
   encodeFrame,
-  FRAME_VERSION,
   MAX_FRAME_BYTES,
 } from "../../src/transport/codec.ts";
+import { PROTOCOL } from "../../src/transport/protocol-version.ts";
 
 const count = fc.integer({ min: 0, max: Number.MAX_SAFE_INTEGER - 1_000_000 });
 const term = count.map(asTerm);
@@ -140,6 +140,7 @@ const snapshotFrame: fc.Arbitrary<SnapshotFrame> = fc.oneof(
         createdAt: count,
         members: fc.array(fc.record({ id, incarnation: text, url: text }), { maxLength: 3 }),
         settings: json,
+        machineVersion: count,
       }),
     }),
   }),
@@ -198,7 +199,7 @@ function forge(kind: number, header: unknown, body: Uint8Array = new Uint8Array(
     typeof header === "string" ? header : JSON.stringify(header),
   );
   const bytes = new Uint8Array(6 + head.length + body.length);
-  bytes[0] = FRAME_VERSION;
+  bytes[0] = PROTOCOL.newest;
   bytes[1] = kind;
   new DataView(bytes.buffer).setUint32(2, head.length);
   bytes.set(head, 6);
@@ -286,7 +287,7 @@ describe("a frame", () => {
 
   test("of another version or an unknown kind is refused", () => {
     const bytes = encodeFrame({ kind: "reply", id: 1, body: null });
-    bytes[0] = FRAME_VERSION + 1;
+    bytes[0] = PROTOCOL.newest + 1;
     expect(() => decodeFrame(bytes)).toThrow("version 2");
     expect(() => decodeFrame(forge(99, {}))).toThrow("kind 99");
   });

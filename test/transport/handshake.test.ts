@@ -14,6 +14,7 @@ import { CodecError } from "../../src/transport/shape.ts";
 
 const SECRET = "correct horse battery staple";
 const transcript: Transcript = {
+  version: 1,
   dialler: asNodeId("n1"),
   accepter: asNodeId("n2"),
   diallerNonce: "1".repeat(64),

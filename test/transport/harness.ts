@@ -11,6 +11,7 @@ import { asIndex, asNodeId, asTerm, type NodeId } from "../../src/raft/types.ts"
 import type { Inbound } from "../../src/transport/inbound.ts";
 import { systemClock } from "../../src/system/clock.ts";
 import { systemRandom } from "../../src/system/random.ts";
+import type { ProtocolRange } from "../../src/transport/protocol-version.ts";
 import { WebSocketTransport } from "../../src/transport/websocket-transport.ts";
 
 export const SECRET = "correct horse battery staple";
@@ -21,6 +22,7 @@ export interface MemberOptions {
   readonly port?: number;
   readonly boot?: number;
   readonly clusterId?: string | null;
+  readonly protocol?: ProtocolRange;
   readonly admit?: (hello: PeerHello) => string | null;
 }
 
@@ -48,6 +50,7 @@ export class Member {
       peerIds: [this.id],
       advertise: "http://127.0.0.1:1",
       machineVersion: 1,
+      machineVersionOldest: 1,
       bootstrap: null,
     };
     const record = (message: string): void => void this.warnings.push(message);
@@ -59,6 +62,7 @@ export class Member {
       clock: systemClock,
       random: systemRandom,
       log,
+      ...(options.protocol === undefined ? {} : { protocol: options.protocol }),
     });
     const { transport } = this;
     this.server = Bun.serve<Inbound>({

@@ -2,7 +2,8 @@ import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { PeerFrame, PeerHello } from "../../src/replica/ports.ts";
 import { asIndex, asNodeId, asTerm } from "../../src/raft/types.ts";
 import { MAX_FRAME_BYTES } from "../../src/transport/codec.ts";
-import { HANDSHAKE_VERSION, prove } from "../../src/transport/handshake.ts";
+import { prove } from "../../src/transport/handshake.ts";
+import { PROTOCOL, type ProtocolRange } from "../../src/transport/protocol-version.ts";
 import { Member, type MemberOptions, SECRET, until } from "./harness.ts";
 
 // A machine that is busy with other work is slow, not wrong.
@@ -74,7 +75,7 @@ class Stranger {
     const from = hello.id;
     await this.say({
       type: "open",
-      version: HANDSHAKE_VERSION,
+      speaks: PROTOCOL,
       from,
       to,
       nonce,
@@ -84,6 +85,7 @@ class Stranger {
     const challenge = JSON.parse(this.heard[0] ?? "{}") as { readonly nonce?: string };
     const text = JSON.stringify(hello);
     const transcript = {
+      version: PROTOCOL.newest,
       dialler: from,
       accepter: asNodeId(to),
       diallerNonce: nonce,
@@ -275,7 +277,9 @@ describe("a handshake is refused", () => {
           const heard = JSON.parse(String(text)) as { type: string; proof: string };
           if (heard.type === "open") {
             const nonce = "cd".repeat(32);
-            socket.send(JSON.stringify({ type: "challenge", from: "b", nonce, secret: true }));
+            socket.send(
+              JSON.stringify({ type: "challenge", version: 1, from: "b", nonce, secret: true }),
+            );
           } else if (heard.type === "proof") {
             const hello = JSON.stringify({ ...a.hello, id: "b" });
             socket.send(JSON.stringify({ type: "welcome", hello, proof: proofFor(heard.proof) }));
@@ -295,10 +299,47 @@ describe("a handshake is refused", () => {
     const b = member("b");
     const newer = new Stranger(b.url);
     const nonce = "ab".repeat(32);
-    await newer.say({ type: "open", version: 99, from: "a", to: "b", nonce, secret: true });
+    const speaks = { oldest: 98, newest: 99 };
+    await newer.say({ type: "open", speaks, from: "a", to: "b", nonce, secret: true });
     await until("the close", () => newer.closed !== null);
     expect(newer.closed).toBe(4003);
-    expect(newer.heard.join()).toContain("version 99");
+    expect(newer.heard.join()).toContain("versions 98 to 99");
+  });
+});
+
+describe("members of different builds", () => {
+  test("speak the newest version that they have in common", async () => {
+    const old = member("a");
+    const newer = member("b", { protocol: { oldest: 1, newest: 2 } });
+    old.dials(newer);
+    newer.dials(old);
+    await until("both are connected", () => old.connects.length + newer.connects.length === 2);
+    const frame = { kind: "reply", id: 1, body: null } as const;
+    expect(old.transport.send(newer.id, frame)).toBe(true);
+    expect(newer.transport.send(old.id, frame)).toBe(true);
+    await until("the frames", () => old.frames.length + newer.frames.length === 2);
+  });
+
+  test("that both know the next version use it", async () => {
+    const [a, b] = ["a", "b"].map((id) => member(id, { protocol: { oldest: 1, newest: 2 } }));
+    if (a === undefined || b === undefined) throw new Error("no members");
+    a.dials(b);
+    await until("they are connected", () => a.connects.length === 1);
+    expect(a.transport.send(b.id, { kind: "reply", id: 1, body: null })).toBe(true);
+    await until("the frame", () => b.frames.length === 1);
+  });
+
+  test.each<[string, ProtocolRange, string]>([
+    ["too new", { oldest: 2, newest: 3 }, "start a with a newer build"],
+    ["too old", { oldest: 0, newest: 0 }, "start b with a newer build"],
+  ])("without one in common are told which is %s", async (_name, protocol, advice) => {
+    const a = member("a");
+    const b = member("b", { protocol });
+    a.dials(b);
+    await until("the refusal", () => a.warnings.length > 0 && b.warnings.length > 0);
+    expect(a.warnings.join()).toContain(advice);
+    expect(b.warnings.join()).toContain(advice);
+    expect(a.connects).toEqual([]);
   });
 });
 
@@ -331,7 +372,7 @@ describe("before the end of the handshake", () => {
     const nonce = "ab".repeat(32);
     await stranger.say({
       type: "open",
-      version: HANDSHAKE_VERSION,
+      speaks: PROTOCOL,
       from: "a",
       to: "b",
       nonce,
@@ -339,7 +380,13 @@ describe("before the end of the handshake", () => {
     });
     await until("the challenge", () => stranger.heard.length > 0);
     const challenge: unknown = JSON.parse(stranger.heard[0] ?? "");
-    expect(Object.keys(challenge as object).sort()).toEqual(["from", "nonce", "secret", "type"]);
+    expect(Object.keys(challenge as object).sort()).toEqual([
+      "from",
+      "nonce",
+      "secret",
+      "type",
+      "version",
+    ]);
   });
 });
 

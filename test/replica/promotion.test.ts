@@ -81,6 +81,7 @@ describe("what was seen of a folder", () => {
     peerIds: [],
     advertise: "http://a",
     machineVersion: 1,
+    machineVersionOldest: 1,
     bootstrap: null,
     ...(term === undefined ? {} : { term: asTerm(term) }),
   });

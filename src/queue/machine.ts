@@ -159,13 +159,7 @@ export class TaskMachine implements StateMachine, TaskState {
     this.#chainHistory = new ChainHistory(CHAIN_KEPT);
     this.#chainHistory.keep(state.applied_index, state.chain);
     const settings = JSON.parse(state.settings) as Settings;
-    this.#store = new TaskStore(
-      db,
-      settings,
-      state.machine_version,
-      this.#chain,
-      limits.ready,
-    );
+    this.#store = new TaskStore(db, settings, state.machine_version, this.#chain, limits.ready);
     this.#sessions = new Sessions(db, limits.sessionAnswers);
     this.#keys = new IdempotencyKeys(
       db,

@@ -43,7 +43,9 @@ function checked<T extends TSchema>(schema: T, value: unknown): Static<T> {
 }
 
 function checkMediaType(request: Request): void {
-  const [type = "", ...parameters] = (request.headers.get("content-type") ?? "").split(";");
+  const given = request.headers.get("content-type") ?? "";
+  if (given === "application/json") return;
+  const [type = "", ...parameters] = given.split(";");
   const charset = parameters
     .map((parameter) => parameter.trim().toLowerCase())
     .find((parameter) => parameter.startsWith("charset="));
@@ -98,10 +100,12 @@ async function readBytes(request: Request): Promise<Uint8Array> {
   return chunks.length === 1 ? (chunks[0] ?? EMPTY) : Buffer.concat(chunks, size);
 }
 
+/** A byte order mark stays in the text, and is refused there: it is not JSON (RFC 8259, 8.1). */
+const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
 function decode(bytes: Uint8Array): string {
   try {
-    // A byte order mark stays in the text, and is refused there: it is not JSON (RFC 8259, 8.1).
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    return UTF8.decode(bytes);
   } catch {
     throw new Problem(400, "invalid-utf8", "The body is not valid UTF-8.", {
       errors: [{ pointer: "", detail: "must be UTF-8" }],

@@ -7,7 +7,7 @@ import { idempotencyScope, replayedHeader } from "./idempotency.ts";
 import { taskError } from "./leases.ts";
 import { caller } from "./lifecycle.ts";
 import { operation } from "./openapi.ts";
-import { json } from "./render.ts";
+import { type Answer, json } from "./render.ts";
 import { FailBulkIn, NoQuery, ReleaseBulkIn } from "./schema.ts";
 import { readQuery } from "./validation.ts";
 
@@ -17,7 +17,7 @@ export function leaseBulkRoutes({ queue }: ApiDeps) {
     bytes: Uint8Array,
     workerId: string,
     items: readonly (LeaseRef & { readonly end: LeaseEnd })[],
-  ): Promise<Response> => {
+  ): Promise<Answer> => {
     const principal = caller(request).name;
     const scope = idempotencyScope(request, principal, bytes);
     const { value: answers, replayed } =

@@ -9,17 +9,20 @@ import type { ApiDeps } from "./deps.ts";
 import type { Metrics } from "./metrics.ts";
 import { advertisedHost, refuseForeign, refuseForgery } from "./origin.ts";
 import { fromQueue, Problem, problemResponse } from "./problem.ts";
+import { Answer } from "./render.ts";
+
+/** On the request itself: a map from requests to these would cost more than all that is done with them. */
+const STATE = Symbol("state");
+type Stated = Request & { [STATE]?: RequestState };
 
 interface RequestState {
   readonly id: string;
   /** Monotonic milliseconds. */
   readonly startedAt: number;
   principal: Principal | null;
-  /** Set when a problem was answered; a handler's own answer says it itself. */
-  status: number | null;
+  observed: boolean;
 }
 
-const states = new WeakMap<Request, RequestState>();
 const REQUEST_ID = /^[\w.:/+=@-]{1,128}$/;
 
 /** Nothing here is a page; pages bring policies of their own. */
@@ -31,9 +34,12 @@ const SECURITY_HEADERS = {
   "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
 } as const;
 
+const COMMON_HEADERS = Object.entries(SECURITY_HEADERS);
+const JSON_HEADERS = new Headers({ ...SECURITY_HEADERS, "content-type": "application/json" });
+
 /** Who sent `request`, for handlers behind the guard. @throws Error on a route that the guard did not pass */
 export function caller(request: Request): Principal {
-  const principal = states.get(request)?.principal;
+  const principal = (request as Stated)[STATE]?.principal;
   if (principal === null || principal === undefined) {
     throw new Error("caller() was asked on a route that needs no role");
   }
@@ -51,22 +57,25 @@ export function lifecycle(deps: ApiDeps, tokens: Tokens, metrics: Metrics) {
   const policy = { open: tokens.open, advertised: advertisedHost(deps.advertise) };
 
   const state = (request: Request): RequestState => {
-    let known = states.get(request);
+    let known = (request as Stated)[STATE];
     if (known === undefined) {
       const given = request.headers.get("x-request-id");
       known = {
         id: given !== null && REQUEST_ID.test(given) ? given : deps.random.hex(16),
         startedAt: deps.clock.monotonic(),
         principal: null,
-        status: null,
+        observed: false,
       };
-      states.set(request, known);
+      (request as Stated)[STATE] = known;
     }
     return known;
   };
 
   const observe = (request: Request, route: string, status: number): void => {
-    const elapsedMs = deps.clock.monotonic() - state(request).startedAt;
+    const known = state(request);
+    if (known.observed) return;
+    known.observed = true;
+    const elapsedMs = deps.clock.monotonic() - known.startedAt;
     metrics.observeRequest(request.method, route, status, elapsedMs);
   };
 
@@ -127,20 +136,38 @@ export function lifecycle(deps: ApiDeps, tokens: Tokens, metrics: Metrics) {
       }
       state(request).principal = principal;
     })
-    .onError({ as: "scoped" }, ({ error, code, request }) => {
+    .mapResponse({ as: "scoped" }, ({ request, route, responseValue, set }) => {
+      if (!(responseValue instanceof Answer)) {
+        const status =
+          responseValue instanceof Response ? responseValue.status : Number(set.status ?? 200);
+        observe(request, route, status);
+        return;
+      }
+      const { status, text, headers } = responseValue;
+      observe(request, route, status);
+      const all = new Headers(JSON_HEADERS);
+      all.set("x-request-id", state(request).id);
+      for (const name in headers) all.set(name, headers[name] ?? "");
+      // Elysia would make a second response of it, to merge these into its headers.
+      set.headers = {};
+      return new Response(text, { status, headers: all });
+    })
+    .onError({ as: "scoped" }, ({ error, code, request, route, set }) => {
       const problem = problemOf(error, code, request);
       const known = state(request);
+      // Elysia has none for what it found no route for, whatever its types say.
+      const at = (route as string | undefined) ?? "unmatched";
       if (problem.httpStatus === 405 && request.method === "OPTIONS") {
         // What may be asked here; no word of other origins, which may ask nothing.
-        known.status = 204;
+        observe(request, at, 204);
         return new Response(null, { status: 204, headers: problem.headers });
       }
-      known.status = problem.httpStatus;
-      return problemResponse(problem, known.id);
-    })
-    .onAfterResponse({ as: "scoped" }, ({ request, route, responseValue, set }) => {
-      const own =
-        responseValue instanceof Response ? responseValue.status : Number(set.status ?? 200);
-      observe(request, route ?? "unmatched", state(request).status ?? own);
+      observe(request, at, problem.httpStatus);
+      const response = problemResponse(problem, known.id);
+      for (const [name, value] of COMMON_HEADERS) response.headers.set(name, value);
+      response.headers.set("x-request-id", known.id);
+      set.headers = {};
+      set.status = 200;
+      return response;
     });
 }

@@ -2,9 +2,10 @@
  * `GET /metrics` in the Prometheus text format: one registry per app, labels from bounded sets only (route
  * patterns, never paths; statuses; this member's own name).
  */
-import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { Gauge, Registry } from "prom-client";
 import type { Clock } from "../replica/ports.ts";
 import type { TaskQueue } from "../queue/service.ts";
+import { RequestMetrics } from "./request-metrics.ts";
 
 /** Longest that a scrape waits for one source; what is late is left out of this scrape. */
 const SOURCE_TIMEOUT_MS = 1_000;
@@ -27,24 +28,11 @@ export class Metrics {
   readonly #registry = new Registry();
   readonly #sources: { readonly source: GaugeSource; readonly gauge: Gauge }[] = [];
   readonly #clock: Clock;
-  readonly #requests: Counter;
-  readonly #seconds: Histogram;
+  readonly #requests = new RequestMetrics();
 
   constructor(clock: Clock) {
     this.#clock = clock;
-    this.#requests = new Counter({
-      name: "flotilla_http_requests_total",
-      help: "HTTP requests answered, by route pattern.",
-      labelNames: ["method", "route", "status"],
-      registers: [this.#registry],
-    });
-    this.#seconds = new Histogram({
-      name: "flotilla_http_request_seconds",
-      help: "Time to answer, long polls included.",
-      labelNames: ["method", "route"],
-      buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60],
-      registers: [this.#registry],
-    });
+    for (const family of this.#requests.families) this.#registry.registerMetric(family);
   }
 
   /** Adds a family that is read at every scrape. */
@@ -60,9 +48,7 @@ export class Metrics {
 
   /** `route` is a pattern, or "unmatched". */
   observeRequest(method: string, route: string, status: number, ms: number): void {
-    const known = METHODS.has(method) ? method : "other";
-    this.#requests.inc({ method: known, route, status: String(status) });
-    this.#seconds.observe({ method: known, route }, ms / 1_000);
+    this.#requests.observe(method, route, status, ms);
   }
 
   get contentType(): string {
@@ -96,8 +82,6 @@ export class Metrics {
     }
   }
 }
-
-const METHODS = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
 
 /** What the queue and the process can say of themselves. */
 export function queueGauges(queue: TaskQueue, nodeId: string): readonly GaugeSource[] {

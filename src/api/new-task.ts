@@ -43,18 +43,16 @@ export function checkTasks(
   const errors: FieldError[] = [];
   const oversized: FieldError[] = [];
   const seen = new Set<string>();
+  const now = minting.clock.wall();
   for (const [index, body] of bodies.entries()) {
-    const pointer = at(index);
     if (body.id !== undefined) {
-      const fault = idFault(body.id, minting.clock.wall());
-      if (fault !== null) errors.push({ pointer: pointerTo(pointer, "id"), detail: fault });
-      else if (seen.has(body.id)) {
-        errors.push({ pointer: pointerTo(pointer, "id"), detail: "is in this request twice" });
-      }
+      const fault =
+        idFault(body.id, now) ?? (seen.has(body.id) ? "is in this request twice" : null);
+      if (fault !== null) errors.push({ pointer: pointerTo(at(index), "id"), detail: fault });
       seen.add(body.id);
     }
     const fault = sizeFault(body.payload, minting.settings);
-    if (fault !== null) oversized.push({ pointer: pointerTo(pointer, "payload"), detail: fault });
+    if (fault !== null) oversized.push({ pointer: pointerTo(at(index), "payload"), detail: fault });
   }
   if (errors.length > 0) throw badFields([...errors, ...oversized]);
   if (oversized.length > 0) throw tooLarge("payload-too-large", oversized);
@@ -74,6 +72,8 @@ export function tooLarge(
 /** What is wrong with the size of a payload or result, or null. */
 export function sizeFault(raw: RawJson | undefined, settings: Settings): string | null {
   if (raw === undefined) return null;
+  // A character has three bytes at most.
+  if (raw.text.length * 3 <= settings.max_payload) return null;
   const bytes = Buffer.byteLength(raw.text);
   return bytes > settings.max_payload
     ? `must be at most ${settings.max_payload} bytes, not ${bytes}`
@@ -137,5 +137,5 @@ function bodyHash(body: Submit): string {
       ? null
       : [retry.kind, retry.initial_ms, retry.factor, retry.max_ms, retry.jitter],
   ];
-  return new Bun.CryptoHasher("sha256").update(JSON.stringify(said)).digest("hex");
+  return Bun.SHA256.hash(JSON.stringify(said), "hex");
 }

@@ -22,6 +22,7 @@ const HEADERS = {
   "Flotilla-Applied-Index": "Stale reads: log index that the answer reflects.",
   "Flotilla-Staleness-Ms": "Stale reads: how old the answer may be.",
   "Idempotency-Replayed": "true when an earlier answer is repeated.",
+  "Preference-Applied": "return=minimal when that was asked for: ids alone.",
 } as const;
 
 interface OperationSpec {
@@ -32,7 +33,7 @@ interface OperationSpec {
   readonly role: Role | "open";
   readonly path?: ObjectSchema;
   readonly query?: ObjectSchema;
-  readonly requestHeaders?: readonly ("Idempotency-Key" | "If-Match")[];
+  readonly requestHeaders?: readonly ("Idempotency-Key" | "If-Match" | "Prefer")[];
   readonly body?: ModelName;
   readonly bodyOptional?: boolean;
   readonly answers: Readonly<Record<number, Answer>>;
@@ -44,6 +45,7 @@ const REQUEST_HEADERS = {
   "Idempotency-Key":
     "Makes repeats answer the same for 24 hours; 1 to 255 visible ASCII characters.",
   "If-Match": "ETag of the version that the change is meant for.",
+  Prefer: "`return=minimal`: the answer holds ids alone (RFC 7240).",
 } as const;
 
 /** The hook of a route: its documentation, and no parsing by Elysia (body.ts reads the bytes). */

@@ -12,8 +12,16 @@ export interface OriginPolicy {
   readonly advertised: string;
 }
 
+/** A member is asked under one or two names for as long as it lives. */
+let known: { readonly authority: string; readonly name: string | null } | null = null;
+
 /** Host name of a `Host` header or URL authority, lower case, brackets kept; null when it is none. */
 function hostName(authority: string): string | null {
+  if (known?.authority !== authority) known = { authority, name: parseHostName(authority) };
+  return known.name;
+}
+
+function parseHostName(authority: string): string | null {
   try {
     const { hostname, username, password, pathname } = new URL(`http://${authority}`);
     return username === "" && password === "" && pathname === "/" ? hostname : null;

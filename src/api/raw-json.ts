@@ -6,10 +6,10 @@
  * repeated keys outside opaque members, where two readers could see two different requests.
  */
 
-/** JSON text, exactly as sent, of one opaque value. */
-export class RawJson {
-  constructor(readonly text: string) {}
-}
+import { scan } from "./json-scan.ts";
+import { type OpaquePath, RawJson, stringEnd } from "./raw-json-text.ts";
+
+export { type OpaquePath, RawJson } from "./raw-json-text.ts";
 
 /** Nesting of objects and arrays, opaque members included: far above any honest request, far below any stack. */
 export const JSON_DEPTH_MAX = 128;
@@ -19,6 +19,8 @@ export const JSON_DEPTH_MAX = 128;
  * Without it a body of 8 MiB full of tiny members would occupy the thread for seconds, to be refused then.
  */
 export const JSON_MEMBERS_MAX = 2_000;
+
+const SCAN_LIMITS = { depth: JSON_DEPTH_MAX, members: JSON_MEMBERS_MAX };
 
 export type JsonFaultCode = "malformed-json" | "too-deep" | "too-many-members" | "duplicate-key";
 
@@ -34,9 +36,6 @@ export class JsonFault extends Error {
   }
 }
 
-/** Where opaque members are: keys from the root, `*` for any array element. */
-export type OpaquePath = readonly string[];
-
 /** One more step of a JSON Pointer (RFC 6901), well-formed whatever the key holds. */
 export function pointerTo(parent: string, key: string | number): string {
   const step = String(key).toWellFormed().replaceAll("~", "~0").replaceAll("/", "~1");
@@ -49,6 +48,15 @@ export function pointerTo(parent: string, key: string | number): string {
  * @throws JsonFault
  */
 export function parseKeeping(text: string, opaque: readonly OpaquePath[]): unknown {
+  try {
+    return scan(text, opaque, SCAN_LIMITS);
+  } catch {
+    return parseCarefully(text, opaque);
+  }
+}
+
+/** Says what is wrong, and takes three passes for it. */
+function parseCarefully(text: string, opaque: readonly OpaquePath[]): unknown {
   checkDepth(text);
   try {
     // The grammar's judge; the walk below may then assume valid JSON.
@@ -76,18 +84,6 @@ function checkDepth(text: string): void {
         );
       }
     } else if (code === 0x7d || code === 0x5d) depth--;
-  }
-}
-
-/** Index after the closing quote of the string that opens at `at`; the text's length when none closes it. */
-function stringEnd(text: string, at: number): number {
-  for (let from = at + 1; ;) {
-    const quote = text.indexOf('"', from);
-    if (quote < 0) return text.length;
-    let slashes = 0;
-    while (text.charCodeAt(quote - 1 - slashes) === 0x5c) slashes++;
-    if (slashes % 2 === 0) return quote + 1;
-    from = quote + 1;
   }
 }
 

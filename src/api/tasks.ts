@@ -10,6 +10,7 @@ import { checkTasks, newTasks } from "./new-task.ts";
 import { operation } from "./openapi.ts";
 import { nextLink, openCursor, sealCursor } from "./page.ts";
 import { badFields, Problem, withPlace, type FieldError } from "./problem.ts";
+import { MINIMAL_HEADER, prefersMinimal } from "./prefer.ts";
 import {
   attemptView,
   etag,
@@ -40,6 +41,8 @@ const LIST_LIMIT_DEFAULT = 100;
 /** Each `payload.PATH` filter is one more JSON lookup per row. */
 const PAYLOAD_FILTERS_MAX = 8;
 const FILTER_MAX_BYTES = 255;
+const SUBMIT_OPAQUE = [["payload"]] as const;
+const BULK_OPAQUE = [["tasks", "*", "payload"]] as const;
 
 export function taskRoutes(deps: ApiDeps) {
   const { queue } = deps;
@@ -54,7 +57,7 @@ export function taskRoutes(deps: ApiDeps) {
   };
 
   /**
-   * Submits, and the tasks: as of the first answer with an idempotency key, else as they are now. This member has applied the submit before it was answered, so its
+   * Submits, and the tasks (unless `minimal`): as of the first answer with an idempotency key, else as they are now. This member has applied the submit before it was answered, so its
    * own state is new enough, and a read that needed a quorum could fail after the write succeeded.
    */
   const submit = async (
@@ -62,6 +65,7 @@ export function taskRoutes(deps: ApiDeps) {
     at: (index: number) => string,
     request: Request,
     body: Uint8Array,
+    minimal: boolean,
   ) => {
     const minting = { ...deps, settings: queue.settings() };
     const context = writeContext(request, body);
@@ -73,7 +77,7 @@ export function taskRoutes(deps: ApiDeps) {
         return index < 0 ? null : at(index);
       });
     });
-    const shown = done.tasks ?? (await queue.getMany(done.ids, "stale")).tasks;
+    const shown = minimal ? [] : (done.tasks ?? (await queue.getMany(done.ids, "stale")).tasks);
     return {
       ...done,
       // Cleared or purged between the two: what was acknowledged stays acknowledged.
@@ -91,13 +95,15 @@ export function taskRoutes(deps: ApiDeps) {
       "/api/tasks",
       async ({ request }) => {
         readQuery(request.url, NoQuery);
-        const { value, bytes } = await readJson(request, Submit, [["payload"]]);
-        const done = await submit([value], () => "", request, bytes);
+        const { value, bytes } = await readJson(request, Submit, SUBMIT_OPAQUE);
+        const minimal = prefersMinimal(request);
+        const done = await submit([value], () => "", request, bytes, minimal);
         const [item] = done.items;
         if (item === undefined) throw new Error("a submit was answered without an id");
-        return jsonText(done.existing ? 200 : 201, submittedText(item), {
+        return jsonText(done.existing ? 200 : 201, submittedText(item, minimal), {
           location: `/api/tasks/${item.id}`,
           ...(item.task === null ? {} : etag(item.task)),
+          ...(minimal ? MINIMAL_HEADER : {}),
           ...replayedHeader(done.replayed),
         });
       },
@@ -107,14 +113,14 @@ export function taskRoutes(deps: ApiDeps) {
         role: "producer",
         summary: "Submit a task",
         description:
-          "Submits a task. With an `id` of the client's or an `Idempotency-Key`, a repeat never doubles.",
-        requestHeaders: ["Idempotency-Key"],
+          "Submits a task. With an `id` of the client's or an `Idempotency-Key`, a repeat never doubles. With `Prefer: return=minimal` the answer holds the `id` alone.",
+        requestHeaders: ["Idempotency-Key", "Prefer"],
         body: "Submit",
         answers: {
           201: {
             description: "The task.",
             model: "Task",
-            headers: ["Location", "ETag", "Idempotency-Replayed"],
+            headers: ["Location", "ETag", "Idempotency-Replayed", "Preference-Applied"],
           },
           200: {
             description: "The task of this id was there already, with an equal body.",
@@ -129,12 +135,14 @@ export function taskRoutes(deps: ApiDeps) {
       "/api/tasks/bulk",
       async ({ request }) => {
         readQuery(request.url, NoQuery);
-        const { value, bytes } = await readJson(request, SubmitBulk, [["tasks", "*", "payload"]]);
-        const done = await submit(value.tasks, (index) => `/tasks/${index}`, request, bytes);
+        const { value, bytes } = await readJson(request, SubmitBulk, BULK_OPAQUE);
+        const minimal = prefersMinimal(request);
+        const at = (index: number): string => `/tasks/${index}`;
+        const done = await submit(value.tasks, at, request, bytes, minimal);
         return jsonText(
           done.existing ? 200 : 201,
-          `{"items":[${done.items.map(submittedText).join(",")}]}`,
-          replayedHeader(done.replayed),
+          `{"items":[${done.items.map((item) => submittedText(item, minimal)).join(",")}]}`,
+          { ...(minimal ? MINIMAL_HEADER : {}), ...replayedHeader(done.replayed) },
         );
       },
       operation({
@@ -142,14 +150,15 @@ export function taskRoutes(deps: ApiDeps) {
         tag: "tasks",
         role: "producer",
         summary: "Submit up to 1,000 tasks",
-        description: "All or nothing, in one log entry; the answer keeps their order.",
-        requestHeaders: ["Idempotency-Key"],
+        description:
+          "All or nothing, in one log entry; the answer keeps their order. With `Prefer: return=minimal` each item holds its `id` alone.",
+        requestHeaders: ["Idempotency-Key", "Prefer"],
         body: "SubmitBulk",
         answers: {
           201: {
             description: "The tasks.",
             model: "Submitted",
-            headers: ["Idempotency-Replayed"],
+            headers: ["Idempotency-Replayed", "Preference-Applied"],
           },
           200: { description: "They were there already.", model: "Submitted" },
         },
@@ -370,7 +379,12 @@ export function taskRoutes(deps: ApiDeps) {
     );
 }
 
-function submittedText(item: { readonly id: string; readonly task: Task | null }): string {
+/** @param minimal the id alone */
+function submittedText(
+  item: { readonly id: string; readonly task: Task | null },
+  minimal: boolean,
+): string {
+  if (minimal) return `{"id":"${item.id}"}`;
   return item.task === null ? JSON.stringify({ id: item.id, gone: true }) : taskText(item.task);
 }
 

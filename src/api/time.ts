@@ -20,9 +20,21 @@ export function parseTime(text: string): number | null {
   return ms >= 0 ? ms : null;
 }
 
+/** Seconds that were formatted of late, without their milliseconds: the tasks of one answer share a few. */
+const seconds = new Map<number, string>();
+const SECONDS_MAX = 256;
+
 /** RFC 3339 in UTC with milliseconds. */
 export function formatTime(epochMs: number): string {
-  return new Date(epochMs).toISOString();
+  const second = Math.floor(epochMs / 1_000);
+  let text = seconds.get(second);
+  if (text === undefined) {
+    if (seconds.size >= SECONDS_MAX) seconds.clear();
+    text = new Date(second * 1_000).toISOString().slice(0, -4);
+    seconds.set(second, text);
+  }
+  const ms = epochMs - second * 1_000;
+  return `${text}${ms < 10 ? "00" : ms < 100 ? "0" : ""}${ms}Z`;
 }
 
 /** As `formatTime`, keeping null. */

@@ -5,41 +5,13 @@
  */
 import type { Static, TSchema } from "elysia";
 import { badFields, type FieldError } from "./problem.ts";
+import { fits } from "./fits.ts";
+import { isObject, type Node, stringFault } from "./json-schema.ts";
 import { pointerTo, RawJson } from "./raw-json.ts";
 import type { ObjectSchema } from "./schema.ts";
-import { parseTime } from "./time.ts";
-
-/** JSON Schema as far as schema.ts goes. */
-interface Node {
-  readonly type?: "object" | "array" | "string" | "integer" | "number" | "boolean" | "null";
-  readonly anyOf?: readonly Node[];
-  readonly enum?: readonly string[];
-  readonly properties?: Readonly<Record<string, Node>>;
-  readonly required?: readonly string[];
-  readonly items?: Node;
-  readonly minItems?: number;
-  readonly maxItems?: number;
-  readonly minimum?: number;
-  readonly maximum?: number;
-  readonly minLength?: number;
-  readonly format?: string;
-  readonly pattern?: string;
-  readonly not?: {
-    readonly title: string;
-    readonly enum?: readonly string[];
-    readonly pattern?: string;
-  };
-  readonly "x-max-bytes"?: number;
-  readonly "x-plain"?: boolean;
-  readonly "x-raw-json"?: boolean;
-}
 
 /** Collected at most; a body of 8 MiB could hold a million of them. */
 const ERRORS_KEPT_MAX = 1_000;
-/** Control characters: they break logs, terminals and SQL text functions, and no name needs them. */
-// oxlint-disable-next-line no-control-regex
-const CONTROL = /[\u0000-\u001f\u007f]/;
-
 /** `value` as the schema's type, or null with the reasons in `errors`. */
 export function validate<T extends TSchema>(
   schema: T,
@@ -47,6 +19,7 @@ export function validate<T extends TSchema>(
   errors: FieldError[],
   pointer = "",
 ): Static<T> | null {
+  if (fits(schema as unknown as Node, value)) return value;
   const before = errors.length;
   check(schema as unknown as Node, value, pointer, errors);
   return errors.length === before ? value : null;
@@ -179,46 +152,8 @@ function checkArray(
   }
 }
 
-function stringFault(node: Node, value: string): string | null {
-  if (!value.isWellFormed()) return "holds half a surrogate pair, which is no Unicode text";
-  if (value.length < (node.minLength ?? 0)) return "must not be empty";
-  const maxBytes = node["x-max-bytes"];
-  if (maxBytes !== undefined && Buffer.byteLength(value) > maxBytes) {
-    return `must be at most ${maxBytes} bytes of UTF-8, not ${Buffer.byteLength(value)}`;
-  }
-  if (node["x-plain"] === true && CONTROL.test(value)) return "must not hold control characters";
-  const { not } = node;
-  if (
-    not?.enum?.includes(value) === true ||
-    (not?.pattern !== undefined && new RegExp(not.pattern).test(value))
-  ) {
-    return not.title;
-  }
-  if (node.enum !== undefined && !node.enum.includes(value)) {
-    return `must be one of ${node.enum.join(", ")}, not ${quote(value)}`;
-  }
-  if (node.format === "date-time" && parseTime(value) === null) {
-    return "must be an RFC 3339 date-time such as 2030-01-31T12:00:00Z";
-  }
-  if (node.format === "uuid" && !new RegExp(node.pattern ?? "").test(value)) {
-    return "must be a UUIDv7 in lower case";
-  }
-  return null;
-}
-
-/** What was sent, short enough for an error message. */
-function quote(value: string): string {
-  return JSON.stringify(value.length > 64 ? `${value.slice(0, 64).toWellFormed()}…` : value);
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return (
-    typeof value === "object" &&
-    value !== null &&
-    !Array.isArray(value) &&
-    !(value instanceof RawJson)
-  );
-}
+/** What nearly every request has. */
+const NO_PARAMETERS: unknown = Object.freeze(Object.create(null));
 
 /** The members of a query string that `schema` does not name and `rest` takes. */
 export type RestParameter = (name: string, value: string, errors: FieldError[]) => boolean;
@@ -236,6 +171,7 @@ export function readQuery<T extends ObjectSchema>(
   const properties = schema.properties as unknown as Readonly<Record<string, Node>>;
   const values: Record<string, unknown> = Object.create(null) as Record<string, unknown>;
   const start = url.indexOf("?");
+  if (start < 0 && (schema.required ?? []).length === 0) return NO_PARAMETERS;
   const query = start < 0 ? "" : url.slice(start + 1);
   if (!decodes(query)) {
     throw badFields([{ pointer: "/query", detail: "is not percent-encoded UTF-8" }]);

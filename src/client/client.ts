@@ -2,7 +2,7 @@
 import { Connection } from "./connection.ts";
 import { FlotillaError, PartlyEnqueuedError, TaskEndedError } from "./error.ts";
 import { FinalWaits } from "./final-waits.ts";
-import { Gatherer, WAITING_MAX } from "./gatherer.ts";
+import { Gatherer, MINIMAL, WAITING_MAX } from "./gatherer.ts";
 import { LeaseCalls } from "./lease-calls.ts";
 import { Members } from "./members.ts";
 import {
@@ -127,7 +127,8 @@ export class FlotillaClient {
         if (failure !== null) return;
         try {
           const body = bulkBody(piece.tasks);
-          await this.#connection.call("POST", "/api/tasks/bulk", { body, discard: true });
+          const options = { body, discard: true, headers: MINIMAL };
+          await this.#connection.call("POST", "/api/tasks/bulk", options);
           for (const { id } of piece.tasks) accepted.push(id);
         } catch (error) {
           failure ??= atIndex(error, piece.from);

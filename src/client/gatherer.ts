@@ -27,6 +27,8 @@ const LINGER_MS = 5;
 /** Calls that wait here while the cluster is slow or away; whoever has more should wait for some of them. */
 export const WAITING_MAX = 100_000;
 const WAITING_BYTES_MAX = 256 * 1024 * 1024;
+/** The tasks are known here, ids and all: none is wanted back. */
+export const MINIMAL = { prefer: "return=minimal" } as const;
 /** Submits that run out of time so close to each other do so together. */
 const SAME_AGE_MS = 100;
 
@@ -197,7 +199,7 @@ export class Gatherer {
     let deadline = Infinity;
     for (const waiting of piece) deadline = Math.min(deadline, waiting.deadline);
     const timeoutMs = Math.max(1, deadline - performance.now());
-    const options = { timeoutMs, doubt, discard: true };
+    const options = { timeoutMs, doubt, discard: true, headers: MINIMAL };
     const [only] = piece;
     if (piece.length === 1 && only !== undefined) {
       await this.#connection.call("POST", "/api/tasks", {

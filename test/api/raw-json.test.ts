@@ -113,6 +113,41 @@ describe("opaque members", () => {
   });
 });
 
+test("text that is no JSON is refused inside opaque members as outside", () => {
+  fc.assert(
+    fc.property(
+      fc.jsonValue(),
+      fc.nat(),
+      fc.constantFrom("", ",", "}", '"', "\\", "x", "\n", "0"),
+      (value, cut, put) => {
+        const whole = JSON.stringify({ a: 1, payload: value });
+        const at = cut % (whole.length + 1);
+        const text = whole.slice(0, at) + put + whole.slice(at + 1);
+        let reason = "";
+        let read: unknown;
+        try {
+          read = parseKeeping(text, [["payload"]]);
+        } catch (error) {
+          reason = error instanceof JsonFault ? error.reason : String(error);
+        }
+        let parsed: { payload?: unknown } | null = null;
+        try {
+          parsed = JSON.parse(text) as { payload?: unknown };
+        } catch {
+          expect(reason).toBe("malformed-json");
+          return;
+        }
+        if (reason === "duplicate-key") return;
+        expect(reason).toBe("");
+        const { payload } = read as { payload?: RawJson };
+        if (parsed?.payload === undefined) expect(payload).toBeUndefined();
+        else expect(JSON.parse(payload?.text ?? "")).toEqual(parsed.payload);
+      },
+    ),
+    { numRuns: 1_000 },
+  );
+});
+
 describe("refused", () => {
   test("a key that comes twice, even spelt differently, with its pointer", () => {
     expect(fault('{"a":1,"\\u0061":2}')).toMatchObject({ reason: "duplicate-key", pointer: "/a" });

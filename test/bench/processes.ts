@@ -1,13 +1,26 @@
 /** CPU and memory of processes and of the machine, read from /proc: from outside, so that nothing can embellish it. */
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 
 const TICKS_PER_SECOND = 100;
 const MIB = 1024;
 
-/** Seconds of CPU that process `pid` has used so far, all threads; 0 when it is gone. */
+/**
+ * Seconds of CPU that the living threads of process `pid` have used so far, to the nanosecond (the process's own sum has
+ * ticks of ten milliseconds); 0 when it is gone.
+ */
 function cpuSeconds(pid: number): number {
-  const fields = read(`/proc/${pid}/stat`).split(") ")[1]?.split(" ") ?? [];
-  return (Number(fields[11] ?? 0) + Number(fields[12] ?? 0)) / TICKS_PER_SECOND;
+  let ns = 0;
+  for (const thread of threadsOf(pid))
+    ns += Number(read(`/proc/${pid}/task/${thread}/schedstat`).split(" ")[0] ?? 0);
+  return ns / 1e9;
+}
+
+function threadsOf(pid: number): readonly string[] {
+  try {
+    return readdirSync(`/proc/${pid}/task`);
+  } catch {
+    return [];
+  }
 }
 
 export interface Memory {

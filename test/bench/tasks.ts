@@ -15,11 +15,11 @@ export function payloadText(bytes: number): string {
   return `${head}${"x".repeat(Math.max(0, bytes - head.length - 2))}"}`;
 }
 
-function taskText(bytes: number): string {
+export function taskText(bytes: number): string {
   return `{"name":"${NAME}","payload":${payloadText(bytes)}}`;
 }
 
-function bulkText(count: number, bytes: number): string {
+export function bulkText(count: number, bytes: number): string {
   return `{"tasks":[${Array.from({ length: count }, () => taskText(bytes)).join(",")}]}`;
 }
 

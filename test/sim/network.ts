@@ -102,11 +102,11 @@ export class Network {
   }
 
   isCut(from: NodeId, to: NodeId): boolean {
-    return this.#cut.has(`${from}>${to}`);
+    return this.#cut.size > 0 && this.#cut.has(`${from}>${to}`);
   }
 
   cloggedUntil(from: NodeId, to: NodeId): Millis {
-    return this.#clogged.get(`${from}>${to}`) ?? 0;
+    return this.#clogged.size === 0 ? 0 : (this.#clogged.get(`${from}>${to}`) ?? 0);
   }
 
   attach(id: NodeId, endpoint: Endpoint): void {

@@ -2,7 +2,7 @@
  * One whole member in virtual time: the real driver, core, task machine, queue and executor pool over
  * simulated ports. It can be killed between any two effects and started again on what its disk kept.
  */
-import { Database } from "bun:sqlite";
+import type { Database } from "bun:sqlite";
 import { ExecutorPool } from "../../src/executor/executor-pool.ts";
 import type { ExecutorQueue } from "../../src/executor/queue-port.ts";
 import type { Answer, Signal } from "../../src/queue/commands.ts";
@@ -25,6 +25,7 @@ import type {
 import { Replica } from "../../src/replica/replica.ts";
 import { MemorySnapshots } from "../../src/storage/memory-snapshots.ts";
 import type { Position } from "../../src/storage/snapshot-messages.ts";
+import { openState } from "./database.ts";
 import { Disk, logUpTo, SimLogStore } from "./disk.ts";
 import { SimSlot } from "./executor.ts";
 import { SimTransport } from "./network.ts";
@@ -114,7 +115,7 @@ export class SimNode {
     this.clock.wallOffset = this.wallOffset;
     this.clock.setRate(this.rate);
     const clock = this.clock;
-    this.#db ??= new Database(":memory:");
+    this.#db ??= openState();
     const db = this.#db;
     const machine = TaskMachine.open(db, { writeBehind: sim.options.writeBehind });
     const reader = new InlineReader(db);
@@ -142,7 +143,7 @@ export class SimNode {
         position: positionOf,
         switchTo: (state, image) => {
           this.disk.currentState = state;
-          this.#db = Database.deserialize(image);
+          this.#db = openState(image);
           this.#checkpoint = image;
         },
         reopen: () => {
@@ -249,13 +250,13 @@ export class SimNode {
       case "none":
         return;
       case "to-checkpoint":
-        this.#db = this.#checkpoint === null ? null : Database.deserialize(this.#checkpoint);
+        this.#db = this.#checkpoint === null ? null : openState(this.#checkpoint);
         return;
       case "all":
         // Built anew from the log, where that is whole; else the state is all there is of its beginning, and
         // without it the member would have to be added anew.
         if (this.disk.compacted.index > 0) {
-          this.#db = this.#checkpoint === null ? null : Database.deserialize(this.#checkpoint);
+          this.#db = this.#checkpoint === null ? null : openState(this.#checkpoint);
           return;
         }
         this.#db = null;
@@ -467,7 +468,7 @@ export class SimNode {
 }
 
 function positionOf(image: Uint8Array): Position {
-  const db = Database.deserialize(image);
+  const db = openState(image);
   try {
     const row = db.query<Position, []>(POSITION_QUERY).get();
     if (row === null) throw new Error("the image has no state row");

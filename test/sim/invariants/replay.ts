@@ -1,7 +1,7 @@
 /** Q9: the whole log, replayed into an empty state, gives the state that the members have. */
-import { Database } from "bun:sqlite";
 import { TaskMachine } from "../../../src/queue/machine.ts";
 import { decodeEntry } from "../../../src/replica/envelope.ts";
+import { openState } from "../database.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
 
@@ -15,7 +15,7 @@ export class Replay implements Invariant {
   ended(): void {
     const node = this.#sim.core().find(({ applied }) => applied === this.#sim.appliedMax);
     if (!this.#sim.options.replay || node === undefined) return;
-    const db = new Database(":memory:");
+    const db = openState();
     try {
       const machine = TaskMachine.open(db);
       const entries = node.disk.entries.slice(0, node.applied).map(decodeEntry);

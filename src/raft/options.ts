@@ -66,3 +66,5 @@ export const DEFAULT_LIMITS = {
   maxUncommittedBytes: 20 * MIB,
   cacheBytes: 16 * MIB,
 } as const satisfies Partial<RaftOptions>;
+
+export type CoreLimits = Readonly<Record<keyof typeof DEFAULT_LIMITS, number>>;

@@ -5,8 +5,8 @@
  * consensus (that is `raft/`) and nothing about tasks (that is the state machine). Everything runs on one
  * thread; inputs of one turn of the event loop are gathered, then the core's effects are carried out.
  */
-import { DEFAULT_LIMITS } from "../raft/options.ts";
 import { decodeConfigurationEntry, EMPTY_CONFIGURATION } from "../raft/configuration.ts";
+import { type CoreLimits, DEFAULT_LIMITS } from "../raft/options.ts";
 import { Raft } from "../raft/raft.ts";
 import {
   asIndex,
@@ -110,6 +110,8 @@ export interface ReplicaOptions {
   readonly foundingSettings: unknown;
   /** True while the disk is almost full: nothing is written, and leadership is handed over. */
   readonly diskFull?: () => boolean;
+  /** Other limits of the core than production's: small ones bring its rarer branches within a test's reach. */
+  readonly limits?: Partial<CoreLimits>;
   /** The process must stop: called once. */
   readonly onFatal: (error: Error) => void;
 }
@@ -190,7 +192,9 @@ export class Replica implements Consensus {
 
   /** Opens the log, checks it against the state (S2), and returns a replica that is not started yet. */
   static async open(options: ReplicaOptions): Promise<Replica> {
-    const recovered = await options.store.open(DEFAULT_LIMITS.cacheBytes);
+    const recovered = await options.store.open(
+      options.limits?.cacheBytes ?? DEFAULT_LIMITS.cacheBytes,
+    );
     return new Replica(options, recovered);
   }
 
@@ -606,6 +610,7 @@ export class Replica implements Consensus {
         stallTicks: Math.max(2 * this.#electionTicks(), Math.round(STALL_MS / TICK_MS)),
         drawElectionTicks: () => Math.floor(this.#electionTicks() * (1 + this.#o.random.float())),
         ...DEFAULT_LIMITS,
+        ...this.#o.limits,
       },
       {
         ...recovered,

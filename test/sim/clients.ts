@@ -45,6 +45,7 @@ export class Client {
     const { thinkMs } = this.#sim.options;
     while (this.#sim.mood.wild()) {
       const idle = this.#prng.chance(0.01);
+      if (idle) this.#sim.faults.count("long idle time");
       await this.#sim.sleep(idle ? 4_000 : this.#prng.float() * 2 * thinkMs);
       await this.#act();
     }
@@ -65,9 +66,11 @@ export class Client {
       );
       if (doubtful.length === 0) continue;
       const right = leaders.find(({ leadership }) => leadership?.term === newest);
-      if (right !== undefined && this.#prng.chance(0.3))
-        void this.#submit(this.#newSubmit(), right);
-      for (const node of doubtful) void this.#get(node);
+      if (right !== undefined && this.#prng.chance(0.3)) this.#sim.writeAt(right);
+      for (const node of doubtful) {
+        void this.#get(node);
+        if (this.#prng.chance(0.02)) this.#sim.writeAt(node);
+      }
     }
   }
 
@@ -83,8 +86,8 @@ export class Client {
     else if (roll < 0.87) await this.#list();
     else if (roll < 0.93) await this.#stats();
     else if (roll < 0.95) await this.#attempts();
-    else if (roll < 0.96) await this.#burst();
-    else if (roll < 0.97 && this.#sim.options.clears) await this.#clear();
+    else if (roll < 0.954) await this.#burst();
+    else if (roll < 0.96 && this.#sim.options.clears) await this.#clear();
   }
 
   /** One call at a member; null: it failed, or nobody knows. */
@@ -158,7 +161,11 @@ export class Client {
     }
     const since = history.begin();
     for (let attempt = 1; attempt <= (repeatable ? TRIES_MAX : 1); attempt++) {
-      const answer = await this.#call((queue) => this.#send(queue, call), node);
+      if (attempt > 1) this.#sim.faults.count("retried elsewhere");
+      const answer = await this.#call(
+        (queue) => this.#send(queue, call),
+        attempt === 1 ? node : undefined,
+      );
       if (answer === null) continue;
       history.submitted(answer.ids, since, attempt === 1 && !answer.existing && !answer.replayed);
       return;
@@ -174,19 +181,25 @@ export class Client {
     const call = this.#earlier.length === 0 ? null : this.#prng.pick(this.#earlier);
     if (call === null) return;
     const since = this.#sim.history.begin();
+    const twice = this.#prng.chance(0.5);
+    if (twice && call.idempotency !== null) this.#sim.faults.count("one key at two members");
     const answers = await Promise.all(
-      Array.from({ length: this.#prng.between(1, 2) }, () =>
-        this.#call((queue) => this.#send(queue, call)),
-      ),
+      Array.from({ length: twice ? 2 : 1 }, () => this.#call((queue) => this.#send(queue, call))),
     );
     for (const answer of answers)
       if (answer !== null) this.#sim.history.submitted(answer.ids, since, false);
   }
 
   async #burst(): Promise<void> {
+    this.#sim.faults.count("burst");
     await Promise.all(
-      Array.from({ length: this.#prng.between(20, 120) }, () => this.#submit(this.#newSubmit())),
+      Array.from({ length: this.#prng.between(10, 60) }, () => this.#submit(this.#newSubmit())),
     );
+  }
+
+  /** One more write at this member. */
+  write(node: SimNode): Promise<void> {
+    return this.#submit(this.#newSubmit(), node);
   }
 
   // ------------------------------------------------------------------ the rest

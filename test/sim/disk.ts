@@ -7,7 +7,9 @@
  * `entries` is the whole log ever written, also what was compacted or came by a snapshot, so that invariants
  * find any index; the member itself reads nothing at or below `compacted`.
  */
+import { decodeConfigurationEntry } from "../../src/raft/configuration.ts";
 import type {
+  Configuration,
   Entry,
   HardState,
   LogIndex,
@@ -133,6 +135,8 @@ export interface DiskFaults {
   latency(): Millis;
   /** The next write fails: the process is told once, and nothing is acknowledged any more. */
   fails?(): boolean;
+  /** Nothing can be written: the disk is mounted read-only. */
+  readOnly?(): boolean;
 }
 
 export class SimLogStore implements LogStore {
@@ -141,7 +145,9 @@ export class SimLogStore implements LogStore {
   readonly #clock: NodeClock;
   readonly #faults: DiskFaults;
   /** The log as this process wrote it, durable or not: what its core believes it holds. */
-  handed: Entry[];
+  handed: Entry[] = [];
+  /** The memberships in it, ascending. */
+  readonly #memberships: { readonly index: LogIndex; readonly configuration: Configuration }[] = [];
   readonly #queue: { op: PersistOp; done: (ack: PersistAck) => void }[] = [];
   #inFlight: PersistOp[] = [];
   #busy = false;
@@ -161,13 +167,42 @@ export class SimLogStore implements LogStore {
     this.#disk = disk;
     this.#clock = clock;
     this.#faults = typeof faults === "function" ? { latency: faults } : faults;
-    this.handed = [...disk.entries];
+    this.#take(disk.entries);
+  }
+
+  /** The membership in force, and where it stands in the log; null before the founding. */
+  get membership(): { readonly index: LogIndex; readonly configuration: Configuration } | null {
+    return this.#memberships.at(-1) ?? null;
+  }
+
+  /** Memberships behind `index`: not committed yet, if that is the commit index. */
+  membershipsBehind(index: number): number {
+    return this.#memberships.filter((each) => each.index > index).length;
+  }
+
+  #take(entries: readonly Entry[]): void {
+    this.handed = [...entries];
+    this.#memberships.length = 0;
+    this.#note(entries);
+  }
+
+  /** These were written to the log, over what was behind the first of them. */
+  #note(entries: readonly Entry[]): void {
+    const first = entries[0];
+    if (first === undefined) return;
+    while ((this.#memberships.at(-1)?.index ?? 0) >= first.index) this.#memberships.pop();
+    for (const entry of entries)
+      if (isMembership(entry))
+        this.#memberships.push({
+          index: entry.index,
+          configuration: decodeConfigurationEntry(entry),
+        });
   }
 
   async open(): Promise<RecoveredLog> {
     this.#disk.boot += 1;
     this.#disk.settleInstall();
-    this.handed = [...this.#disk.entries];
+    this.#take(this.#disk.entries);
     const { id, incarnation, clusterId, boot, hardState, compacted, foundations } = this.#disk;
     const identity: Identity = { id, incarnation, clusterId, boot };
     const entries = this.#disk.entries.slice(compacted.index);
@@ -195,6 +230,7 @@ export class SimLogStore implements LogStore {
     if (this.#killed) return;
     overwrite(this.handed, op.entries);
     for (const { data } of op.entries) this.#bytesWritten += data.length;
+    this.#note(op.entries);
     this.#queue.push({ op, done });
     this.#next();
   }
@@ -218,7 +254,8 @@ export class SimLogStore implements LogStore {
   /** The disk is done, whether or not the process is awake to hear of it. */
   #written(batch: readonly { op: PersistOp; done: (ack: PersistAck) => void }[]): void {
     this.#busy = false;
-    if (this.#faults.fails?.() === true) {
+    if (this.#faults.readOnly?.() === true) this.#inFlight = [];
+    if (this.#faults.readOnly?.() === true || this.#faults.fails?.() === true) {
       this.#failed = true;
       this.#clock.enter(() => this.#onFailure?.(new Error("the disk failed (injected)")));
       return;
@@ -301,7 +338,7 @@ export class SimLogStore implements LogStore {
   async finishInstall(): Promise<void> {
     await this.#settled();
     this.#disk.finishInstall();
-    this.handed = [...this.#disk.entries];
+    this.#take(this.#disk.entries);
   }
 
   async bindCluster(clusterId: string): Promise<void> {

@@ -14,6 +14,8 @@ export interface Mood {
   wild(): boolean;
   readonly crashes: boolean;
   readonly hangs: boolean;
+  /** One of them happened. */
+  struck(what: "executor-crash" | "executor-hang"): void;
 }
 
 const NO_REST = { progress: null, lines: [] };
@@ -58,6 +60,7 @@ export class SimSlot implements Slot {
     const wild = this.#mood.wild();
     const ms = wild ? p.pick([0, 1, 5, 20, 100, 1_000, 4_000]) * p.float() : p.between(1, 20);
     if (wild && this.#mood.hangs && p.chance(0.1)) {
+      this.#mood.struck("executor-hang");
       this.#deaf = p.chance(0.5);
       this.#hang(task);
       return;
@@ -114,6 +117,7 @@ export class SimSlot implements Slot {
   }
 
   #crash(task: ClaimedTask): void {
+    this.#mood.struck("executor-crash");
     this.#restart();
     this.#end(task, { kind: "crashed", error: errorOf("the Worker died") });
   }

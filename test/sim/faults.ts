@@ -8,10 +8,22 @@ import { Prng } from "./world.ts";
 
 const HOUR_MS: Millis = 3_600_000;
 
+/** What clients, workers and executors do that counts as a fault; by its letter in docs/simulator.md. */
+export const ACTIONS = {
+  "retried elsewhere": "K1",
+  "one key at two members": "K2",
+  "end after expiry": "K3",
+  "cancel while running": "K4",
+  burst: "K5",
+  "long idle time": "K6",
+} as const;
+export type Action = keyof typeof ACTIONS;
+
 export class Faults {
   readonly #sim: Simulation;
   readonly #prng: Prng;
-  readonly struck = new Map<FaultFamily, number>();
+  /** How often each kind really struck. */
+  readonly struck = new Map<FaultFamily | Action, number>();
   #on = false;
 
   constructor(sim: Simulation) {
@@ -22,18 +34,15 @@ export class Faults {
   start(): void {
     this.#on = true;
     const { families, faultEveryMs } = this.#sim.options;
-    for (const family of families) {
+    const striking = [...families].filter((family) => STRIKES[family] !== undefined);
+    for (const family of striking) {
       const strike = STRIKES[family];
-      if (strike === undefined) {
-        this.#count(family);
-        continue;
-      }
       const next = (): void => {
-        const waitMs = -Math.log(1 - this.#prng.float()) * faultEveryMs;
+        const waitMs = -Math.log(1 - this.#prng.float()) * faultEveryMs * striking.length;
         this.#sim.world.at(this.#sim.world.now + waitMs, () => {
           if (!this.#on) return;
-          if (strike(this.#sim, this.#prng)) {
-            this.#count(family);
+          if (strike?.(this.#sim, this.#prng) === true) {
+            this.count(family);
             if (family !== "wall-jump" && family !== "drift") this.#sim.disturbed();
           }
           next();
@@ -47,8 +56,21 @@ export class Faults {
     this.#on = false;
   }
 
-  #count(family: FaultFamily): void {
-    this.struck.set(family, (this.struck.get(family) ?? 0) + 1);
+  count(what: FaultFamily | Action, times = 1): void {
+    if (times > 0) this.struck.set(what, (this.struck.get(what) ?? 0) + times);
+  }
+
+  /** What the network did to frames is known to the network. */
+  countFrames(): void {
+    const { counts } = this.#sim.network;
+    this.count("loss", counts.lost);
+    this.count("duplicates", counts.doubled);
+    this.count("reorder", counts.overtaken);
+    this.count("send-limit", counts.refused);
+    this.count("late", counts.late);
+    this.count("cut", counts.shortened);
+    this.count("garbage", counts.garbage);
+    this.count("chunk-rot", counts.corrupted);
   }
 
   disk(node: SimNode): DiskFaults {
@@ -59,16 +81,23 @@ export class Faults {
         if (!this.#on) return diskMinMs + world.prng.float();
         const stalled = families.has("disk-stall") && world.prng.chance(0.01);
         const base = diskMinMs + world.prng.float() * (diskMaxMs - diskMinMs);
-        if (!stalled) return base;
+        if (!stalled) {
+          if (families.has("slow-disk")) this.count("slow-disk");
+          return base;
+        }
+        this.count("disk-stall");
         const ms = world.prng.pick([100, 700, 3_000, 10_000]) * world.prng.float();
         this.#sim.trace.say(node.id, `disk stalls for ${Math.round(ms)} ms`);
         return ms;
       },
       fails: () => {
         const fails = this.#on && families.has("disk-failure") && world.prng.chance(0.002);
-        if (fails) this.#sim.trace.say(node.id, "disk write fails");
-        return fails;
+        if (!fails) return false;
+        this.count("disk-failure");
+        this.#sim.trace.say(node.id, "disk write fails");
+        return true;
       },
+      readOnly: () => node.readOnly,
     };
   }
 }
@@ -110,7 +139,7 @@ const STRIKES: Partial<Record<FaultFamily, Strike>> = {
   pause: (sim, prng) => {
     const node = anyUp(sim, prng);
     if (node === null) return false;
-    const ms = prng.pick([50, 300, 1_500, 6_000, 20_000]) * (0.5 + prng.float());
+    const ms = prng.pick([50, 50, 300, 300, 1_500, 6_000, 20_000, 40_000]) * (0.5 + prng.float());
     sim.trace.say(node.id, `stands still for ${Math.round(ms)} ms`);
     node.clock.pause(ms);
     sim.world.at(sim.world.now + ms, () => sim.disturbed());
@@ -136,11 +165,36 @@ const STRIKES: Partial<Record<FaultFamily, Strike>> = {
     sim.network.clog(from.id, to.id, prng.float() * prng.pick([50, 500, 5_000]));
     return true;
   },
-  break: (sim, prng) => {
-    const from = anyUp(sim, prng);
-    from?.transport?.break(prng.pick(sim.nodes).id);
-    return from !== null;
+  break: (sim, prng) => anyUp(sim, prng)?.transport?.break(prng.pick(sim.nodes).id) ?? false,
+  "old-frames": (sim, prng) =>
+    anyUp(sim, prng)?.transport?.break(prng.pick(sim.nodes).id, true) ?? false,
+  "half-open": (sim, prng) =>
+    anyUp(sim, prng)?.transport?.halfOpen(prng.pick(sim.nodes).id) ?? false,
+  "disk-full": (sim, prng) => {
+    const node = prng.pick(sim.nodes);
+    if (node.diskFull) return false;
+    sim.trace.say(node.id, "disk is almost full");
+    node.diskFull = true;
+    sim.world.at(sim.world.now + prng.pick([500, 3_000, 10_000]), () => {
+      node.diskFull = false;
+    });
+    return true;
   },
+  "read-only": (sim, prng) => {
+    const node = anyUp(sim, prng);
+    if (node === null || node.readOnly) return false;
+    sim.trace.say(node.id, "disk is read-only");
+    node.readOnly = true;
+    sim.world.at(sim.world.now + prng.pick([300, 3_000]), () => {
+      node.readOnly = false;
+    });
+    return true;
+  },
+  compaction: (sim, prng) => {
+    const node = anyUp(sim, prng);
+    return node?.compact(Math.max(0, node.applied - prng.pick([0, 0, 3, 30]))) ?? false;
+  },
+  usurp: (sim, prng) => usurp(sim, prng),
   "disk-hang": (sim, prng) => {
     const node = anyUp(sim, prng);
     const store = node?.store ?? null;
@@ -171,12 +225,52 @@ const STRIKES: Partial<Record<FaultFamily, Strike>> = {
   transfer: (sim, prng) => {
     const leader = sim.nodes.find((node) => node.leadership?.role === "leader" && node.up);
     if (leader === undefined) return false;
-    const to = prng.chance(0.5) ? prng.pick(sim.nodes).id : null;
-    sim.trace.say(leader.id, `hands leadership to ${to ?? "the best follower"}`);
-    leader.clock.enter(() => void leader.replica?.transfer(to, 1_000));
+    sim.transfer(leader, prng.chance(0.5) ? prng.pick(sim.nodes).id : null);
     return true;
   },
 };
+
+/**
+ * A leader and a minority are cut off while it is given work, so that their logs end in what the others never
+ * saw; now and then with a disk that is still busy with it when they come back under the next leader.
+ */
+function usurp(sim: Simulation, prng: Prng): boolean {
+  const leader = sim.leader();
+  if (leader === null || sim.nodes.length < 3) return false;
+  const others = sim.nodes.filter((node) => node !== leader).toSorted(() => prng.float() - 0.5);
+  const most = Math.floor((sim.nodes.length - 1) / 2);
+  const side = [leader, ...others.slice(0, prng.between(0, most - 1))];
+  const cuts = side.flatMap((a) =>
+    sim.nodes.filter((b) => !side.includes(b)).map((b) => [a.id, b.id] as const),
+  );
+  sim.trace.say("net", `cuts off the leader ${side.map(({ id }) => id).join(" ")}`);
+  const set = (cut: boolean): void => {
+    for (const [a, b] of cuts) {
+      sim.network.setCut(a, b, cut);
+      sim.network.setCut(b, a, cut);
+    }
+  };
+  set(true);
+  for (let i = prng.between(1, 6); i > 0; i--)
+    sim.world.at(sim.world.now + prng.float() * 100, () => sim.writeAt(leader));
+  const { electionTimeoutMs } = sim.options;
+  const ms = electionTimeoutMs * prng.pick([0.3, 1, 2, 3, 5]) + prng.float() * 500;
+  const slow = prng.pick(side);
+  if (prng.chance(0.5))
+    sim.world.at(sim.world.now + prng.float() * 100, () => {
+      const { store } = slow;
+      if (store === null || store.hung) return;
+      store.hang();
+      sim.world.at(sim.world.now + ms + prng.float() * 4 * electionTimeoutMs, () =>
+        store.recover(),
+      );
+    });
+  sim.world.at(sim.world.now + ms, () => {
+    sim.disturbed();
+    set(false);
+  });
+  return true;
+}
 
 function partition(sim: Simulation, prng: Prng): void {
   const { network, nodes, world } = sim;

@@ -163,6 +163,7 @@ export class Ledger implements Invariant {
       case "lease-cancel": {
         const task = this.tasks.get(signal.id);
         if (task === undefined) return;
+        this.#sim.faults.count("cancel while running");
         task.cancelling = true;
         return;
       }

@@ -11,10 +11,13 @@ const RECONNECT_MS: Millis = 6_000;
 const SERVE_MS: Millis = 5_000;
 /** The longest time-out of a task, its lease, its retries. */
 const FINISH_MS: Millis = 180_000;
-const CONVERGE_MS: Millis = 5_000;
+const CONVERGE_MS: Millis = 10_000;
+/** The last news of what was just done. */
+const SETTLE_MS: Millis = 500;
 /** Workers finish what they hold, and their long polls end. */
 const CALM_MS: Millis = 120_000;
-const QUIET_MS: Millis = 5_000;
+/** Most seeds watch an idle cluster for a short time, a few for a long one (K6). */
+const QUIET_MS: readonly Millis[] = [1_500, 1_500, 1_500, 1_500, 1_500, 1_500, 1_500, 15_000];
 
 export async function checkLiveness(sim: Simulation): Promise<void> {
   const fail = (rule: string, what: string): void => sim.fail(`liveness ${rule}`, what);
@@ -27,13 +30,19 @@ export async function checkLiveness(sim: Simulation): Promise<void> {
     fail("L1", `no leader within ${RECONNECT_MS + 10 * electionTimeoutMs} ms: ${describe(sim)}`);
     return;
   }
-  await sim.until(RECONNECT_MS);
+  // What was handed over in the last moment ends, well or badly, before anybody is expected to stay.
+  await sim.until(2 * electionTimeoutMs);
+  if (!(await sim.until(RECONNECT_MS + 10 * electionTimeoutMs, () => isFollowed(sim)))) {
+    fail("L1", `not everyone hears of the leader: ${describe(sim)}`);
+    return;
+  }
   const { leader, term } = standing(sim);
   for (const node of sim.core()) {
     if (sim.failure !== null) return;
     await serves(sim, node);
   }
-  const done = (): boolean => sim.ledger.counts.Pending + sim.ledger.counts.Running === 0;
+  const done = (): boolean =>
+    sim.asking === 0 && sim.ledger.counts.Pending + sim.ledger.counts.Running === 0;
   if (!(await sim.until(FINISH_MS, done))) {
     const open = [...sim.ledger.tasks.values()]
       .filter(({ status }) => status === "Pending" || status === "Running")
@@ -43,12 +52,12 @@ export async function checkLiveness(sim: Simulation): Promise<void> {
     return;
   }
   sim.over = true;
-  await sim.until(CALM_MS, () => sim.busy === 0);
-  await sim.until(CONVERGE_MS);
-  const same = (): boolean => {
-    const [first, ...others] = sim.core().map(({ applied }) => applied);
-    return first === sim.appliedMax && others.every((applied) => applied === first);
-  };
+  await sim.until(CALM_MS, () => sim.working === 0);
+  await sim.until(SETTLE_MS);
+  const same = (): boolean =>
+    sim
+      .core()
+      .every(({ applied, store }) => applied === sim.appliedMax && (store?.pending ?? 0) === 0);
   if (!(await sim.until(CONVERGE_MS, same))) {
     fail("L3", `the core does not converge: ${describe(sim)}`);
     return;
@@ -60,6 +69,18 @@ export async function checkLiveness(sim: Simulation): Promise<void> {
   const now = standing(sim);
   if (now.leader !== leader || now.term !== term)
     fail("L2", `${leader?.id} led in term ${term}, now ${now.leader?.id} in term ${now.term}`);
+}
+
+/** Nobody in the core believes in anybody else, or in a later term. */
+function isFollowed(sim: Simulation): boolean {
+  const leader = sim.leader();
+  if (leader === null) return false;
+  return sim
+    .core()
+    .every(
+      ({ leadership }) =>
+        leadership?.leader === leader.id && leadership.term === leader.leadership?.term,
+    );
 }
 
 function standing(sim: Simulation): { leader: SimNode | null; term: number | null } {
@@ -117,7 +138,8 @@ async function quiet(sim: Simulation): Promise<void> {
   const { heartbeatMs, leaseMs } = sim.options;
   const index = sim.appliedMax;
   const { sent } = sim.network.counts;
-  await sim.until(QUIET_MS);
+  const quietMs = sim.world.prng.pick(QUIET_MS);
+  await sim.until(quietMs);
   // Retention and kept claims go on their own clock.
   const grown = sim.appliedMax - index;
   if (grown > 2) sim.fail("liveness L7", `the idle log grew by ${grown} entries`);
@@ -125,7 +147,7 @@ async function quiet(sim: Simulation): Promise<void> {
   const beats = (1_000 / heartbeatMs) * 2 * (sim.nodes.length - 1);
   const words = 30 * n + 4 * n * n;
   const pools = n * (3_000 / leaseMs) * (2 + 2 * n);
-  const most = 1.5 * (beats + words + pools) * (QUIET_MS / 1_000);
+  const most = 1.5 * (beats + words + pools) * (quietMs / 1_000);
   if (sim.network.counts.sent - sent > most)
     sim.fail(
       "liveness L7",

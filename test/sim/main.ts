@@ -7,7 +7,8 @@
 import { parseArgs } from "node:util";
 import { reportCoverage } from "./coverage.ts";
 import { runMutants } from "./mutants.ts";
-import { FAULT_FAMILIES } from "./options.ts";
+import { ACTIONS } from "./faults.ts";
+import { FAULT_CODES } from "./options.ts";
 import { asOptions, type Override, shrink } from "./shrink.ts";
 import { type SimResult, Simulation } from "./simulation.ts";
 
@@ -62,7 +63,8 @@ async function shrunk(seed: number): Promise<number> {
 
 async function many(from: number, count: number, minutes: number, first: boolean): Promise<number> {
   const startedAt = performance.now();
-  const struck = new Map<string, number>(FAULT_FAMILIES.map((family) => [family, 0]));
+  const codes: Readonly<Record<string, string>> = { ...FAULT_CODES, ...ACTIONS };
+  const struck = new Map(Object.keys(codes).map((what) => [what, 0]));
   let failed = 0;
   let ran = 0;
   let simulatedMs = 0;
@@ -85,7 +87,7 @@ async function many(from: number, count: number, minutes: number, first: boolean
   );
   for (const [family, seeds] of struck)
     console.log(
-      `  ${family.padEnd(16)} ${((100 * seeds) / ran).toFixed(0).padStart(3)} % of seeds`,
+      `  ${(codes[family] ?? "").padEnd(7)} ${family.padEnd(24)} ${((100 * seeds) / ran).toFixed(0).padStart(3)} % of seeds`,
     );
   return failed === 0 ? 0 : 1;
 }

@@ -15,7 +15,7 @@ import type {
   Transport,
   TransportEvents,
 } from "../../src/replica/ports.ts";
-import { decodeFrame, encodeFrame } from "../../src/transport/codec.ts";
+import { CodecError, decodeFrame, encodeFrame } from "../../src/transport/codec.ts";
 import type { NodeClock, World } from "./world.ts";
 
 export interface NetworkOptions {
@@ -28,6 +28,12 @@ export interface NetworkOptions {
   reorder?: number;
   /** Share of a snapshot's chunks in which a bit flips. */
   corrupt?: number;
+  /** Share of Raft's messages of which a copy arrives up to LATE_MS later, whatever connection there is by then. */
+  late?: number;
+  /** Share of appends that lose their last entries: what is left, an honest leader could have sent. */
+  cut?: number;
+  /** Share of frames that end the connection because their bytes are wrong. */
+  garbage?: number;
   /** Frames on their way in one connection; beyond it they are refused. */
   sendLimit?: number;
   /** Every frame is encoded and decoded as on a real connection. */
@@ -49,6 +55,10 @@ interface Connection {
   pingsMissed: number;
   /** Frames that would arrive later than this are lost with the connection. */
   brokenAt: Millis;
+  /** Frames of a connection that is over arrive not before this. */
+  stragglersAt: Millis;
+  /** Writes succeed and nothing arrives, until pings that are not answered tell. */
+  halfOpen: boolean;
 }
 
 /** What the simulator sees of the wire. */
@@ -63,6 +73,8 @@ const PING_EVERY_MS: Millis = 500;
 const PINGS_MISSED_MAX = 6;
 /** A cut path shows by pings that are not answered. */
 const KEEP_ALIVE_MS: Millis = PING_EVERY_MS * PINGS_MISSED_MAX;
+const LATE_MS: Millis = 5_000;
+const STRAGGLE_MS: Millis = 2_000;
 
 export class Network {
   readonly #endpoints = new Map<NodeId, Endpoint>();
@@ -79,6 +91,11 @@ export class Network {
     cut: 0,
     clogged: 0,
     corrupted: 0,
+    late: 0,
+    shortened: 0,
+    garbage: 0,
+    stragglers: 0,
+    swallowed: 0,
   };
 
   constructor(
@@ -194,7 +211,13 @@ export class SimTransport implements Transport {
     }
     counts.sent += 1;
     watch?.sent(this.#self, to, frame);
-    const sent = options.codec === true ? decodeFrame(encodeFrame(frame)) : frame;
+    if (this.#garbled(to, frame) || connection.halfOpen) {
+      if (connection.halfOpen) counts.swallowed += 1;
+      return true;
+    }
+    const whole = options.codec === true ? decodeFrame(encodeFrame(frame)) : frame;
+    const sent = this.#perhapsShortened(whole);
+    this.#perhapsLate(to, connection, sent);
     let copies = 1;
     if (options.loss > 0 && prng.chance(options.loss)) {
       copies = 0;
@@ -205,6 +228,50 @@ export class SimTransport implements Transport {
     }
     for (let i = 0; i < copies; i++) this.#deliver(to, connection, this.#perhapsCorrupted(sent));
     return true;
+  }
+
+  /** The codec must see that a part is missing; the connection ends. */
+  #garbled(to: NodeId, frame: PeerFrame): boolean {
+    const { world, options, counts } = this.#network;
+    const share = options.garbage ?? 0;
+    if (share === 0 || frame.kind === "snapshot" || !world.prng.chance(share)) return false;
+    const bytes = encodeFrame(frame);
+    try {
+      decodeFrame(bytes.subarray(0, world.prng.between(0, bytes.length - 1)));
+    } catch (error) {
+      if (!(error instanceof CodecError)) throw error;
+      counts.garbage += 1;
+      this.#end(to, "rejected");
+      return true;
+    }
+    throw new Error(`a frame of kind ${frame.kind} was read though its end is missing`);
+  }
+
+  #perhapsShortened(frame: PeerFrame): PeerFrame {
+    const { world, options, counts } = this.#network;
+    if ((options.cut ?? 0) === 0 || frame.kind !== "raft") return frame;
+    const { message } = frame;
+    if (message.type !== "append" || message.entries.length === 0) return frame;
+    if (!world.prng.chance(options.cut ?? 0)) return frame;
+    counts.shortened += 1;
+    const kept = world.prng.between(0, message.entries.length - 1);
+    return { kind: "raft", message: { ...message, entries: message.entries.slice(0, kept) } };
+  }
+
+  /** To the same process, which may have changed term, role and connection since. */
+  #perhapsLate(to: NodeId, { to: endpoint }: Connection, frame: PeerFrame): void {
+    const { world, options, counts } = this.#network;
+    if ((options.late ?? 0) === 0 || frame.kind !== "raft") return;
+    if (!world.prng.chance(options.late ?? 0)) return;
+    world.at(world.now + world.prng.float() * LATE_MS, () => {
+      if ((options.late ?? 0) === 0 || this.#network.endpoint(to) !== endpoint) return;
+      if (this.#network.isCut(this.#self, to)) return;
+      counts.late += 1;
+      endpoint.enter(() => {
+        this.#network.watch?.delivered(this.#self, to, frame);
+        endpoint.events.frame(this.#self, frame);
+      });
+    });
   }
 
   /** Only chunks: everything else has the connection's own checksum, and no other to fall back on. */
@@ -241,6 +308,11 @@ export class SimTransport implements Transport {
     if (until > world.now) {
       counts.clogged += 1;
       world.at(until, () => this.#arrive(to, connection, frame));
+      return;
+    }
+    if (connection.stragglersAt > world.now) {
+      counts.stragglers += 1;
+      world.at(connection.stragglersAt, () => this.#arrive(to, connection, frame));
       return;
     }
     connection.inFlight -= 1;
@@ -293,13 +365,32 @@ export class SimTransport implements Transport {
     this.#end(peer, reason);
   }
 
-  /** The connection breaks in mid-stream: what is on its way is lost from some point on. */
-  break(peer: NodeId): void {
+  /**
+   * The connection breaks in mid-stream. What is on its way is lost from some point on, or (`straggle`) arrives
+   * late, when the next connection has carried frames already. False: there is none.
+   */
+  break(peer: NodeId, straggle = false): boolean {
     const connection = this.#connections.get(peer);
-    if (connection === undefined) return;
+    if (connection === undefined) return false;
     const { world } = this.#network;
-    connection.brokenAt = world.now + this.#network.delay() * world.prng.float();
+    if (straggle) connection.stragglersAt = world.now + STRAGGLE_MS * world.prng.float();
+    else connection.brokenAt = world.now + this.#network.delay() * world.prng.float();
     this.#end(peer, "closed-by-peer");
+    return true;
+  }
+
+  /** False: there is no connection. */
+  halfOpen(peer: NodeId): boolean {
+    const connection = this.#connections.get(peer);
+    if (connection === undefined) return false;
+    connection.halfOpen = true;
+    return true;
+  }
+
+  /** Whether what this member sends now would be on its way to that very process. */
+  reaches(peer: NodeId): boolean {
+    const connection = this.#connections.get(peer);
+    return connection !== undefined && !connection.halfOpen;
   }
 
   #end(peer: NodeId, reason: DisconnectReason): void {
@@ -376,6 +467,8 @@ export class SimTransport implements Transport {
           inFlight: 0,
           pingsMissed: 0,
           brokenAt: Number.POSITIVE_INFINITY,
+          stragglersAt: 0,
+          halfOpen: false,
         };
         this.#connections.set(peer, connection);
         this.#events.connected(peer, theirs);
@@ -390,6 +483,7 @@ export class SimTransport implements Transport {
     world.at(world.now + PING_EVERY_MS, () => {
       if (this.#closed || this.#connections.get(peer) !== connection) return;
       const silent =
+        connection.halfOpen ||
         this.#network.isCut(this.#self, peer) ||
         this.#network.isCut(peer, this.#self) ||
         connection.to.transport.still;

@@ -11,7 +11,7 @@ import { FlotillaQueue } from "../../src/queue/queue.ts";
 import { POSITION_QUERY } from "../../src/queue/schema.ts";
 import { InlineReader } from "../../src/queue/task-reader.ts";
 import { DEFAULT_SETTINGS, type Settings } from "../../src/queue/types.ts";
-import { asNodeId, type NodeId } from "../../src/raft/types.ts";
+import { asIndex, asNodeId, type NodeId } from "../../src/raft/types.ts";
 import type { Leadership } from "../../src/replica/consensus.ts";
 import type {
   CommittedEntry,
@@ -49,8 +49,12 @@ export class SimNode {
   rate = 1;
   /** How long its machine stood still, together: its monotonic clock does not know of that. */
   suspendedMs: Millis = 0;
+  /** Its disk is almost full, or takes no writes. */
+  diskFull = false;
+  readOnly = false;
   #db: Database | null = null;
   #checkpoint: Uint8Array | null = null;
+  #image: { readonly index: number; readonly bytes: Uint8Array } | null = null;
 
   clock: NodeClock;
   store: SimLogStore | null = null;
@@ -152,6 +156,7 @@ export class SimNode {
           reader.reopen(this.#db);
           this.startedAt = machine.applied().index;
           sim.trace.say(this.id, `installs a snapshot, applied ${this.startedAt}`);
+          for (const invariant of sim.invariants) invariant.installed?.(this);
         },
         latencyMs: () => random.float() * 5,
       }),
@@ -169,6 +174,8 @@ export class SimNode {
         lease: options.leaseMs,
         max_crashes: options.maxCrashes,
       } satisfies Settings,
+      diskFull: () => this.diskFull,
+      limits: options.limits,
       onFatal: (error) => this.#fatal(start, error),
     }).then(
       (replica) => {
@@ -291,6 +298,27 @@ export class SimNode {
     if (this.#db === null || !this.up) return;
     this.machine?.flush();
     this.#checkpoint = this.#db.serialize();
+    this.#image = { index: this.applied, bytes: this.#checkpoint };
+  }
+
+  /** A state as it was once, for those who want to go on from there. */
+  get image(): { readonly index: number; readonly bytes: Uint8Array } | null {
+    return this.#image;
+  }
+
+  /** Forgets the log up to `index`, once the state holds that much durably. False: there is nothing to forget. */
+  compact(index: number): boolean {
+    const { replica, clock } = this;
+    if (replica === null || index <= this.disk.compacted.index) return false;
+    this.checkpoint();
+    clock.enter(() => {
+      replica.compact(asIndex(index)).then(
+        (to) => this.#sim.trace.say(this.id, `its log begins behind ${to}`),
+        (error: unknown) =>
+          this.#sim.fail("compaction", `${this.id} cannot compact: ${String(error)}`),
+      );
+    });
+    return true;
   }
 
   #fatal(start: number, error: Error): void {
@@ -405,6 +433,9 @@ export class SimNode {
         const flush = (): void => {
           if (piece.length === 0) return;
           if (!this.#effect(clock)) throw new Error("killed (injected)");
+          const [entry] = piece;
+          if (entry !== undefined && entry.index > sim.appliedMax)
+            for (const invariant of sim.invariants) invariant.applying?.(this, entry);
           answers.push(...apply(piece));
           piece = [];
         };
@@ -412,7 +443,7 @@ export class SimNode {
           const first = entry.index > sim.appliedMax;
           if (first) flush();
           piece.push(entry);
-          if (first || entry.index % sim.hashEvery === 0) flush();
+          if (first || entry.index % sim.options.hashEvery === 0) flush();
         }
         flush();
         return answers;

@@ -1,36 +1,49 @@
 /**
- * What one seed decides (swarm): the shape of the cluster, its timing, the workload, and which families of
- * faults strike. About half of the families are off in each seed, so that rare combinations get room.
+ * What one seed decides (swarm): the shape of the cluster, its timing, its limits, the workload, and which
+ * families of faults strike. About half of the families are off in each seed, so that rare combinations get room.
  */
+import type { CoreLimits } from "../../src/raft/options.ts";
 import type { Millis } from "../../src/replica/ports.ts";
 import { Prng } from "./world.ts";
 
-export const FAULT_FAMILIES = [
-  "loss",
-  "duplicates",
-  "reorder",
-  "clog",
-  "partition",
-  "break",
-  "send-limit",
-  "slow-disk",
-  "disk-stall",
-  "disk-hang",
-  "disk-failure",
-  "crash",
-  "crash-at-effect",
-  "power-loss",
-  "state-loss",
-  "pause",
-  "suspend",
-  "drift",
-  "wall-jump",
-  "skew",
-  "executor-crash",
-  "executor-hang",
-  "transfer",
-] as const;
-export type FaultFamily = (typeof FAULT_FAMILIES)[number];
+/** Each with the letter that the list of faults in docs/simulator.md has for it. */
+export const FAULT_CODES = {
+  loss: "N1",
+  duplicates: "N2",
+  reorder: "N3",
+  clog: "N4",
+  partition: "N5",
+  break: "N6",
+  "half-open": "N6",
+  "old-frames": "N7",
+  "send-limit": "N8",
+  late: "N9",
+  cut: "N10",
+  garbage: "N10",
+  "slow-disk": "D1",
+  "disk-stall": "D1",
+  "disk-hang": "D2",
+  "disk-failure": "D3, D4",
+  "disk-full": "D5",
+  "power-loss": "D6, D7",
+  "chunk-rot": "D8",
+  "state-loss": "D9",
+  "read-only": "D12",
+  crash: "P1, P3",
+  "crash-at-effect": "P1",
+  pause: "P2, P5",
+  "executor-crash": "P4",
+  "executor-hang": "P4",
+  drift: "C1",
+  "wall-jump": "C2",
+  suspend: "C3",
+  skew: "C4",
+  transfer: "M2",
+  usurp: "M2, N5",
+  compaction: "M5, P3",
+} as const;
+export type FaultFamily = keyof typeof FAULT_CODES;
+export const FAULT_FAMILIES = Object.keys(FAULT_CODES) as readonly FaultFamily[];
 
 export interface SimOptions {
   readonly seed: number;
@@ -40,6 +53,8 @@ export interface SimOptions {
   readonly requestTimeoutMs: Millis;
   readonly leaseMs: Millis;
   readonly maxCrashes: number;
+  /** Of the core, where they are not production's. */
+  readonly limits: Partial<CoreLimits>;
   /** Executors of each member; zeros are among them. */
   readonly concurrency: readonly number[];
   readonly clients: number;
@@ -49,14 +64,24 @@ export interface SimOptions {
   readonly thinkMs: Millis;
   /** Length of the phase with faults. */
   readonly faultsMs: Millis;
-  /** Between two faults of the same family, on average. */
+  /** Between two faults of any family, on average. */
   readonly faultEveryMs: Millis;
+  /** Faults strike while the cluster is founded, too. */
+  readonly early: boolean;
   readonly families: ReadonlySet<FaultFamily>;
   readonly delayMinMs: Millis;
   readonly delayMaxMs: Millis;
   readonly loss: number;
   readonly duplicate: number;
   readonly reorder: number;
+  /** Share of frames of which a copy arrives up to five seconds late. */
+  readonly late: number;
+  /** Share of appends that lose their last entries. */
+  readonly cut: number;
+  /** Share of frames that arrive as garbage. */
+  readonly garbage: number;
+  /** Share of a snapshot's chunks in which a bit flips. */
+  readonly corrupt: number;
   readonly sendLimit: number;
   readonly diskMinMs: Millis;
   readonly diskMaxMs: Millis;
@@ -68,11 +93,13 @@ export interface SimOptions {
   readonly replay: boolean;
   /** Rows of the state that a member may hold uncommitted. */
   readonly writeBehind: number;
+  /** Whole states are compared at multiples of this index. */
+  readonly hashEvery: number;
 }
 
 export function drawOptions(seed: number): SimOptions {
   const prng = new Prng(seed ^ 0x5eed);
-  const families = new Set<FaultFamily>(FAULT_FAMILIES.filter(() => prng.chance(0.45)));
+  const families = new Set<FaultFamily>(FAULT_FAMILIES.filter(() => prng.chance(0.4)));
   // One seed in twelve has no faults at all: what fails there is no matter of faults.
   if (prng.chance(0.08)) families.clear();
   const on = (family: FaultFamily): boolean => families.has(family);
@@ -88,30 +115,49 @@ export function drawOptions(seed: number): SimOptions {
     requestTimeoutMs: prng.pick([1_000, 3_000, 5_000]),
     leaseMs: prng.pick([1_000, 3_000, 5_000]),
     maxCrashes: prng.pick([1, 3, 100]),
+    limits: prng.chance(0.4) ? {} : drawLimits(prng),
     concurrency: Array.from({ length: members }, () => prng.pick([0, 1, 2, 4, 8])),
     clients: prng.between(1, 5),
     workers: prng.between(0, 4),
-    thinkMs: prng.pick([20, 80, 300, 1_500]),
-    faultsMs: prng.pick([8_000, 15_000, 30_000]),
-    faultEveryMs: prng.pick([400, 1_500, 5_000]),
+    thinkMs: prng.pick([40, 80, 300, 1_500]),
+    faultsMs: prng.pick([6_000, 10_000, 20_000]),
+    faultEveryMs: prng.pick([120, 300, 1_000]),
+    early: prng.chance(0.12),
     families,
     delayMinMs: prng.pick([0.05, 0.2, 1]),
     delayMaxMs: prng.pick([1, 2, 5, 20]),
     loss: on("loss") ? prng.pick([0.01, 0.05, 0.3]) : 0,
     duplicate: on("duplicates") ? prng.pick([0.02, 0.2, 0.5]) : 0,
     reorder: on("reorder") ? prng.pick([0.02, 0.2]) : 0,
+    late: on("late") ? prng.pick([0.01, 0.1]) : 0,
+    cut: on("cut") ? prng.pick([0.02, 0.3]) : 0,
+    garbage: on("garbage") ? prng.pick([0.001, 0.01]) : 0,
+    corrupt: on("chunk-rot") ? prng.pick([0.05, 0.3]) : 0,
     sendLimit: on("send-limit") ? prng.pick([1, 8, 40]) : 100_000,
     diskMinMs: 0.05,
     diskMaxMs: slow ? prng.pick([20, 100, 400]) : prng.pick([0.5, 2, 8]),
-    codec: prng.chance(0.2),
+    codec: prng.chance(0.15),
     clears: prng.chance(0.35),
-    replay: prng.chance(0.5),
+    replay: prng.chance(0.4),
+    hashEvery: prng.pick([64, 256, 1024]),
     writeBehind: prng.pick([0, 5, 100, 16_384]),
+  };
+}
+
+/** So small that windows fill, batches split, and entries leave the cache while they are needed. */
+function drawLimits(prng: Prng): Partial<CoreLimits> {
+  return {
+    maxAppendBytes: prng.pick([1, 600, 4_000, 1_000_000]),
+    maxInflightMessages: prng.pick([1, 2, 8, 64]),
+    maxInflightBytes: prng.pick([1, 3_000, 8_000_000]),
+    maxUncommittedBytes: prng.pick([4_000, 60_000, 20_000_000]),
+    cacheBytes: prng.pick([0, 2_000, 16_000_000]),
   };
 }
 
 /** One line of the options, for people. */
 export function describeOptions(options: SimOptions): string {
   const { members, heartbeatMs, electionTimeoutMs, leaseMs, clients, workers, families } = options;
-  return `${members} members, heartbeat ${heartbeatMs} ms, election ${electionTimeoutMs} ms, lease ${leaseMs} ms, ${clients} clients, ${workers} workers; faults: ${[...families].join(", ") || "none"}`;
+  const limits = Object.keys(options.limits).length > 0 ? JSON.stringify(options.limits) : "usual";
+  return `${members} members, heartbeat ${heartbeatMs} ms, election ${electionTimeoutMs} ms, lease ${leaseMs} ms, ${clients} clients, ${workers} workers, limits ${limits}; faults: ${[...families].join(", ") || "none"}`;
 }

@@ -9,7 +9,7 @@ import type { Millis } from "../../src/replica/ports.ts";
 import { Client } from "./clients.ts";
 import type { DiskFaults } from "./disk.ts";
 import type { Mood } from "./executor.ts";
-import { Faults } from "./faults.ts";
+import { type Action, Faults } from "./faults.ts";
 import { History } from "./history.ts";
 import { ALL_INVARIANTS } from "./invariants/all.ts";
 import type { Invariant } from "./invariants/invariant.ts";
@@ -38,7 +38,7 @@ export interface SimResult {
   readonly entries: number;
   readonly tasks: number;
   readonly counts: History["counts"];
-  readonly struck: ReadonlyMap<FaultFamily, number>;
+  readonly struck: ReadonlyMap<FaultFamily | Action, number>;
   readonly lines: readonly string[];
 }
 
@@ -50,6 +50,9 @@ export interface RunOptions {
 }
 
 const MARK_MS: Millis = 1_000;
+const OFTEN_MS: Millis = 100;
+/** For the first leader; lost frames may keep it away for longer, and faults come all the same. */
+const FOUNDING_MS: Millis = 4_000;
 /** A client waits this much longer than the member promises to take. */
 const CLIENT_PATIENCE_MS: Millis = 1_000;
 
@@ -66,8 +69,6 @@ export class Simulation {
   readonly ledger: Ledger;
   readonly invariants: readonly Invariant[];
   readonly mood: Mood;
-  /** State hashes are compared at multiples of this index. */
-  readonly hashEvery: number;
   /** Highest index applied anywhere. */
   appliedMax = 0;
   failure: SimFailure | null = null;
@@ -75,9 +76,11 @@ export class Simulation {
   over = false;
   /** When something last happened that keeps members from hearing each other. */
   disturbedAt: Millis = 0;
-  /** Clients and workers that have not come to their end. */
-  busy = 0;
+  /** Clients, and workers, that have not come to their end. */
+  asking = 0;
+  working = 0;
   #wild = true;
+  readonly #hand: Client;
   #core: readonly SimNode[] | null = null;
 
   constructor(seed: number, run: RunOptions = {}) {
@@ -91,8 +94,8 @@ export class Simulation {
       wild: () => this.#wild,
       crashes: options.families.has("executor-crash"),
       hangs: options.families.has("executor-hang"),
+      struck: (what) => this.faults.count(what),
     };
-    this.hashEvery = 64;
     this.network = new Network(this.world, {
       delayMin: options.delayMinMs,
       delayMax: options.delayMaxMs,
@@ -101,19 +104,27 @@ export class Simulation {
       reorder: options.reorder,
       sendLimit: options.sendLimit,
       codec: options.codec,
+      late: options.late,
+      cut: options.cut,
+      garbage: options.garbage,
+      corrupt: options.corrupt,
     });
     this.network.watch = {
-      sent: (from, to, frame) =>
-        this.trace.mark(
-          `${from}>${to} ${frame.kind === "raft" ? `${frame.message.type} ${frame.message.term}` : frame.kind}`,
-        ),
-      delivered: (from, to) => this.trace.mark(`${to}<${from}`),
+      sent: (from, to, frame) => this.trace.frame(from, to, frame),
+      delivered: (from, to, frame) => {
+        this.trace.frame(to, from, frame);
+        if (frame.kind !== "raft") return;
+        const node = this.nodes.find(({ id }) => id === to);
+        if (node !== undefined)
+          for (const each of this.invariants) each.heard?.(node, frame.message);
+      },
     };
     this.faults = new Faults(this);
     this.history = new History(this);
     this.ledger = new Ledger(this);
     this.nodes = Array.from({ length: options.members }, (_, i) => new SimNode(this, i + 1));
     this.nodeIds = this.nodes.map(({ id }) => id);
+    this.#hand = new Client(this, 0);
     this.invariants = [this.ledger, ...ALL_INVARIANTS.map((make) => make(this))];
   }
 
@@ -165,6 +176,28 @@ export class Simulation {
       });
     });
     return promise;
+  }
+
+  /** A write that this member gets now. */
+  writeAt(node: SimNode): void {
+    if (!this.#wild) return;
+    this.asking += 1;
+    this.#follow(this.#hand.write(node), () => (this.asking -= 1));
+  }
+
+  /** An operator wants another leader; null: whoever is best. */
+  transfer(leader: SimNode, to: NodeId | null): void {
+    this.trace.say(leader.id, `hands leadership to ${to ?? "the best follower"}`);
+    leader.clock.enter(() => {
+      const { now } = this.world;
+      let under = true;
+      void leader.replica?.transfer(to, 1_000).then((done) => {
+        if (!done && this.world.now === now) under = false;
+      });
+      this.world.at(now, () => {
+        if (under) for (const invariant of this.invariants) invariant.transferring?.(leader);
+      });
+    });
   }
 
   diskFaults(node: SimNode): DiskFaults {
@@ -231,19 +264,26 @@ export class Simulation {
       { length: options.workers + 2 },
       (_, i) => new OutsideWorker(this, i + 1, i % 2 === 0),
     );
-    world.at(prng.float() * 2_000, () => this.faults.start());
-    for (const someone of [...clients, ...workers]) {
-      this.busy += 1;
-      someone.run().then(
-        () => {
-          this.busy -= 1;
-        },
-        (error: unknown) =>
-          this.fail("simulator", error instanceof Error ? (error.stack ?? error.message) : "?"),
-      );
+    if (options.early) world.at(prng.float() * 2_000, () => this.faults.start());
+    for (const client of clients) {
+      this.asking += 1;
+      this.#follow(client.run(), () => (this.asking -= 1));
     }
-    void new Client(this, 0).watch();
-    this.#markEverySecond();
+    for (const worker of workers) {
+      this.working += 1;
+      this.#follow(worker.run(), () => (this.working -= 1));
+    }
+    void this.#hand.watch();
+    this.#lookEvery(MARK_MS, () => {
+      for (const invariant of this.invariants) invariant.marked?.();
+    });
+    this.#lookEvery(OFTEN_MS, () => {
+      for (const invariant of this.invariants) invariant.often?.();
+    });
+    if (!options.early) {
+      await this.until(FOUNDING_MS, () => this.leader() !== null);
+      this.faults.start();
+    }
     await this.until(options.faultsMs);
     if (this.failure === null) {
       this.#heal();
@@ -253,10 +293,16 @@ export class Simulation {
     return this.#result();
   }
 
-  #markEverySecond(): void {
-    this.world.at(this.world.now + MARK_MS, () => {
-      for (const invariant of this.invariants) invariant.marked?.();
-      this.#markEverySecond();
+  #follow(run: Promise<void>, over: () => void): void {
+    run.then(over, (error: unknown) =>
+      this.fail("simulator", error instanceof Error ? (error.stack ?? error.message) : "?"),
+    );
+  }
+
+  #lookEvery(ms: Millis, look: () => void): void {
+    this.world.at(this.world.now + ms, () => {
+      look();
+      this.#lookEvery(ms, look);
     });
   }
 
@@ -265,6 +311,7 @@ export class Simulation {
     const { prng } = this.world;
     const most = Math.floor((this.nodes.length - 1) / 2);
     const wrong = this.nodes.toSorted(() => prng.float() - 0.5).slice(0, prng.between(0, most));
+    this.faults.count("skew", wrong.length);
     for (const node of wrong)
       this.setWall(node, prng.pick([-1, 1]) * prng.pick([20_000, 3_600_000]));
     for (const node of this.nodes)
@@ -274,8 +321,20 @@ export class Simulation {
   #heal(): void {
     const { prng } = this.world;
     this.faults.stop();
+    // What an operator began is no reason to stand still, whatever becomes of the target (mutant 14).
+    const leader = this.leader();
+    if (leader !== null && prng.chance(0.3)) this.transfer(leader, prng.pick(this.nodes).id);
     this.network.heal();
-    Object.assign(this.network.options, { loss: 0, duplicate: 0, reorder: 0, sendLimit: 100_000 });
+    Object.assign(this.network.options, {
+      loss: 0,
+      duplicate: 0,
+      reorder: 0,
+      late: 0,
+      cut: 0,
+      garbage: 0,
+      corrupt: 0,
+      sendLimit: 100_000,
+    });
     this.network.options.delayMax = Math.min(this.network.options.delayMax, 5);
     this.#wild = false;
     const quorum = Math.floor(this.nodes.length / 2) + 1;
@@ -286,6 +345,8 @@ export class Simulation {
     this.#core = core;
     this.trace.say("sim", `heals ${core.map(({ id }) => id).join(" ")}; the rest is dead`);
     for (const node of this.nodes) {
+      node.diskFull = false;
+      node.readOnly = false;
       if (!core.includes(node)) {
         node.kill("none");
         continue;
@@ -299,6 +360,9 @@ export class Simulation {
   }
 
   #result(): SimResult {
+    this.faults.countFrames();
+    const { options, faults } = this;
+    if (options.families.has("drift")) faults.count("drift");
     return {
       seed: this.options.seed,
       failure: this.failure,

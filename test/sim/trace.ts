@@ -1,4 +1,6 @@
 /** What happened in a run, as one number, and for people as lines. */
+import type { NodeId } from "../../src/raft/types.ts";
+import type { PeerFrame } from "../../src/replica/ports.ts";
 import type { World } from "./world.ts";
 
 /** Newest lines kept without `--trace`, printed with a failure. */
@@ -42,6 +44,20 @@ export class Trace {
     this.#b = b;
   }
 
+  /** A frame that `from` sends to, or hears of, `to`: what there are most of, so it costs little. */
+  frame(from: NodeId, to: NodeId, frame: PeerFrame): void {
+    const { kind } = frame;
+    const now = Math.round(this.#world.now * 1_000);
+    let a = Math.imul(this.#a ^ now, 0x01000193);
+    a = Math.imul(a ^ number(from), 0x01000193);
+    a = Math.imul(a ^ number(to), 0x01000193);
+    a = Math.imul(a ^ kind.length, 0x01000193);
+    if (frame.kind === "raft")
+      a = Math.imul(a ^ frame.message.term ^ (frame.message.type.length << 16), 0x01000193);
+    this.#a = a;
+    this.#b = Math.imul(this.#b ^ (a >>> 13), 0x85ebca6b);
+  }
+
   /** A line of the story. */
   say(who: string, what: string): void {
     this.mark(`${who} ${what}`);
@@ -55,4 +71,9 @@ export class Trace {
     this.#lines.push(line);
     if (this.#lines.length > 2 * LINES_KEPT) this.#lines = this.#lines.slice(-LINES_KEPT);
   }
+}
+
+/** Of `n12`, 12. */
+function number(id: NodeId): number {
+  return Number.parseInt(id.slice(1), 10);
 }

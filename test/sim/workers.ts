@@ -107,6 +107,7 @@ export class OutsideWorker {
         return;
       }
     }
+    if (periods > 1 && !faithful) this.#sim.faults.count("end after expiry");
     await this.#end(ref, this.#drawEnd(wild));
     if (wild && p.chance(0.1)) await this.#end(ref, { kind: "complete", result: "1" });
   }

@@ -175,6 +175,8 @@ export class NodeClock implements Clock {
   #rate = 1;
   #stillUntil: Millis = 0;
   #suspendedUntil: Millis = 0;
+  /** How often it stood still so far. */
+  pauses = 0;
   /** What came while the process stood still, oldest first. */
   #held: (() => void)[] = [];
   readonly #world: World;
@@ -213,6 +215,7 @@ export class NodeClock implements Clock {
 
   /** The process stands still (stopped, or its event loop is blocked); clocks go on. */
   pause(ms: Millis): void {
+    this.pauses += 1;
     this.#stillUntil = Math.max(this.#stillUntil, this.#world.now + ms);
     this.#world.at(this.#stillUntil, () => this.#wake());
   }
@@ -225,6 +228,7 @@ export class NodeClock implements Clock {
   }
 
   resume(): void {
+    this.pauses += 1;
     this.#stillUntil = Math.min(this.#stillUntil, this.#world.now);
     // The time that it did not stand still after all counts.
     this.#shown += Math.max(0, this.#suspendedUntil - this.#world.now) * this.#rate;

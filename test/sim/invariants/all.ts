@@ -4,15 +4,19 @@ import { Bounds } from "./bounds.ts";
 import { Commitment } from "./commitment.ts";
 import { Counters } from "./counters.ts";
 import { OneKeyOneTask } from "./idempotency.ts";
+import { ElectionTimer } from "./election-timer.ts";
 import type { Invariant } from "./invariant.ts";
 import { LogMatching } from "./log-matching.ts";
 import { LogTime } from "./log-time.ts";
+import { Memberships } from "./memberships.ts";
 import { NeverBack } from "./never-back.ts";
 import { NoSelfTruncation } from "./no-self-truncation.ts";
 import { OneLeaderPerTerm } from "./one-leader-per-term.ts";
+import { Order } from "./order.ts";
 import { PromisesAreDurable } from "./promises-are-durable.ts";
 import { Replay } from "./replay.ts";
 import { SameState } from "./same-state.ts";
+import { TransferHoldsWrites } from "./transfer-holds-writes.ts";
 
 export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new OneLeaderPerTerm(sim),
@@ -21,7 +25,11 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new LogMatching(sim),
   (sim) => new Commitment(sim),
   (sim) => new NoSelfTruncation(sim),
+  (sim) => new Memberships(sim),
+  (sim) => new ElectionTimer(sim),
+  (sim) => new TransferHoldsWrites(sim),
   (sim) => new SameState(sim),
+  (sim) => new Order(sim),
   (sim) => new OneKeyOneTask(sim),
   (sim) => new Counters(sim),
   (sim) => new Bounds(sim),

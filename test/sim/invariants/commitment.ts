@@ -5,6 +5,7 @@
 import type { Message } from "../../../src/raft/types.ts";
 import type { Leadership } from "../../../src/replica/consensus.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
+import { isQuorum } from "../membership.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
@@ -60,21 +61,30 @@ export class Commitment implements Invariant {
         "I8",
         `${node.id} commits ${commit} of term ${log[commit - 1]?.term} in term ${ownTerm}`,
       );
-    const { nodes } = this.#sim;
     for (let index = this.#terms.length + 1; index <= commit; index++) {
       const term = log[index - 1]?.term;
       if (term === undefined) {
         this.#sim.fail("I7", `${node.id} says that ${index} is committed and does not hold it`);
         return;
       }
-      const holders = nodes.filter(({ disk }) => disk.entries[index - 1]?.term === term).length;
-      if (2 * holders <= nodes.length)
-        this.#sim.fail(
-          "I7",
-          `${index} of term ${term} is committed on ${holders} of ${nodes.length} disks`,
-        );
+      this.#onQuorum(node, index, term);
       this.#terms.push(term);
       this.#committedIn.push(inTerm);
     }
+  }
+
+  /** By the membership in force at who says so: learners and who was removed do not count (I13). */
+  #onQuorum(node: SimNode, index: number, term: number): void {
+    const membership = node.store?.membership ?? null;
+    if (membership === null) return;
+    const { configuration } = membership;
+    const holders = this.#sim.nodes
+      .filter(({ disk }) => disk.entries[index - 1]?.term === term)
+      .map(({ id }) => id);
+    if (!isQuorum(configuration, (id) => holders.includes(id)))
+      this.#sim.fail(
+        "I7, I13",
+        `${index} of term ${term} is committed on the disks of ${holders.join(" ")}, voters are ${configuration.voters.join(" ")} and ${configuration.outgoing.join(" ")}`,
+      );
   }
 }

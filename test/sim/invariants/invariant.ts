@@ -15,6 +15,8 @@ export interface Invariant {
   leadership?(node: SimNode, leadership: Leadership): void;
   /** A member applied an entry, perhaps not for the first time. */
   applied?(node: SimNode, entry: CommittedEntry, answers: readonly Answer[]): void;
+  /** An entry is about to be applied for the first time anywhere. */
+  applying?(node: SimNode, entry: CommittedEntry): void;
   /** An entry was applied for the first time anywhere. */
   logged?(
     entry: CommittedEntry,
@@ -23,6 +25,14 @@ export interface Invariant {
     node: SimNode,
   ): void;
   started?(node: SimNode): void;
+  /** A snapshot has replaced this member's state and log; `node.startedAt` is its index. */
+  installed?(node: SimNode): void;
+  /** A member's core hears a message. */
+  heard?(node: SimNode, message: Message): void;
+  /** A leader was asked to hand leadership over, just now. */
+  transferring?(node: SimNode): void;
+  /** Every tenth of a second of virtual time, between two events. */
+  often?(): void;
   /** Every second of virtual time, between two events. */
   marked?(): void;
   /** The run is over: everything is healed and quiet. */

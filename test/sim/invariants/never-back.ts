@@ -20,6 +20,13 @@ export class NeverBack implements Invariant {
       this.#sim.fail("I10", `${node.id} starts at ${node.startedAt}, its log ends before`);
   }
 
+  installed(node: SimNode): void {
+    const before = this.#applied.get(node) ?? 0;
+    if (node.startedAt <= before)
+      this.#sim.fail("I2", `${node.id} goes from ${before} to a snapshot of ${node.startedAt}`);
+    this.#applied.set(node, node.startedAt);
+  }
+
   writing({ id, disk }: SimNode, { hardState }: PersistOp): void {
     if (hardState === null) return;
     const { term, vote } = disk.hardState;

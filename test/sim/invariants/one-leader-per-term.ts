@@ -3,6 +3,7 @@
  * quorum, its own among them.
  */
 import type { Leadership } from "../../../src/replica/consensus.ts";
+import { isQuorum } from "../membership.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
@@ -27,12 +28,15 @@ export class OneLeaderPerTerm implements Invariant {
   #checkVotes(node: SimNode, term: number): void {
     const { nodes } = this.#sim;
     // A voter that has gone on to a later term may have voted in this one.
-    const voted = nodes.filter(
-      ({ disk: { hardState } }) =>
-        hardState.term > term || (hardState.term === term && hardState.vote === node.id),
-    ).length;
-    if (2 * voted <= nodes.length)
-      this.#sim.fail("I3", `${node.id} leads term ${term} by ${voted} votes of ${nodes.length}`);
+    const voted = nodes
+      .filter(
+        ({ disk: { hardState } }) =>
+          hardState.term > term || (hardState.term === term && hardState.vote === node.id),
+      )
+      .map(({ id }) => id);
+    const configuration = node.store?.membership?.configuration;
+    if (configuration !== undefined && !isQuorum(configuration, (id) => voted.includes(id)))
+      this.#sim.fail("I3", `${node.id} leads term ${term} by the votes of ${voted.join(" ")}`);
     const { hardState } = node.disk;
     if (hardState.term === term && hardState.vote !== node.id)
       this.#sim.fail("I3", `${node.id} leads term ${term}, its vote is not on its disk`);

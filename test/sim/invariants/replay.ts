@@ -1,9 +1,13 @@
-/** Q9: the whole log, replayed into an empty state, gives the state that the members have. */
+/** Q9: the log replayed into an empty state, and into any older image of it, gives the state that the members have. */
 import { TaskMachine } from "../../../src/queue/machine.ts";
 import { decodeEntry } from "../../../src/replica/envelope.ts";
 import { openState } from "../database.ts";
+import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
+
+/** Entries applied in one transaction. */
+const BATCH = 50;
 
 export class Replay implements Invariant {
   readonly #sim: Simulation;
@@ -13,17 +17,24 @@ export class Replay implements Invariant {
   }
 
   ended(): void {
-    const node = this.#sim.core().find(({ applied }) => applied === this.#sim.appliedMax);
-    if (!this.#sim.options.replay || node === undefined) return;
-    const db = openState();
+    const { nodes, appliedMax, options } = this.#sim;
+    const node = this.#sim.core().find(({ applied }) => applied === appliedMax);
+    if (!options.replay || node === undefined) return;
+    this.#replay(node, 0);
+    const image = nodes.find((other) => other.image !== null)?.image ?? null;
+    if (image !== null) this.#replay(node, image.index, image.bytes);
+  }
+
+  #replay(node: SimNode, from: number, image?: Uint8Array): void {
+    const db = openState(image);
     try {
       const machine = TaskMachine.open(db);
-      const entries = node.disk.entries.slice(0, node.applied).map(decodeEntry);
-      for (let i = 0; i < entries.length; i += 50) machine.apply(entries.slice(i, i + 50));
+      const entries = node.disk.entries.slice(from, node.applied).map(decodeEntry);
+      for (let i = 0; i < entries.length; i += BATCH) machine.apply(entries.slice(i, i + BATCH));
       if (machine.hash() !== node.machine?.hash())
         this.#sim.fail(
           "Q9",
-          `the log replayed up to ${node.applied} is not the state of ${node.id}`,
+          `the log replayed from ${from} to ${node.applied} is not the state of ${node.id}`,
         );
     } finally {
       db.close();

@@ -1,0 +1,94 @@
+/**
+ * 5.2: only a leader's word and a granted vote set an election timer back. A voter that heard of neither, and did
+ * not ask for votes itself, for two election timeouts (the longest it may draw) has been set back by something else.
+ */
+import type { Message } from "../../../src/raft/types.ts";
+import type { Leadership } from "../../../src/replica/consensus.ts";
+import type { Millis } from "../../../src/replica/ports.ts";
+import { votes } from "../membership.ts";
+import type { SimNode } from "../node.ts";
+import type { Simulation } from "../simulation.ts";
+import type { Invariant } from "./invariant.ts";
+
+/** A few ticks, and the turn of the event loop in which it happens. */
+const SLACK_MS: Millis = 60;
+
+interface Timer {
+  /** By the member's own clock. */
+  since: Millis;
+  /** How often it had stood still by then. */
+  pauses: number;
+}
+
+export class ElectionTimer implements Invariant {
+  readonly #sim: Simulation;
+  readonly #timers = new Map<SimNode, Timer>();
+
+  constructor(sim: Simulation) {
+    this.#sim = sim;
+  }
+
+  started(node: SimNode): void {
+    this.#set(node);
+  }
+
+  installed(node: SimNode): void {
+    this.#set(node);
+  }
+
+  leadership(node: SimNode, { role }: Leadership): void {
+    if (role !== "follower") this.#set(node);
+  }
+
+  heard(node: SimNode, message: Message): void {
+    const { type, term } = message;
+    const ofLeader =
+      type === "append" || type === "heartbeat" || type === "snapshot" || type === "timeout-now";
+    if (ofLeader && term >= (node.leadership?.term ?? 0)) this.#set(node);
+  }
+
+  sent(node: SimNode, message: Message): void {
+    if (message.type === "vote") this.#set(node);
+    if (message.type === "vote-reply" && message.granted && !message.pre) this.#set(node);
+  }
+
+  often(): void {
+    for (const node of this.#sim.nodes) {
+      const timer = this.#timers.get(node);
+      if (timer === undefined || !node.up) continue;
+      if (this.#excused(node, timer)) {
+        this.#set(node);
+        continue;
+      }
+      const waited = node.clock.monotonic() - timer.since;
+      if (waited > 2 * this.#sim.options.electionTimeoutMs + SLACK_MS)
+        this.#sim.fail(
+          "5.2",
+          `${node.id} heard of no leader for ${Math.round(waited)} ms and does not ask for votes`,
+        );
+    }
+  }
+
+  /** It leads, may not vote or campaign, did not run, or waits for its disk. */
+  #excused({ id, clock, replica, store, leadership, disk }: SimNode, timer: Timer): boolean {
+    const membership = store?.membership ?? null;
+    return (
+      replica === null ||
+      store === null ||
+      membership === null ||
+      leadership === null ||
+      leadership.term === 0 ||
+      leadership.role === "leader" ||
+      !votes(membership.configuration, id) ||
+      clock.still ||
+      clock.pauses !== timer.pauses ||
+      replica.clockAlarm() !== null ||
+      store.pending > 0 ||
+      disk.installing !== null
+    );
+  }
+
+  #set(node: SimNode): void {
+    this.#timers.set(node, { since: node.clock.monotonic(), pauses: node.clock.pauses });
+  }
+}

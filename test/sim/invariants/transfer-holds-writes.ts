@@ -1,0 +1,60 @@
+/**
+ * Dissertation 3.10: a leader that hands leadership over appends no command until an election timeout has passed;
+ * else the target could never catch up.
+ */
+import type { PersistOp } from "../../../src/raft/types.ts";
+import type { Leadership } from "../../../src/replica/consensus.ts";
+import type { Millis } from "../../../src/replica/ports.ts";
+import type { SimNode } from "../node.ts";
+import type { Simulation } from "../simulation.ts";
+import type { Invariant } from "./invariant.ts";
+
+/** Ticks are counted, and the first one may come at once. */
+const SLACK_MS: Millis = 20;
+
+interface Transfer {
+  readonly term: number;
+  readonly membershipAt: number;
+  /** By the leader's own clock. */
+  readonly until: Millis;
+}
+
+export class TransferHoldsWrites implements Invariant {
+  readonly #sim: Simulation;
+  readonly #under = new Map<SimNode, Transfer>();
+
+  constructor(sim: Simulation) {
+    this.#sim = sim;
+  }
+
+  transferring(node: SimNode): void {
+    const { leadership, clock, store } = node;
+    // One whose disk is almost full hands over by itself, at a time that nobody sees from outside.
+    if (leadership?.role !== "leader" || this.#sim.options.families.has("disk-full")) return;
+    const known = this.#under.get(node);
+    // A second one is refused while the first is under way.
+    if (known?.term === leadership.term && clock.monotonic() < known.until + 2 * SLACK_MS) return;
+    this.#under.set(node, {
+      term: leadership.term,
+      membershipAt: store?.membership?.index ?? 0,
+      until: clock.monotonic() + this.#sim.options.electionTimeoutMs - SLACK_MS,
+    });
+  }
+
+  leadership(node: SimNode, { role }: Leadership): void {
+    if (role !== "leader") this.#under.delete(node);
+  }
+
+  started(node: SimNode): void {
+    this.#under.delete(node);
+  }
+
+  appending(node: SimNode, { entries }: PersistOp): void {
+    const transfer = this.#under.get(node);
+    if (transfer === undefined || node.clock.monotonic() >= transfer.until) return;
+    if (node.store?.membership?.index !== transfer.membershipAt) return;
+    const written = entries.find(({ kind, term }) => kind === "command" && term === transfer.term);
+    if (written !== undefined && node.leadership?.term === transfer.term)
+      this.#sim.fail("3.10", `${node.id} appends ${written.index} while it hands leadership over`);
+  }
+}

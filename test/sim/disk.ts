@@ -129,6 +129,12 @@ function overwrite(log: Entry[], entries: readonly Entry[]): void {
   for (const entry of entries) log.push(entry);
 }
 
+/** Who is a member from this index of the log on. */
+export interface Membership {
+  readonly index: LogIndex;
+  readonly configuration: Configuration;
+}
+
 /** What a disk may do to the writes of one process; changed while it runs. */
 export interface DiskFaults {
   /** How long the next write takes. */
@@ -147,7 +153,7 @@ export class SimLogStore implements LogStore {
   /** The log as this process wrote it, durable or not: what its core believes it holds. */
   handed: Entry[] = [];
   /** The memberships in it, ascending. */
-  readonly #memberships: { readonly index: LogIndex; readonly configuration: Configuration }[] = [];
+  readonly #memberships: Membership[] = [];
   readonly #queue: { op: PersistOp; done: (ack: PersistAck) => void }[] = [];
   #inFlight: PersistOp[] = [];
   #busy = false;
@@ -171,8 +177,13 @@ export class SimLogStore implements LogStore {
   }
 
   /** The membership in force, and where it stands in the log; null before the founding. */
-  get membership(): { readonly index: LogIndex; readonly configuration: Configuration } | null {
+  get membership(): Membership | null {
     return this.#memberships.at(-1) ?? null;
+  }
+
+  /** The membership that stands at `index`, if one does. */
+  membershipAt(index: number): Membership | undefined {
+    return this.#memberships.findLast((each) => each.index === index);
   }
 
   /** Memberships behind `index`: not committed yet, if that is the commit index. */

@@ -108,7 +108,7 @@ async function serves(sim: Simulation, node: SimNode): Promise<void> {
   sim.history.asked.add(id);
   let last = "nothing";
   void (async () => {
-    while (!read && sim.failure === null) {
+    while (!read && sim.failure === null && sim.core().includes(node)) {
       try {
         const since = sim.history.begin();
         const { ids } = await sim.call(node, (queue) =>
@@ -126,7 +126,7 @@ async function serves(sim: Simulation, node: SimNode): Promise<void> {
     }
   })();
   const limitMs = SERVE_MS + sim.options.requestTimeoutMs;
-  if (!(await sim.until(limitMs, () => read)))
+  if (!(await sim.until(limitMs, () => read || !sim.core().includes(node))))
     sim.fail(
       "liveness L4",
       `${node.id} serves nothing within ${limitMs} ms: ${last}; ${describe(sim)}`,

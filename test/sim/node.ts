@@ -40,10 +40,17 @@ export type StateLoss = "none" | "to-checkpoint" | "all";
 
 export class SimNode {
   readonly id: NodeId;
-  readonly disk: Disk;
+  disk: Disk;
   readonly #sim: Simulation;
   readonly #prng: Prng;
   readonly #concurrency: number;
+  /** `--join`: the member that an empty folder asks to let it in; null at a founder. */
+  through: NodeId | null = null;
+  /** Its operator has ended it for good. */
+  ended = false;
+  /** An old copy of its folder was put back: it may stop, and must not take part. */
+  rolledBack = false;
+  #copy: { readonly disk: Disk; readonly state: Uint8Array } | null = null;
   /** Outlive the process. */
   wallOffset: Millis = 0;
   rate = 1;
@@ -75,18 +82,24 @@ export class SimNode {
     this.id = asNodeId(`n${number}`);
     this.#prng = new Prng(sim.world.prng.uint32());
     this.#concurrency = sim.options.concurrency[number - 1] ?? 0;
-    this.disk = new Disk(this.id, this.#prng.hex(8));
-    this.disk.truth = (to, term) =>
+    this.disk = this.#emptyDisk();
+    this.clock = new NodeClock(sim.world);
+    this.clock.kill();
+  }
+
+  #emptyDisk(): Disk {
+    const disk = new Disk(this.id, this.#prng.hex(8));
+    const { nodes, invariants } = this.#sim;
+    disk.truth = (to, term) =>
       logUpTo(
         to,
         term,
-        sim.nodes.map(({ disk }) => disk),
+        nodes.map((node) => node.disk),
       );
-    this.disk.onWrite = (op) => {
-      for (const invariant of sim.invariants) invariant.writing?.(this, op);
+    disk.onWrite = (op) => {
+      for (const invariant of invariants) invariant.writing?.(this, op);
     };
-    this.clock = new NodeClock(sim.world);
-    this.clock.kill();
+    return disk;
   }
 
   get up(): boolean {
@@ -110,7 +123,7 @@ export class SimNode {
 
   start(): void {
     const sim = this.#sim;
-    if (this.up) return;
+    if (this.up || this.ended) return;
     const { options, world } = sim;
     const start = ++this.#starts;
     if (start > 1) sim.disturbed();
@@ -167,8 +180,15 @@ export class SimNode {
       electionTimeoutMs: options.electionTimeoutMs,
       advertise: `http://${this.id}`,
       peers: new Map(
-        options.members === 1 ? [] : sim.nodeIds.map((id) => [id, `http://${id}`] as const),
+        options.members === 1 || !sim.founders.includes(this.id)
+          ? []
+          : sim.founders.map((id) => [id, `http://${id}`] as const),
       ),
+      join: this.through === null ? null : `http://${this.through}`,
+      onJoinRefused: (sentence) => {
+        sim.trace.say(this.id, `may not join: ${sentence}`);
+        this.end();
+      },
       foundingSettings: {
         ...DEFAULT_SETTINGS,
         lease: options.leaseMs,
@@ -238,6 +258,7 @@ export class SimNode {
       for (const invariant of this.#sim.invariants) invariant.leadership?.(this, leadership);
     });
     replica.start();
+    if (this.through !== null) replica.joinThrough(this.through);
     void pool
       .load()
       .then((names) => queue.boot(names))
@@ -270,6 +291,59 @@ export class SimNode {
         this.#checkpoint = null;
         return;
     }
+  }
+
+  /** Its operator ends it, and does not start it again. */
+  end(): void {
+    this.ended = true;
+    this.kill("none");
+  }
+
+  /** The folder is empty from now on: another incarnation. */
+  wipe(): void {
+    this.kill("none");
+    this.disk = this.#emptyDisk();
+    this.#db = null;
+    this.#checkpoint = null;
+    this.#image = null;
+    this.#copy = null;
+    this.ended = false;
+    this.rolledBack = false;
+    this.readOnly = false;
+  }
+
+  /** Copies the folder. False: not in the middle of an install. */
+  keepCopy(): boolean {
+    if (this.#db === null || this.disk.installing !== null) return false;
+    const disk = this.#emptyDisk();
+    const { entries, hardState, clusterId, boot, compacted, foundations, currentState } = this.disk;
+    Object.assign(disk, { entries: [...entries], hardState, clusterId, boot, compacted });
+    Object.assign(disk, { foundations, currentState, incarnation: this.disk.incarnation });
+    const state = this.#db.serialize();
+    this.#copy = { disk, state };
+    return this.applied <= entries.length && this.applied >= compacted.index;
+  }
+
+  /** No vote was given since the copy was made. */
+  get copyMayReturn(): boolean {
+    const { disk } = this;
+    const copy = this.#copy?.disk.hardState;
+    return copy?.term === disk.hardState.term && copy.vote === disk.hardState.vote;
+  }
+
+  putCopyBack(): void {
+    if (this.#copy === null) return;
+    this.kill("none");
+    this.#sim.trace.say(
+      this.id,
+      `gets a copy of its folder that ends at ${this.#copy.disk.entries.length}`,
+    );
+    this.disk = this.#copy.disk;
+    this.#db = openState(this.#copy.state);
+    this.#checkpoint = this.#copy.state;
+    this.#copy = null;
+    this.rolledBack = true;
+    this.start();
   }
 
   #die(): void {
@@ -323,6 +397,11 @@ export class SimNode {
 
   #fatal(start: number, error: Error): void {
     if (start !== this.#starts || !this.clock.alive) return;
+    if (this.rolledBack) {
+      this.#sim.trace.say(this.id, `stops: ${error.message}`);
+      this.end();
+      return;
+    }
     const injected = error.message.includes("(injected)");
     if (!injected) {
       this.#sim.fail("fatal", `${this.id} stops: ${error.stack ?? error.message}`);
@@ -408,7 +487,10 @@ export class SimNode {
           .map(({ answer }) => answer as Answer);
         at += entry.requests.length;
         const first = entry.index > sim.appliedMax;
-        if (first) sim.appliedMax = entry.index;
+        if (first) {
+          sim.appliedMax = entry.index;
+          if (entry.requests.length === 0) sim.memberships(this.store?.membershipAt(entry.index));
+        }
         sim.trace.mark(`${this.id} applied ${entry.index}`);
         for (const invariant of sim.invariants) {
           if (first) invariant.logged?.(entry, answers, signals, this);

@@ -4,10 +4,11 @@
  * stays dead, and the core must make progress.
  */
 import type { FlotillaQueue } from "../../src/queue/queue.ts";
+import { decodeConfigurationEntry } from "../../src/raft/configuration.ts";
 import type { NodeId } from "../../src/raft/types.ts";
 import type { Millis } from "../../src/replica/ports.ts";
 import { Client } from "./clients.ts";
-import type { DiskFaults } from "./disk.ts";
+import type { DiskFaults, Membership } from "./disk.ts";
 import type { Mood } from "./executor.ts";
 import { type Action, Faults } from "./faults.ts";
 import { History } from "./history.ts";
@@ -16,7 +17,9 @@ import type { Invariant } from "./invariants/invariant.ts";
 import { Ledger } from "./ledger.ts";
 import { checkLiveness } from "./liveness.ts";
 import { Network } from "./network.ts";
+import { isQuorum } from "./membership.ts";
 import { SimNode, type StateLoss } from "./node.ts";
+import { Operator } from "./operators.ts";
 import { describeOptions, drawOptions, type FaultFamily, type SimOptions } from "./options.ts";
 import { Trace } from "./trace.ts";
 import { OutsideWorker } from "./workers.ts";
@@ -62,8 +65,11 @@ export class Simulation {
   readonly trace: Trace;
   readonly verbose: boolean;
   readonly network: Network;
-  readonly nodes: readonly SimNode[];
-  readonly nodeIds: readonly NodeId[];
+  /** Everyone who ever was there, in the order of coming. */
+  readonly nodes: SimNode[] = [];
+  readonly founders: readonly NodeId[];
+  /** The newest membership that was applied anywhere. */
+  membership: Membership | null = null;
   readonly faults: Faults;
   readonly history: History;
   readonly ledger: Ledger;
@@ -122,10 +128,10 @@ export class Simulation {
     this.faults = new Faults(this);
     this.history = new History(this);
     this.ledger = new Ledger(this);
-    this.nodes = Array.from({ length: options.members }, (_, i) => new SimNode(this, i + 1));
-    this.nodeIds = this.nodes.map(({ id }) => id);
-    this.#hand = new Client(this, 0);
     this.invariants = [this.ledger, ...ALL_INVARIANTS.map((make) => make(this))];
+    for (let i = 0; i < options.members; i++) this.addNode();
+    this.founders = this.nodes.map(({ id }) => id);
+    this.#hand = new Client(this, 0);
   }
 
   // ------------------------------------------------------------------ what the parts use
@@ -135,6 +141,25 @@ export class Simulation {
     if (this.failure !== null) return;
     this.failure = { rule, detail, atMs: this.world.now, event: this.world.events };
     this.trace.say("sim", `BROKEN ${rule}: ${detail}`);
+  }
+
+  /** One more member, with an empty folder; not started. */
+  addNode(): SimNode {
+    const node = new SimNode(this, this.nodes.length + 1);
+    this.nodes.push(node);
+    return node;
+  }
+
+  memberships(membership: Membership | undefined): void {
+    if (membership !== undefined && membership.index > (this.membership?.index ?? 0))
+      this.membership = membership;
+  }
+
+  /** Members by the newest membership that was applied; before the founding, the founders. */
+  members(): readonly SimNode[] {
+    const { membership } = this;
+    if (membership === null) return this.nodes;
+    return this.nodes.filter(({ id }) => membership.configuration.members[id] !== undefined);
   }
 
   disturbed(): void {
@@ -200,6 +225,26 @@ export class Simulation {
     });
   }
 
+  /** An operator asks a member for a change of the membership. Null: it is done; else why not. */
+  async ask(
+    node: SimNode,
+    method: string,
+    body: unknown,
+    timeoutMs: Millis,
+  ): Promise<string | null> {
+    const { promise, resolve } = Promise.withResolvers<string | null>();
+    this.world.at(this.world.now + timeoutMs, () => resolve("nothing was heard in time"));
+    node.clock.enter(() => {
+      const { replica } = node;
+      if (replica === null) return;
+      replica.call(method, body, timeoutMs).then(
+        () => resolve(null),
+        (error: unknown) => resolve(error instanceof Error ? error.message : "?"),
+      );
+    });
+    return promise;
+  }
+
   diskFaults(node: SimNode): DiskFaults {
     return this.faults.disk(node);
   }
@@ -230,9 +275,20 @@ export class Simulation {
     });
   }
 
-  /** Members that are alive for good after the healing; before it, those that are up. */
+  /**
+   * Members that are alive for good after the healing, without those that a change which was under way then has
+   * removed; before the healing, those that are up.
+   */
   core(): readonly SimNode[] {
-    return this.#core ?? this.nodes.filter((node) => node.up);
+    return this.#core?.filter((node) => this.isMember(node)) ?? this.nodes.filter(({ up }) => up);
+  }
+
+  /** This very folder, by the newest membership that was applied. */
+  isMember({ id, disk }: SimNode): boolean {
+    return (
+      this.membership === null ||
+      this.membership.configuration.members[id]?.incarnation === disk.incarnation
+    );
   }
 
   leader(): SimNode | null {
@@ -273,6 +329,7 @@ export class Simulation {
       this.working += 1;
       this.#follow(worker.run(), () => (this.working -= 1));
     }
+    this.#follow(new Operator(this).run(), () => undefined);
     void this.#hand.watch();
     this.#lookEvery(MARK_MS, () => {
       for (const invariant of this.invariants) invariant.marked?.();
@@ -337,11 +394,7 @@ export class Simulation {
     });
     this.network.options.delayMax = Math.min(this.network.options.delayMax, 5);
     this.#wild = false;
-    const quorum = Math.floor(this.nodes.length / 2) + 1;
-    // Before the founding every member is needed.
-    const founded = this.nodes.every(({ disk }) => disk.entries.length > 0);
-    const size = founded ? prng.between(quorum, this.nodes.length) : this.nodes.length;
-    const core = this.nodes.toSorted(() => prng.float() - 0.5).slice(0, size);
+    const core = this.#drawCore();
     this.#core = core;
     this.trace.say("sim", `heals ${core.map(({ id }) => id).join(" ")}; the rest is dead`);
     for (const node of this.nodes) {
@@ -357,6 +410,45 @@ export class Simulation {
       this.setWall(node, prng.float() * 100);
       if (!node.up) this.world.at(this.world.now + prng.float() * 500, () => node.start());
     }
+  }
+
+  /** A random quorum, and perhaps some more; before the founding every member is needed. */
+  #drawCore(): readonly SimNode[] {
+    const { prng } = this.world;
+    const founders = this.nodes.slice(0, this.founders.length);
+    if (
+      this.membership === null ||
+      founders.some(
+        (node) =>
+          node.disk.clusterId === null &&
+          !node.ended &&
+          node.through === null &&
+          node.disk.entries.length === 0 &&
+          this.appliedMax <= 1,
+      )
+    )
+      return founders;
+    // Also of memberships that are not committed yet: one of them may be in force at whoever leads next.
+    const known = [
+      this.membership.configuration,
+      ...this.nodes.flatMap(({ disk }) =>
+        disk.entries
+          .slice(this.appliedMax)
+          .filter(({ kind }) => kind === "config")
+          .map(decodeConfigurationEntry),
+      ),
+    ];
+    const able = this.nodes
+      .filter((node) => !node.ended && !node.rolledBack && node.disk.entries.length > 0)
+      .filter(({ id, disk }) =>
+        known.some(({ members }) => members[id]?.incarnation === disk.incarnation),
+      )
+      .toSorted(() => prng.float() - 0.5);
+    const core: SimNode[] = [];
+    const decides = (): boolean =>
+      known.every((each) => isQuorum(each, (id) => core.some((node) => node.id === id)));
+    for (const node of able) if (!decides() || prng.chance(0.4)) core.push(node);
+    return core;
   }
 
   #result(): SimResult {

@@ -69,7 +69,7 @@ export class ElectionTimer implements Invariant {
     }
   }
 
-  /** It leads, may not vote or campaign, did not run, or waits for its disk. */
+  /** It leads, may not vote or campaign, was removed, did not run, or waits for its disk. */
   #excused({ id, clock, replica, store, leadership, disk }: SimNode, timer: Timer): boolean {
     const membership = store?.membership ?? null;
     return (
@@ -80,6 +80,8 @@ export class ElectionTimer implements Invariant {
       leadership.term === 0 ||
       leadership.role === "leader" ||
       !votes(membership.configuration, id) ||
+      membership.configuration.members[id]?.incarnation !== disk.incarnation ||
+      replica.status().retired ||
       clock.still ||
       clock.pauses !== timer.pauses ||
       replica.clockAlarm() !== null ||

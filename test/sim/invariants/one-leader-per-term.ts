@@ -22,7 +22,8 @@ export class OneLeaderPerTerm implements Invariant {
     if (known !== undefined && known !== node)
       this.#sim.fail("I1", `term ${term} has two leaders: ${known.id} and ${node.id}`);
     this.#leaderOf.set(term, node);
-    this.#checkVotes(node, term);
+    // As it begins: later on a voter's folder may be lost.
+    if (known === undefined) this.#checkVotes(node, term);
   }
 
   #checkVotes(node: SimNode, term: number): void {

@@ -1,0 +1,253 @@
+/**
+ * Operators: they add members, remove them (the leader too, and one that is cut off), replace them, bring removed
+ * ones back with an empty folder, lose a folder or put an old copy of one back, and clean up after all of that.
+ *
+ * A fault atlas keeps data from being destroyed beyond what the cluster promises to survive: a folder is lost, or
+ * goes back in time, only while all that it holds is on a quorum of the others (`mayLose`).
+ */
+import type { NodeId } from "../../src/raft/types.ts";
+import type { Millis } from "../../src/replica/ports.ts";
+import { isQuorum, votes } from "./membership.ts";
+import type { SimNode } from "./node.ts";
+import type { FaultFamily } from "./options.ts";
+import type { Simulation } from "./simulation.ts";
+import { Prng } from "./world.ts";
+
+/** Members beyond the founders that one run may see. */
+const NEWCOMERS_MAX = 4;
+/** For one change of the membership; a leader takes four seconds at most. */
+const CHANGE_MS: Millis = 6_000;
+/** For a removal to become true, however often it is asked for. */
+const REMOVAL_MS: Millis = 8_000;
+
+type Deed = Extract<
+  FaultFamily,
+  "add" | "remove" | "replace" | "remove-cut" | "return" | "wipe" | "old-copy"
+>;
+const DEEDS: readonly Deed[] = [
+  "add",
+  "remove",
+  "replace",
+  "remove-cut",
+  "return",
+  "wipe",
+  "old-copy",
+];
+
+export class Operator {
+  readonly #sim: Simulation;
+  readonly #prng: Prng;
+  readonly #deeds: readonly Deed[];
+
+  constructor(sim: Simulation) {
+    this.#sim = sim;
+    this.#prng = new Prng(sim.world.prng.uint32());
+    this.#deeds = DEEDS.filter((deed) => sim.options.families.has(deed));
+  }
+
+  async run(): Promise<void> {
+    const { mood, options } = this.#sim;
+    if (this.#deeds.length === 0) return;
+    while (mood.wild()) {
+      await this.#sim.sleep(this.#prng.float() * 10 * options.faultEveryMs + 200);
+      if (!mood.wild() || this.#sim.membership === null) continue;
+      const deed = this.#prng.pick(this.#deeds);
+      if (await this.#do(deed)) this.#sim.faults.count(deed);
+    }
+  }
+
+  #do(deed: Deed): Promise<boolean> {
+    switch (deed) {
+      case "add":
+        return this.#add();
+      case "remove":
+        return this.#removeOne(false);
+      case "remove-cut":
+        return this.#removeOne(true);
+      case "replace":
+        return this.#replace();
+      case "return":
+        return this.#comeBack();
+      case "wipe":
+        return this.#lose("wipe");
+      case "old-copy":
+        return this.#lose("old-copy");
+    }
+  }
+
+  // ------------------------------------------------------------------ deeds
+
+  /** An empty folder knocks; or the member is added first, perhaps as a voter in any case, and comes then. */
+  async #add(): Promise<boolean> {
+    const node = this.#newcomer();
+    if (node === null) return false;
+    if (this.#prng.chance(0.5)) {
+      this.#join(node);
+      return true;
+    }
+    const added = await this.#ask("members.add", {
+      ...wish(node.id),
+      voter: this.#prng.chance(0.5),
+    });
+    this.#join(node);
+    return added;
+  }
+
+  async #replace(): Promise<boolean> {
+    const old = this.#pick();
+    const node = old === null ? null : this.#newcomer();
+    if (old === null || node === null) return false;
+    const asked = await this.#ask("members.add", { ...wish(node.id), replaces: old.id });
+    this.#join(node);
+    return asked;
+  }
+
+  /** `cut`: the others do not hear of it, or it does not. */
+  async #removeOne(cut: boolean): Promise<boolean> {
+    const node = this.#pick();
+    if (node === null) return false;
+    const { network, world } = this.#sim;
+    if (cut) {
+      this.#sim.trace.say(node.id, "is cut off, and will be removed");
+      const others = this.#sim.nodes.filter((other) => other !== node);
+      const set = (on: boolean): void => {
+        for (const { id } of others) {
+          network.setCut(node.id, id, on);
+          network.setCut(id, node.id, on);
+        }
+      };
+      set(true);
+      world.at(world.now + this.#prng.float() * 8_000, () => set(false));
+    }
+    if (!(await this.#remove(node))) return false;
+    if (this.#prng.chance(0.5)) node.end();
+    return true;
+  }
+
+  /** Who was removed comes with an empty folder, under its old id or a new one (M4). */
+  async #comeBack(): Promise<boolean> {
+    const { nodes } = this.#sim;
+    const gone = nodes.filter(({ id }) => this.#isGone(id) && this.#mayBeGone(id));
+    if (gone.length === 0) return false;
+    const node = this.#prng.pick(gone);
+    if (this.#prng.chance(0.3)) {
+      const other = this.#newcomer();
+      if (other === null) return false;
+      node.end();
+      this.#join(other);
+      return true;
+    }
+    this.#sim.trace.say(node.id, "comes back with an empty folder");
+    node.wipe();
+    this.#join(node);
+    return true;
+  }
+
+  /** Its folder is lost, or an old copy of it put back. It is removed when the cluster can, and joins again. */
+  async #lose(how: "wipe" | "old-copy"): Promise<boolean> {
+    const node = this.#pick();
+    if (node === null || !mayLose(this.#sim, node)) return false;
+    if (how === "old-copy") {
+      if (!node.keepCopy()) return false;
+      await this.#sim.sleep(this.#prng.float() * 3_000);
+      // Votes must not go back with it, nor what only it and too few others hold.
+      if (!this.#sim.mood.wild() || !node.copyMayReturn || !mayLose(this.#sim, node)) return false;
+      node.putCopyBack();
+    } else {
+      this.#sim.trace.say(node.id, "loses its folder");
+      node.wipe();
+      node.start();
+    }
+    void this.#mend(node);
+    return true;
+  }
+
+  async #mend(node: SimNode): Promise<void> {
+    await this.#sim.sleep(this.#prng.float() * 4_000);
+    if (!(await this.#remove(node)) || !this.#sim.mood.wild()) return;
+    node.wipe();
+    this.#join(node);
+  }
+
+  // ------------------------------------------------------------------ steps
+
+  /** A member by the newest committed membership. */
+  #pick(): SimNode | null {
+    const members = this.#sim.members();
+    return members.length < 2 ? null : this.#prng.pick(members);
+  }
+
+  #newcomer(): SimNode | null {
+    const { nodes, options } = this.#sim;
+    return nodes.length >= options.members + NEWCOMERS_MAX ? null : this.#sim.addNode();
+  }
+
+  #join(node: SimNode): void {
+    const through = this.#sim.members().filter((other) => other !== node);
+    if (through.length === 0) return;
+    node.through = this.#prng.pick(through).id;
+    node.start();
+  }
+
+  #isGone(id: NodeId): boolean {
+    return this.#sim.membership?.configuration.members[id] === undefined;
+  }
+
+  /** Nothing in any log would make it a member again. */
+  #mayBeGone(id: NodeId): boolean {
+    const { nodes, appliedMax } = this.#sim;
+    return nodes.every(({ store }) => {
+      const newest = store?.membership ?? null;
+      return (
+        newest === null ||
+        newest.index <= appliedMax ||
+        newest.configuration.members[id] === undefined
+      );
+    });
+  }
+
+  /** True once it is so, for good. */
+  async #remove(node: SimNode): Promise<boolean> {
+    const { world, mood } = this.#sim;
+    const deadline = world.now + REMOVAL_MS;
+    while (world.now < deadline && mood.wild()) {
+      await this.#ask("members.remove", { id: node.id });
+      if (this.#isGone(node.id) && this.#mayBeGone(node.id)) return true;
+      await this.#sim.sleep(200);
+    }
+    return false;
+  }
+
+  /** At any member that is up. False: it failed, or nobody knows. */
+  async #ask(method: string, body: unknown): Promise<boolean> {
+    const up = this.#sim.members().filter((node) => node.answers);
+    const at = up.length === 0 ? null : this.#prng.pick(up);
+    if (at === null) return false;
+    this.#sim.trace.say(at.id, `is asked for ${method} ${JSON.stringify(body)}`);
+    const done = await this.#sim.ask(at, method, body, CHANGE_MS);
+    this.#sim.trace.say(at.id, `${done === null ? "has done" : `refuses (${done})`} ${method}`);
+    return done === null;
+  }
+}
+
+function wish(id: NodeId): { readonly id: NodeId; readonly url: string } {
+  return { id, url: `http://${id}` };
+}
+
+/** Whether every promise that this member's disk keeps is kept by a quorum of the others as well. */
+export function mayLose({ nodes, membership }: Simulation, node: SimNode): boolean {
+  if (membership === null) return false;
+  const last = node.disk.entries.at(-1);
+  if (last === undefined) return true;
+  // A change of the membership is under way, or one is not known to be over: nobody knows whom to count.
+  const settled = nodes.every(
+    ({ disk, store }) =>
+      (store?.membership?.index ?? 0) <= membership.index && disk.installing === null,
+  );
+  if (!settled) return false;
+  if (!votes(membership.configuration, node.id)) return true;
+  const holders = nodes
+    .filter((other) => other !== node && other.disk.termAt(last.index) === last.term)
+    .map(({ id }) => id);
+  return isQuorum(membership.configuration, (id) => holders.includes(id));
+}

@@ -50,8 +50,8 @@ export class Admission {
   readonly #advertised = new Map<NodeId, string>();
   #refusedAt: Millis | null = null;
   #refusal: { readonly by: NodeId; readonly refusal: Refusal } | null = null;
-  /** A configuration held this very folder: if the newest does not, this member was removed. */
-  #belonged = false;
+  /** Of the first configuration that held this very folder: if the newest does not, this member was removed. */
+  #since: LogIndex | null = null;
   #retired: string | null = null;
 
   constructor(port: AdmissionPort) {
@@ -60,11 +60,18 @@ export class Admission {
 
   // ------------------------------------------------------------------ this member itself
 
-  /** A configuration of the log, in ascending order; `removed`: by the one before it, they were members. */
-  follow(configuration: Configuration, removed: readonly (readonly [NodeId, string])[]): void {
+  /**
+   * A configuration of the log, which stands at `index`, in ascending order; `removed`: by the one before it, they
+   * were members.
+   */
+  follow(
+    configuration: Configuration,
+    index: LogIndex,
+    removed: readonly (readonly [NodeId, string])[],
+  ): void {
     const { identity } = this.#port;
     const own = configuration.members[identity.id];
-    if (own?.incarnation === identity.incarnation) this.#belonged = true;
+    if (own?.incarnation === identity.incarnation) this.#since ??= index;
     for (const [id, url] of removed) this.#farewell(id, url);
     for (const id of Object.keys(configuration.members))
       this.#leaving.get(id as NodeId)?.timer.cancel();
@@ -74,9 +81,17 @@ export class Admission {
   /** The newest configuration is committed and does not hold this folder, though an earlier one did. */
   settled(configuration: Configuration, index: LogIndex): void {
     const { identity } = this.#port;
-    if (!this.#belonged || this.#retired !== null) return;
+    if (this.#since === null || this.#retired !== null) return;
     if (configuration.members[identity.id]?.incarnation === identity.incarnation) return;
     this.retire(index);
+  }
+
+  /**
+   * What stands in the log up to here was asked by others, if under this id then by an earlier folder, whose starts
+   * were counted from one as well. Null: all of it.
+   */
+  get memberSince(): LogIndex | null {
+    return this.#since;
   }
 
   /** From now on this member takes part in nothing. */

@@ -626,7 +626,7 @@ export class Replica implements Consensus {
       );
     }
     for (const entry of [...(recovered.foundations ?? []), ...recovered.configurations])
-      this.#admission.follow(decodeConfigurationEntry(entry), []);
+      this.#admission.follow(decodeConfigurationEntry(entry), entry.index, []);
     this.#configuration = this.#raft.configuration;
     const { voters } = this.#raft.configuration;
     if (voters.length === 1 && voters[0] === this.id && this.#mayTick(this.#raft)) {
@@ -716,7 +716,7 @@ export class Replica implements Consensus {
       removed.push([id, url]);
       this.#writes.forget(id);
     }
-    this.#admission.follow(configuration, removed);
+    this.#admission.follow(configuration, this.#raft?.configurationIndex ?? asIndex(0), removed);
     this.#membership.follow(before, configuration);
     this.#dialPeers();
   }
@@ -969,7 +969,11 @@ export class Replica implements Consensus {
     const applied = this.#applied();
     raft.applied(applied);
     this.#staleness.applied(applied);
-    this.#writes.answered(answers);
+    const since = this.#admission.memberSince;
+    const foreign = decoded
+      .filter(({ index }) => since === null || index <= since)
+      .reduce((sum, { requests }) => sum + requests.length, 0);
+    this.#writes.answered(answers, foreign);
     this.#applyWaiters.applied(applied);
     if (this.#checkActive()) this.#tellLeadership();
     this.#flushLater();

@@ -112,12 +112,15 @@ export class Writes {
     for (const command of this.#pending.values()) command.sentTo = null;
   }
 
-  /** What was applied is answered, whoever asked. */
-  answered(answers: readonly RequestAnswer[]): void {
+  /**
+   * What was applied is answered, whoever asked. `foreign`: so many of them, the first ones, answer nobody in this
+   * process (Admission.memberSince).
+   */
+  answered(answers: readonly RequestAnswer[], foreign: number): void {
     const { self, boot: ownBoot } = this.#port;
-    for (const { member, boot, seq, answer } of answers) {
+    for (const [i, { member, boot, seq, answer }] of answers.entries()) {
       this.#batcher.applied(member, boot, seq);
-      if (member === self && boot === ownBoot) this.#pending.answered(seq, answer);
+      if (member === self && boot === ownBoot && i >= foreign) this.#pending.answered(seq, answer);
     }
   }
 

@@ -77,6 +77,9 @@ export class TraceMachine implements StateMachine {
         if (entry.now < this.#logTime) throw new Error("log time went back");
         this.#logTime = entry.now;
       }
+      for (const key of this.#answers.keys())
+        if (entry.members?.includes(asNodeId(key.slice(0, key.indexOf("/")))) === false)
+          this.#answers.delete(key);
       for (const { member, boot, below } of entry.acks) this.#below.set(`${member}/${boot}`, below);
       for (const { member, boot, seq, command } of entry.requests) {
         const key = `${member}/${boot}/${seq}`;

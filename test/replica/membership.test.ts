@@ -192,6 +192,28 @@ describe("joining", () => {
     cluster.check();
   });
 
+  test("who comes back under its id is not answered for what its earlier folder asked", async () => {
+    const cluster = new Cluster(19, 3);
+    await cluster.startAll();
+    const victim = cluster.nodes.find((node) => node !== cluster.leader());
+    if (victim === undefined) throw new Error("no follower");
+    for (let n = 1; n <= 3; n++) await write(cluster, victim, n);
+    cluster.kill(victim);
+    const { id } = victim;
+    expect(await done(cluster, ask(leaderOf(cluster), "members.remove", { id }))).toBeNull();
+    cluster.wipe(victim);
+    await cluster.start(victim, leaderOf(cluster));
+    // Its first request, in its first start: as was the one that its empty log is told of first.
+    let answer: unknown = null;
+    victim.replica?.submit(JSON.stringify({ n: 4 }), { timeoutMs: 8_000 }).then(
+      (given) => (answer = given),
+      (error: unknown) => (answer = error),
+    );
+    await cluster.run(9_000, () => answer !== null);
+    expect(answer).toBe(4);
+    cluster.check();
+  });
+
   test("the first member of a cluster that grew does not found another one when its folder is wiped", async () => {
     const cluster = new Cluster(16, 1);
     await cluster.startAll();

@@ -235,7 +235,7 @@ function wish(id: NodeId): { readonly id: NodeId; readonly url: string } {
 }
 
 /** Whether every promise that this member's disk keeps is kept by a quorum of the others as well. */
-export function mayLose({ nodes, membership }: Simulation, node: SimNode): boolean {
+function mayLose({ nodes, membership }: Simulation, node: SimNode): boolean {
   if (membership === null) return false;
   const last = node.disk.entries.at(-1);
   if (last === undefined) return true;

@@ -50,7 +50,7 @@ export const FAULT_CODES = {
   compaction: "M5, P3",
 } as const;
 export type FaultFamily = keyof typeof FAULT_CODES;
-export const FAULT_FAMILIES = Object.keys(FAULT_CODES) as readonly FaultFamily[];
+const FAULT_FAMILIES = Object.keys(FAULT_CODES) as readonly FaultFamily[];
 
 export interface SimOptions {
   readonly seed: number;

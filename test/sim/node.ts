@@ -315,6 +315,7 @@ export class SimNode {
   /** Copies the folder. False: not in the middle of an install. */
   keepCopy(): boolean {
     if (this.#db === null || this.disk.installing !== null) return false;
+    if (this.up) this.machine?.flush();
     const disk = this.#emptyDisk();
     const { entries, hardState, clusterId, boot, compacted, foundations, currentState } = this.disk;
     Object.assign(disk, { entries: [...entries], hardState, clusterId, boot, compacted });

@@ -24,6 +24,8 @@ export class ElectionTimer implements Invariant {
   readonly #sim: Simulation;
   readonly #timers = new Map<SimNode, Timer>();
 
+  readonly #led = new Set<SimNode>();
+
   constructor(sim: Simulation) {
     this.#sim = sim;
   }
@@ -37,7 +39,10 @@ export class ElectionTimer implements Invariant {
   }
 
   leadership(node: SimNode, { role }: Leadership): void {
-    if (role !== "follower") this.#set(node);
+    // Who led waits a whole timeout from then on.
+    if (role !== "follower" || this.#led.has(node)) this.#set(node);
+    if (role === "leader") this.#led.add(node);
+    else this.#led.delete(node);
   }
 
   heard(node: SimNode, message: Message): void {

@@ -4,6 +4,7 @@
  */
 import { STATUS_CODES } from "node:http";
 import type { Role } from "./auth.ts";
+import { EXAMPLES } from "./examples.ts";
 import type { ModelName, ObjectSchema } from "./schema.ts";
 
 interface Answer {
@@ -83,7 +84,9 @@ export function operation(spec: OperationSpec) {
         : {
             requestBody: {
               required: spec.bodyOptional !== true,
-              content: { "application/json": { schema: modelRef(spec.body) } },
+              content: {
+                "application/json": { schema: modelRef(spec.body), example: EXAMPLES[spec.body] },
+              },
             },
           }),
       responses: responses as Record<string, { description: string }>,

@@ -1,6 +1,6 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cleanDocument } from "../../src/api/openapi.ts";
-import { harness, problem } from "./harness.ts";
+import { harness, NOW, problem, uuidAt } from "./harness.ts";
 
 // A machine that is busy with other work is slow, not wrong.
 setDefaultTimeout(30_000);
@@ -25,7 +25,14 @@ async function documentOf() {
     info: { version: string };
     paths: Record<
       string,
-      Record<string, { operationId: string; responses: Record<string, { description: string }> }>
+      Record<
+        string,
+        {
+          operationId: string;
+          requestBody?: { content: { "application/json": { example?: unknown } } };
+          responses: Record<string, { description: string }>;
+        }
+      >
     >;
     components: { schemas: Record<string, unknown> };
   };
@@ -51,6 +58,30 @@ describe("the document", () => {
     expect(await new Validator().validate(structuredClone(broken))).toMatchObject({ valid: false });
     const { validate } = await import("@readme/openapi-parser");
     expect(await validate(structuredClone(broken) as never)).toMatchObject({ valid: false });
+  });
+
+  test("gives every body an example that the API takes as it is", async () => {
+    const document = await documentOf();
+    const bodies = Object.entries(document.paths).flatMap(([path, methods]) =>
+      Object.entries(methods).flatMap(([method, { requestBody }]) =>
+        requestBody === undefined ? [] : [{ path, method, requestBody }],
+      ),
+    );
+    expect(bodies.length).toBeGreaterThan(10);
+    for (const { path, method, requestBody } of bodies) {
+      const { example } = requestBody.content["application/json"];
+      expect([path, example]).toEqual([path, expect.any(Object)]);
+      const id = uuidAt(NOW);
+      const response = await harness().call(method.toUpperCase(), path.replace(/\{.*?\}/, id), {
+        body: JSON.stringify(example),
+      });
+      // Nobody has this task or lease; nothing is wrong with what was sent.
+      expect([path, [200, 201, 404].includes(response.status), response.status]).toEqual([
+        path,
+        true,
+        response.status,
+      ]);
+    }
   });
 
   test("has an operation id of its own for every operation, problems, and this build's version", async () => {

@@ -15,9 +15,8 @@ export async function openLog(
   node: string,
   output: Output,
 ): Promise<Log> {
-  const pretty = getAnsiColorFormatter({ timestamp: "time", category: () => "" });
   const write = (record: LogRecord): void => {
-    output.write(format === "json" ? `${jsonLine(record, node)}\n` : pretty(withFields(record)));
+    output.write(format === "json" ? `${jsonLine(record, node)}\n` : prettyLine(record));
   };
   await configure({
     sinks: { out: write },
@@ -59,11 +58,32 @@ function jsonLine(record: LogRecord, node: string): string {
   });
 }
 
-function withFields(record: LogRecord): LogRecord {
+const colour = getAnsiColorFormatter({ timestamp: "time", category: () => "" });
+/** What could move a terminal's cursor or end a line. */
+// oxlint-disable-next-line no-control-regex
+const CONTROL = /[\u0000-\u001f\u007f-\u009f]/;
+
+/** For a terminal: the sentence, and its fields after it in dim. Ends with a line break. */
+export function prettyLine(record: LogRecord): string {
   const fields = Object.entries(record.properties)
     .filter(([, value]) => value !== undefined && value !== null)
-    .map(([key, value]) => ` ${key}=${typeof value === "string" ? value : JSON.stringify(value)}`);
-  return fields.length === 0
-    ? record
-    : { ...record, message: [...record.message, fields.join("")] };
+    .map(([key, value]) => ` ${key}=${fieldText(key, value)}`)
+    .join("");
+  // Every other part of a message is a value, which would be printed in quotes: the fields join the last text.
+  const text = record.message.map(String).join("");
+  return colour({
+    ...record,
+    message: [fields === "" ? text : `${text}\u001b[2m${fields}\u001b[22m`],
+  });
+}
+
+/** Stacks keep their lines. Other texts may come from anybody: what is not printable is escaped. */
+function fieldText(key: string, value: unknown): string {
+  if (typeof value !== "string") return JSON.stringify(value);
+  if (key === "stack" || !CONTROL.test(value)) return value;
+  // JSON leaves those from DEL on as they are.
+  return JSON.stringify(value).replaceAll(
+    /[\u007f-\u009f]/g,
+    (control) => `\\u00${control.charCodeAt(0).toString(16)}`,
+  );
 }

@@ -301,6 +301,7 @@ export class Replica implements Consensus {
       raft: () => this.#raft,
       record: () => this.#founder.record,
       applied: () => this.#applied(),
+      flush: () => this.#flush(),
       logBytes: () => store.stats().bytes,
       halt: () => this.#halt(),
       installed: (manifest) => this.#installed(manifest),
@@ -1012,6 +1013,8 @@ export class Replica implements Consensus {
     // Handed over before the log is told of the install: it would not take it afterwards.
     this.#guard(() => {
       if (raft !== null) this.#carryOut(raft);
+      // A transaction that is open must not outlive the file that it belongs to.
+      this.#o.machine.flush();
     });
     this.#halted = true;
     return () => {

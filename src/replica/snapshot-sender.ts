@@ -22,8 +22,6 @@ const READS_MAX = 8;
 const COPY_IDLE_MS: Millis = 60_000;
 /** A receiver that neither reads nor acknowledges entries is given up for so long. */
 const HOLD_IDLE_MS: Millis = 60_000;
-/** A receiver so few entries behind needs nothing held back for it: the tail that is always kept is longer. */
-const CAUGHT_UP_ENTRIES = 1_000;
 /** Log kept for receivers. Beyond, the disk of a member that works counts for more than one that does not. */
 const RETAINED_BYTES_MAX = 2 * 1024 * 1024 * 1024;
 /** Who was dropped for that is served again when the log has had the time to shrink. */
@@ -34,12 +32,17 @@ export interface SnapshotSenderPort {
   readonly store: SnapshotStore;
   readonly clock: Clock;
   readonly log: Log;
+  /** Commits what was applied: the log is kept from that index on, and the copy must not end before it. */
+  flush(): void;
   /** Adds what the tables of a copy do not say; null: the log has gone on beyond it. */
   describe(copy: SnapshotCopy): SnapshotManifest | null;
   applied(): LogIndex;
   compacted(): LogIndex;
-  /** How far behind the leader's log this peer is, and what it has; null when this member does not lead it. */
-  progress(peer: NodeId): { readonly match: LogIndex; readonly behind: number } | null;
+  /**
+   * What this peer has, and whether all that it lacks is in memory: then nothing need be held back for it, since
+   * the tail that is always kept is longer than that. Null when this member does not lead it.
+   */
+  progress(peer: NodeId): { readonly match: LogIndex; readonly isNear: boolean } | null;
   /** Of the log, on disk. */
   logBytes(): number;
   send(to: NodeId, frame: SnapshotFrame): boolean;
@@ -140,7 +143,9 @@ export class SnapshotSender {
         hold.match = progress.match;
         hold.heardAt = now;
       }
-      if (progress.match >= hold.index && progress.behind <= CAUGHT_UP_ENTRIES) {
+      const installed = progress.match >= hold.index;
+      if (installed) hold.index = progress.match;
+      if (installed && progress.isNear) {
         this.#holds.delete(peer);
       } else if (logBytes > RETAINED_BYTES_MAX) {
         this.#port.log.error(`${peer} is dropped: the log kept for its snapshot is too long`, {
@@ -219,6 +224,7 @@ export class SnapshotSender {
     this.#making = true;
     const startedAt = clock.monotonic();
     try {
+      this.#port.flush();
       const made = await store.create();
       const manifest = this.#port.describe(made);
       if (manifest === null) {

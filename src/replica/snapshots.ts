@@ -40,6 +40,8 @@ export interface SnapshotsPort {
   /** Entry 1's record, once there is one. */
   record(): BootstrapRecord | null;
   applied(): LogIndex;
+  /** Commits what was applied to the state's file: a copy holds it then. */
+  flush(): void;
   /** Of the log, on disk. */
   logBytes(): number;
   /**
@@ -67,6 +69,7 @@ export class Snapshots {
       store,
       clock,
       log,
+      flush: () => port.flush(),
       describe: (copy) => this.#describe(copy),
       applied: () => port.applied(),
       compacted: () => port.raft()?.compactedIndex ?? asIndex(0),
@@ -74,7 +77,9 @@ export class Snapshots {
         const raft = port.raft();
         const match = raft?.progress().get(peer)?.match;
         if (raft === null || match === undefined) return null;
-        return { match, behind: raft.lastIndex - match };
+        const next = asIndex(match + 1);
+        const isNear = next > raft.lastIndex || raft.entriesFromCache(next, next) !== null;
+        return { match, isNear };
       },
       logBytes: () => port.logBytes(),
       send,

@@ -59,7 +59,6 @@ import {
   type Transport,
 } from "./ports.ts";
 import { Reads } from "./reads.ts";
-import { repaired } from "./repair.ts";
 import { configurationOf, Snapshots } from "./snapshots.ts";
 import { Sightings } from "./sightings.ts";
 import { BEAT_MS, Staleness } from "./staleness.ts";
@@ -109,8 +108,6 @@ export interface ReplicaOptions {
   readonly onJoinRefused?: (sentence: string) => void;
   /** The cluster's settings, if this member founds it. */
   readonly foundingSettings: unknown;
-  /** A sentence when the state was found damaged: the machine stands on nothing, and is made anew. */
-  readonly stateDamage?: string | null;
   /** True while the disk is almost full: nothing is written, and leadership is handed over. */
   readonly diskFull?: () => boolean;
   /** Other limits of the core than production's: small ones bring its rarer branches within a test's reach. */
@@ -198,15 +195,7 @@ export class Replica implements Consensus {
     const recovered = await options.store.open(
       options.limits?.cacheBytes ?? DEFAULT_LIMITS.cacheBytes,
     );
-    const sound = await repaired(
-      {
-        ...options,
-        applied: () => options.machine.applied().index,
-        stateDamage: options.stateDamage ?? null,
-      },
-      recovered,
-    );
-    return new Replica(options, sound);
+    return new Replica(options, recovered);
   }
 
   private constructor(options: ReplicaOptions, recovered: RecoveredLog) {
@@ -316,8 +305,7 @@ export class Replica implements Consensus {
       return null;
     });
     this.#serveMembership();
-    const known = recovered.lastIndex > 0 || (recovered.foundations ?? []).length > 0;
-    if (known) this.#startCore(recovered);
+    if (recovered.lastIndex > 0) this.#startCore(recovered);
   }
 
   #serveMembership(): void {
@@ -362,7 +350,7 @@ export class Replica implements Consensus {
     this.#o.transport.start(() => this.#hello(), {
       connected: (peer, hello) => this.#connected(peer, hello),
       disconnected: (peer, reason) => this.#disconnected(peer, reason),
-      frame: (from, frame) => this.#guard(() => this.#frame(from, frame)),
+      frame: (from, frame, incarnation) => this.#guard(() => this.#frame(from, frame, incarnation)),
       admit: (hello) => this.#admit(hello),
       refused: (peer, refusal) => this.#refused(peer, refusal),
     });
@@ -593,8 +581,8 @@ export class Replica implements Consensus {
       incarnation: this.#identity.incarnation,
       boot: this.boot,
       clusterId: this.#founder.clusterId,
-      // Not what the disk may still lose; but all that a log in repair promised, and will hold again.
-      lastIndex: raft?.repairingTo ?? raft?.durable ?? asIndex(0),
+      // Not what the disk may still lose.
+      lastIndex: raft?.durable ?? asIndex(0),
       lastTerm: raft?.termAt(raft.durable) ?? asTerm(0),
       peerIds: this.#founder.peerIds,
       advertise: this.#o.advertise,
@@ -629,7 +617,7 @@ export class Replica implements Consensus {
         ...recovered,
         snapshotConfiguration: configurationOf(recovered.foundations ?? []),
         applied: applied.index,
-        commit: asIndex(Math.min(Math.max(1, applied.index), recovered.lastIndex)),
+        commit: asIndex(Math.max(1, applied.index)),
       },
     );
     const termOfApplied = this.#raft.termAt(applied.index);
@@ -770,8 +758,12 @@ export class Replica implements Consensus {
     return sent;
   }
 
-  #frame(from: NodeId, frame: PeerFrame): void {
+  #frame(from: NodeId, frame: PeerFrame, incarnation: string): void {
     this.#contacts.heard(from, this.#o.clock.monotonic());
+    if (this.#isOfEarlierFolder(from, frame, incarnation)) {
+      this.#counts.framesDropped += 1;
+      return;
+    }
     switch (frame.kind) {
       case "raft": {
         const hello = this.#hellos.get(from);
@@ -806,6 +798,18 @@ export class Replica implements Consensus {
         this.#snapshots.frame(from, frame.frame);
         return;
     }
+  }
+
+  /**
+   * The id was removed and has come back with another folder, and what the earlier one still had on its way arrives
+   * now: a promise that the new folder does not keep, or a request under a number that it counts anew. What a
+   * leader sends is heard all the same: it may be a member by a newer configuration than this member's.
+   */
+  #isOfEarlierFolder(from: NodeId, frame: PeerFrame, incarnation: string): boolean {
+    const known = this.#raft?.configuration.members[from]?.incarnation ?? "";
+    if (known === "" || known === incarnation) return false;
+    if (frame.kind === "propose") return true;
+    return frame.kind === "raft" && frame.message.type.endsWith("-reply");
   }
 
   /**

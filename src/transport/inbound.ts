@@ -100,7 +100,7 @@ export class Inbound {
     if (phase.at === "closed") return;
     if (phase.at !== "frames") throw new CodecError("a frame before the end of the handshake");
     const frame = decodeFrame(bytes, phase.version);
-    this.#endpoint.events.frame(phase.hello.id, frame);
+    this.#endpoint.events.frame(phase.hello.id, frame, phase.hello.incarnation);
   }
 
   #step(message: HandshakeMessage): void {

@@ -1,6 +1,6 @@
 /** Members come and go, in virtual time: 1 → 3 → 5 → 3, replacement, removal of the leader, old folders. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import type { NodeId } from "../../src/raft/types.ts";
+import { asIndex, asTerm, type NodeId } from "../../src/raft/types.ts";
 import { CallError, ConsensusError } from "../../src/replica/consensus.ts";
 import { Cluster, type Node } from "./cluster.ts";
 
@@ -211,6 +211,42 @@ describe("joining", () => {
     );
     await cluster.run(9_000, () => answer !== null);
     expect(answer).toBe(4);
+    cluster.check();
+  });
+
+  test("what the earlier folder of an id still had on its way is no promise of the new one", async () => {
+    const cluster = new Cluster(20, 3);
+    await cluster.startAll();
+    for (let n = 1; n <= 5; n++) await write(cluster, cluster.node(0), n);
+    const leader = leaderOf(cluster);
+    const victim = cluster.nodes.find((node) => node !== leader);
+    if (victim === undefined) throw new Error("no follower");
+    const { id } = victim;
+    const earlier = victim.disk.incarnation;
+    const match = asIndex(victim.disk.entries.length);
+    cluster.kill(victim);
+    expect(await done(cluster, ask(leader, "members.remove", { id }))).toBeNull();
+    cluster.wipe(victim);
+    await cluster.start(victim, leader);
+    await cluster.run(
+      5_000,
+      () => leader.replica?.status().configuration.members[id] !== undefined,
+    );
+    const { term } = leaderOf(cluster).replica?.status() ?? { term: asTerm(0) };
+    const message = {
+      type: "append-reply",
+      from: id,
+      to: leader.id,
+      term,
+      prevIndex: match,
+      match,
+      hint: null,
+    } as const;
+    cluster.network.endpoint(leader.id)?.events.frame(id, { kind: "raft", message }, earlier);
+    const known = leader.replica?.status().peers.find((peer) => peer.id === id);
+    expect(known?.match).toBe(asIndex(0));
+    expect(await votersAre(cluster, "n1", "n2", "n3")).toBe(true);
+    expect(victim.fatal).toBeNull();
     cluster.check();
   });
 

@@ -44,12 +44,16 @@ interface Endpoint {
   readonly transport: SimTransport;
   readonly events: TransportEvents;
   readonly hello: () => PeerHello;
+  /** The process of each member that was let in last: of older ones nothing is heard any more. */
+  readonly newest: Map<NodeId, SimTransport>;
   /** Runs a part of the process, when it is awake. */
   readonly enter: (run: () => void) => void;
 }
 
 interface Connection {
   readonly to: Endpoint;
+  /** Of the folder that dialled. */
+  readonly incarnation: string;
   lastAt: Millis;
   inFlight: number;
   pingsMissed: number;
@@ -181,7 +185,8 @@ export class SimTransport implements Transport {
     this.#hello = self;
     this.#events = events;
     const enter = (run: () => void): void => this.#enter(run);
-    this.#network.attach(this.#self, { transport: this, events, hello: self, enter });
+    const newest = new Map<NodeId, SimTransport>();
+    this.#network.attach(this.#self, { transport: this, events, hello: self, enter, newest });
   }
 
   #enter(run: () => void): void {
@@ -259,17 +264,19 @@ export class SimTransport implements Transport {
   }
 
   /** To the same process, which may have changed term, role and connection since. */
-  #perhapsLate(to: NodeId, { to: endpoint }: Connection, frame: PeerFrame): void {
+  #perhapsLate(to: NodeId, connection: Connection, frame: PeerFrame): void {
+    const { to: endpoint } = connection;
     const { world, options, counts } = this.#network;
     if ((options.late ?? 0) === 0 || frame.kind !== "raft") return;
     if (!world.prng.chance(options.late ?? 0)) return;
     world.at(world.now + world.prng.float() * LATE_MS, () => {
       if ((options.late ?? 0) === 0 || this.#network.endpoint(to) !== endpoint) return;
       if (this.#network.isCut(this.#self, to)) return;
+      if (endpoint.newest.get(this.#self) !== this) return;
       counts.late += 1;
       endpoint.enter(() => {
         this.#network.watch?.delivered(this.#self, to, frame);
-        endpoint.events.frame(this.#self, frame);
+        endpoint.events.frame(this.#self, frame, connection.incarnation);
       });
     });
   }
@@ -322,9 +329,10 @@ export class SimTransport implements Transport {
       return;
     }
     if (this.#network.endpoint(to) !== connection.to) return;
+    if (connection.to.newest.get(this.#self) !== this) return;
     connection.to.enter(() => {
       this.#network.watch?.delivered(this.#self, to, frame);
-      connection.to.events.frame(this.#self, frame);
+      connection.to.events.frame(this.#self, frame, connection.incarnation);
     });
   }
 
@@ -444,7 +452,9 @@ export class SimTransport implements Transport {
       again();
       return;
     }
-    const refusal = other.events.admit(this.#hello());
+    const hello = this.#hello();
+    const refusal = other.events.admit(hello);
+    if (refusal === null) other.newest.set(this.#self, this);
     const theirs = other.hello();
     world.at(world.now + this.#network.delay(), () =>
       this.#enter(() => {
@@ -463,6 +473,7 @@ export class SimTransport implements Transport {
         }
         const connection: Connection = {
           to: other,
+          incarnation: hello.incarnation,
           lastAt: 0,
           inFlight: 0,
           pingsMissed: 0,

@@ -22,7 +22,6 @@ import { asIndex, asTerm } from "../../src/raft/types.ts";
 import type {
   Identity,
   LogInstall,
-  LogPromise,
   LogStats,
   LogStore,
   Millis,
@@ -41,9 +40,6 @@ export class Disk {
   /** Name of the state that belongs to this log. */
   currentState: string | null = null;
   installing: LogInstall | null = null;
-  /** The first entry that the next start finds damaged. */
-  damagedFrom: LogIndex | null = null;
-  promised: LogPromise | null = null;
   /** What others know to be the log up to an index that is committed: for what comes by a snapshot. */
   truth: (to: LogIndex, term: Term) => readonly Entry[] = () => {
     throw new Error("nobody knows what a snapshot stands for");
@@ -81,8 +77,8 @@ export class Disk {
 
   /** @throws Error the log holds that entry, or has forgotten it */
   markInstall(install: LogInstall): void {
-    const { index, term, promised } = install;
-    if (promised === undefined && (index <= this.compacted.index || this.termAt(index) === term)) {
+    const { index, term } = install;
+    if (index <= this.compacted.index || this.termAt(index) === term) {
       throw new Error(
         `a snapshot of index ${index} would put back a log that holds ${this.compacted.index + 1} to ${this.entries.length}`,
       );
@@ -93,10 +89,8 @@ export class Disk {
   /** @throws Error when nothing is marked */
   finishInstall(): void {
     if (this.installing === null) throw new Error("no install is marked");
-    const { index, term, foundations, promised = null } = this.installing;
-    this.promised = promised;
-    this.damagedFrom = null;
-    this.entries = index === 0 ? [] : [...this.truth(index, term)];
+    const { index, term, foundations } = this.installing;
+    this.entries = [...this.truth(index, term)];
     this.foundations = foundations;
     this.compacted = { index, term };
     if (this.hardState.term < term) this.hardState = { term, vote: null };
@@ -222,9 +216,7 @@ export class SimLogStore implements LogStore {
     this.#take(this.#disk.entries);
     const { id, incarnation, clusterId, boot, hardState, compacted, foundations } = this.#disk;
     const identity: Identity = { id, incarnation, clusterId, boot };
-    const { damagedFrom, promised } = this.#disk;
-    const last = damagedFrom === null ? this.#disk.entries.length : damagedFrom - 1;
-    const entries = this.#disk.entries.slice(compacted.index, last);
+    const entries = this.#disk.entries.slice(compacted.index);
     const terms: { index: LogIndex; term: Term }[] = [];
     for (const { index, term } of entries)
       if (terms.at(-1)?.term !== term) terms.push({ index, term });
@@ -233,30 +225,11 @@ export class SimLogStore implements LogStore {
       hardState,
       compacted,
       foundations,
-      lastIndex: asIndex(last),
+      lastIndex: asIndex(this.#disk.entries.length),
       terms,
       configurations: entries.filter(isMembership),
       tail: entries,
-      promised: promised !== null && promised.index > last ? promised : null,
-      damage:
-        damagedFrom === null
-          ? null
-          : { index: damagedFrom, what: `entry ${damagedFrom} is damaged`, promised: this.#lost() },
     };
-  }
-
-  #lost(): LogPromise {
-    const { entries, hardState } = this.#disk;
-    return { index: asIndex(entries.length), term: hardState.term };
-  }
-
-  async cut(): Promise<void> {
-    const disk = this.#disk;
-    if (disk.damagedFrom === null) throw new Error("nothing is damaged");
-    disk.promised = this.#lost();
-    disk.entries.length = disk.damagedFrom - 1;
-    disk.damagedFrom = null;
-    this.handed = [...disk.entries];
   }
 
   /** Writes handed over and not acknowledged. */

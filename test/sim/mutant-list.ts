@@ -1,0 +1,287 @@
+/**
+ * Known bugs as edits of the sources' text. Their numbers are those of the list in docs/simulator.md; those with
+ * a name were invented here, after the sources were written.
+ */
+export interface Edit {
+  readonly file: string;
+  readonly find: string;
+  readonly replace: string;
+}
+
+export interface Mutant {
+  readonly name: string;
+  readonly what: string;
+  readonly edits: readonly Edit[];
+}
+
+const RAFT = "src/raft/raft.ts";
+const FOLLOWING = "src/raft/following.ts";
+
+const one = (name: string, what: string, file: string, find: string, replace: string): Mutant => ({
+  name,
+  what,
+  edits: [{ file, find, replace }],
+});
+
+export const MUTANTS: readonly Mutant[] = [
+  one(
+    "1",
+    "commits an entry of an earlier term by counting copies",
+    RAFT,
+    "if (index > this.commit && this.#log.termAt(index) === this.#term) {",
+    "if (index > this.commit) {",
+  ),
+  one(
+    "2",
+    "sends a vote before it is durable",
+    RAFT,
+    'this.#sendAfterPersist(from, { type: "vote-reply", pre, granted });',
+    'this.#send(from, { type: "vote-reply", pre, granted });',
+  ),
+  one(
+    "3",
+    "counts its own vote before it is durable",
+    RAFT,
+    "    this.#votes = new Map();\n    this.#askForVotes(false, transfer);",
+    "    this.#votes = new Map([[this.id, true]]);\n    this.#askForVotes(false, transfer);\n    this.#tally();",
+  ),
+  one(
+    "5",
+    "forgets its vote on stepping down within a term",
+    RAFT,
+    '    this.#role = "follower";\n    this.#leading = null;',
+    '    this.#vote = null;\n    this.#role = "follower";\n    this.#leading = null;',
+  ),
+  one(
+    "6",
+    "counts a vote reply of an older election",
+    RAFT,
+    "    if (message.term < this.#term) {\n",
+    '    if (message.term < this.#term) {\n      if (message.type === "vote-reply") this.#onVoteReply({ ...message, term: this.#term });\n',
+  ),
+  one(
+    "7",
+    "truncates on any append, not only at a conflict",
+    "src/raft/log.ts",
+    "const news = entries.findIndex(({ index, term }) => this.termAt(index) !== term);",
+    "const news = entries.length > 0 ? 0 : -1;",
+  ),
+  one(
+    "9",
+    "commits as far as the leader though it checked less",
+    FOLLOWING,
+    "this.#log.commitTo(asIndex(Math.min(commit, checked)));",
+    "this.#log.commitTo(asIndex(Math.min(commit, this.#log.last)));",
+  ),
+  one(
+    "10",
+    "counts a success reply of an older term",
+    RAFT,
+    '      case "vote-reply":\n      case "append-reply":\n      case "heartbeat-reply":\n      case "read-index-reply":\n      case "timeout-now":\n      case "snapshot-reply":\n        return;\n    }\n  }\n\n  #refuseStaleAppend',
+    '      case "append-reply":\n        if (this.#leading?.appendReply(message) === true) this.#matchMoved(this.#leading);\n        return;\n      case "vote-reply":\n      case "heartbeat-reply":\n      case "read-index-reply":\n      case "timeout-now":\n      case "snapshot-reply":\n        return;\n    }\n  }\n\n  #refuseStaleAppend',
+  ),
+  one(
+    "11",
+    "lets the hint of a refusal move match",
+    "src/raft/leadership.ts",
+    "    peer.becomeProbe(asIndex(Math.min(prevIndex, guess.index + 1)));",
+    "    peer.matched(asIndex(Math.min(hint.index, this.#log.last)));\n    peer.becomeProbe(asIndex(Math.min(prevIndex, guess.index + 1)));",
+  ),
+  one(
+    "12",
+    "begins a term without an entry",
+    RAFT,
+    '    this.#append([{ kind: "noop", data: NO_DATA }]);',
+    "",
+  ),
+  one(
+    "13",
+    "answers a read before the first commit of the term",
+    RAFT,
+    "    else if (!this.#hasCommittedInTerm()) leading.reads.holdEarly(request);\n",
+    "",
+  ),
+  one(
+    "13b",
+    "answers a read without a round",
+    RAFT,
+    "    const round = leading.heartbeat();\n",
+    "    const round = 0;\n",
+  ),
+  one(
+    "22",
+    "takes an acknowledgement for what was overwritten meanwhile",
+    "src/raft/pending-writes.ts",
+    "      if (write.vouches >= from) write.vouches = asIndex(from - 1);",
+    "      if (write.vouches < 0) write.vouches = asIndex(from - 1);",
+  ),
+  one(
+    "23",
+    "acknowledges before fsync",
+    FOLLOWING,
+    'this.#out.sendAfterPersist(from, term, { type: "append-reply", prevIndex, match, hint: null });',
+    'this.#out.send(from, term, { type: "append-reply", prevIndex, match, hint: null });',
+  ),
+  one(
+    "25",
+    "sets its election timer back on a refused vote",
+    RAFT,
+    "    if (granted) {\n      if (this.#log.writesUnderWay",
+    "    this.#startTimeout();\n    if (granted) {\n      if (this.#log.writesUnderWay",
+  ),
+  one(
+    "26",
+    "applies by its own clock instead of log time",
+    "src/queue/machine.ts",
+    "this.#logTime = Math.max(this.#logTime, entry.now);",
+    "this.#logTime = Math.max(this.#logTime, Date.now());",
+  ),
+  one(
+    "27",
+    "accepts a completion under a stale fence",
+    "src/queue/transitions.ts",
+    "  if (row.status !== RUNNING || row.attempt !== ref.attempt || row.fence !== ref.fence) {",
+    "  if (row.status !== RUNNING) {",
+  ),
+  one(
+    "28",
+    "expires a lease without looking again in apply",
+    "src/queue/transitions.ts",
+    "  return row.attempt === ref.attempt && row.fence === ref.fence ? row : null;",
+    "  return row;",
+  ),
+  one(
+    "32",
+    "applies what is committed and not durable here",
+    "src/raft/log.ts",
+    "    return asIndex(Math.min(this.#commit, this.#durable));",
+    "    return this.#commit;",
+  ),
+  one(
+    "35",
+    "takes a second set for a repeated claim",
+    "src/queue/execution.ts",
+    "    if (earlier !== null) {\n",
+    "    if (earlier !== null && earlier.first < 0) {\n",
+  ),
+  one(
+    "36",
+    "a deposed leader answers heartbeats",
+    "src/queue/leader.ts",
+    "    await this.#o.consensus.linearize(this.#o.requestTimeoutMs);\n",
+    "",
+  ),
+  one(
+    "4",
+    "keeps term and vote in two transactions",
+    "src/storage/log-file.ts",
+    `        if (hardState !== null) {
+          this.#writeHardState.run(hardState.term, hardState.vote, hardStateCrc(hardState));
+        }
+      }
+    });
+`,
+    `      }
+    });
+    for (const { hardState } of ops) {
+      if (hardState === null) continue;
+      const early: HardState = { term: hardState.term, vote: null };
+      this.#writeHardState.run(early.term, early.vote, hardStateCrc(early));
+      this.#writeHardState.run(hardState.term, hardState.vote, hardStateCrc(hardState));
+    }
+`,
+  ),
+  one(
+    "8",
+    "truncates below commit",
+    "src/raft/log.ts",
+    "    invariant(from > this.#commit, `a committed entry would be truncated, at index ${from}`);\n",
+    "",
+  ),
+  one(
+    "14",
+    "keeps the transfer flag when a transfer comes to nothing",
+    "src/raft/leadership.ts",
+    "      if (this.#transferTicks >= electionTicks) this.abortTransfer();\n",
+    "",
+  ),
+  one(
+    "15",
+    "takes writes while it hands leadership over",
+    RAFT,
+    `    if (leading.transferTarget !== null)
+      return refuse("transferring", \`leadership is being handed to \${leading.transferTarget}\`);
+    if (items.length === 0)`,
+    "    if (items.length === 0)",
+  ),
+  one(
+    "16",
+    "changes the membership on top of a change that is not committed",
+    RAFT,
+    "if (this.#log.configurationIndex > this.commit || isJoint(this.configuration))",
+    "if (isJoint(this.configuration))",
+  ),
+  one(
+    "17",
+    "does not undo a configuration that is truncated",
+    "src/raft/log.ts",
+    "    this.#configurations.truncate(from);\n",
+    "",
+  ),
+  one(
+    "18",
+    "promotes a learner that is behind",
+    RAFT,
+    '      if (behind !== null) return refuse("invalid", behind);\n',
+    "",
+  ),
+  one(
+    "21",
+    "keeps applied index and state in two transactions",
+    "src/queue/machine.ts",
+    "    this.#saveCounters();\n    this.#commit.run();\n",
+    "    this.#commit.run();\n    this.#saveCounters();\n",
+  ),
+  one(
+    "24",
+    "reads a damaged entry as the end of the log",
+    "src/storage/log-file.ts",
+    "      if (error instanceof FatalError) throw error;\n      throw damaged(this.path, `entry",
+    "      if (error instanceof FatalError) this.#truncate.run(expected);\n      else throw damaged(this.path, `entry",
+  ),
+  one(
+    "34",
+    "takes busy = 0 for a checkpoint that is done",
+    "src/storage/state-checkpointer.ts",
+    "  return busy === 0 && log >= 0 && log === checkpointed;",
+    "  return busy === 0 && log >= 0 && checkpointed >= 0;",
+  ),
+  one(
+    "t2",
+    "carries a repeated command out again",
+    "src/queue/sessions.ts",
+    '    if (answer !== undefined) return { kind: "repeat", answer };\n',
+    "",
+  ),
+  one(
+    "q3",
+    "forgets idempotency keys",
+    "src/queue/idempotency.ts",
+    "    this.#insert.run(scope.principal,",
+    "    if (Number(expires) > 0) return;\n    this.#insert.run(scope.principal,",
+  ),
+  one(
+    "sticky",
+    "votes against a leader that is alive",
+    RAFT,
+    "    return this.#leader !== null && this.#electionElapsed < this.#o.electionTicks;",
+    "    return false;",
+  ),
+  one(
+    "quorum",
+    "half of an even number is a quorum",
+    "src/raft/quorum.ts",
+    "descending[Math.floor(voters.length / 2)] ?? 0",
+    "descending[Math.floor((voters.length - 1) / 2)] ?? 0",
+  ),
+];

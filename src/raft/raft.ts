@@ -654,6 +654,16 @@ export class Raft {
     });
   }
 
+  /**
+   * What the leader offers, this log has: the word that it was installed must have been lost. Said again, or the
+   * leader would offer for ever what it still has, and send nothing else.
+   */
+  snapshotNotNeeded(): void {
+    if (this.#leading !== null || this.#leader === null) return;
+    const index = this.commit;
+    this.#sendAfterPersist(this.#leader, { type: "snapshot-reply", index, ok: true });
+  }
+
   // ------------------------------------------------------------------ leader
 
   /** Appends `items` as consecutive entries, all or none. They are replicated before this disk has them. */

@@ -43,6 +43,8 @@ export interface SnapshotReceiverPort {
   readonly log: Log;
   /** False: the own log holds that entry by now, or is committed beyond it. */
   wanted(at: { readonly index: LogIndex; readonly term: Term }): boolean;
+  /** It was offered and is not wanted: the leader does not know how far this log is. */
+  notWanted(): void;
   /** Puts it in place of state and log. @throws FatalError when this process must end */
   install(manifest: SnapshotManifest): Promise<void>;
   fatal(error: FatalError): void;
@@ -216,6 +218,7 @@ export class SnapshotReceiver {
     const now = clock.monotonic();
     if (!this.#port.wanted(manifest)) {
       this.#port.send(from, { type: "done", id: manifest.id });
+      this.#port.notWanted();
       this.#forget(now);
       return;
     }

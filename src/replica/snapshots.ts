@@ -93,6 +93,7 @@ export class Snapshots {
         if (raft === null || raft.role === "leader") return false;
         return index > raft.commit && raft.termAt(index) !== term;
       },
+      notWanted: () => port.raft()?.snapshotNotNeeded(),
       install: (manifest) => this.#install(manifest),
       fatal: (error) => port.fatal(error),
       send,

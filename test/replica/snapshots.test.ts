@@ -130,6 +130,29 @@ describe("a member that was away while the log was compacted", () => {
     cluster.check();
   });
 
+  test("goes on from it when the word that it is installed gets lost", async () => {
+    const { cluster, victim } = await outdated(8);
+    await cluster.start(victim);
+    const { transport } = victim;
+    if (transport === null) throw new Error("no transport");
+    const send = transport.send.bind(transport);
+    let lost = 0;
+    transport.send = (to, frame) => {
+      if (lost > 0 || frame.kind !== "raft" || frame.message.type !== "snapshot-reply")
+        return send(to, frame);
+      lost += 1;
+      return true;
+    };
+    await cluster.run(20_000, () => lost > 0);
+    // The leader goes on meanwhile: what it offers again is another index than the copy that it still has.
+    await fill(cluster, 5);
+    await cluster.run(20_000, () => equal(cluster));
+    expect(lost).toBe(1);
+    expect(equal(cluster)).toBe(true);
+    expect(installs(victim)).toBe(1);
+    cluster.check();
+  });
+
   test("is served by the next leader when the one that served it dies", async () => {
     for (let seed = 1; seed <= 5; seed++) {
       const { cluster, victim } = await outdated(200 + seed, 5);

@@ -234,8 +234,14 @@ function wish(id: NodeId): { readonly id: NodeId; readonly url: string } {
   return { id, url: `http://${id}` };
 }
 
+/** It can go on: its folder is that of a member, and was neither lost nor put back. */
+function isSound(sim: Simulation, node: SimNode): boolean {
+  return !node.ended && !node.rolledBack && sim.isMember(node);
+}
+
 /** Whether every promise that this member's disk keeps is kept by a quorum of the others as well. */
-function mayLose({ nodes, membership }: Simulation, node: SimNode): boolean {
+function mayLose(sim: Simulation, node: SimNode): boolean {
+  const { nodes, membership } = sim;
   if (membership === null) return false;
   const last = node.disk.entries.at(-1);
   if (last === undefined) return true;
@@ -247,7 +253,8 @@ function mayLose({ nodes, membership }: Simulation, node: SimNode): boolean {
   if (!settled) return false;
   if (!votes(membership.configuration, node.id)) return true;
   const holders = nodes
-    .filter((other) => other !== node && other.disk.termAt(last.index) === last.term)
+    .filter((other) => other !== node && isSound(sim, other))
+    .filter(({ disk }) => disk.termAt(last.index) === last.term)
     .map(({ id }) => id);
   return isQuorum(membership.configuration, (id) => holders.includes(id));
 }

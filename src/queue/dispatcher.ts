@@ -10,6 +10,7 @@
 import type { NodeId } from "../raft/types.ts";
 import type { SealedRequest } from "../replica/consensus.ts";
 import type { Clock, Log, Millis, Timer } from "../replica/ports.ts";
+import { encodeCommand } from "./command-codec.ts";
 import type { Answer, Signal } from "./commands.ts";
 import type { OfferState } from "./messages.ts";
 import type { TaskState } from "./state.ts";
@@ -75,7 +76,7 @@ export interface DispatcherOptions {
   readonly state: TaskState;
   readonly clock: Clock;
   readonly log: Log;
-  readonly propose: (text: string, weight: number) => Promise<unknown>;
+  readonly propose: (command: Uint8Array, weight: number) => Promise<unknown>;
   readonly owners: OwnerPort;
 }
 
@@ -171,7 +172,7 @@ export class Dispatcher {
   }
 
   /** Adds claims to the entry that is about to be sealed (T5). */
-  seal(batch: readonly SealedRequest[], add: (text: string) => Promise<unknown>): void {
+  seal(batch: readonly SealedRequest[], add: (command: Uint8Array) => Promise<unknown>): void {
     if (!this.#active || this.#offers.size === 0) return;
     const hints: Counts = new Map();
     for (const { hint } of batch) {
@@ -199,8 +200,8 @@ export class Dispatcher {
 
   // ------------------------------------------------------------------ matching
 
-  readonly #submit = (text: string, weight: number): Promise<unknown> =>
-    this.#o.propose(text, weight);
+  readonly #submit = (command: Uint8Array, weight: number): Promise<unknown> =>
+    this.#o.propose(command, weight);
 
   #scheduleMatch(): void {
     if (this.#matchScheduled || this.#offers.size === 0) return;
@@ -215,7 +216,10 @@ export class Dispatcher {
    * Proposes claims while somebody waits for a task that is not counted as another's. Explicit names go
    * first; "*" then takes what nobody ever named. `hints`: ready once the entry under way is applied.
    */
-  #match(hints: Counts | null, propose: (text: string, weight: number) => Promise<unknown>): void {
+  #match(
+    hints: Counts | null,
+    propose: (command: Uint8Array, weight: number) => Promise<unknown>,
+  ): void {
     const ready = this.#o.state.ready();
     if (ready.size === 0 && (hints === null || hints.size === 0)) return;
     let room = SEAL_TASKS_MAX;
@@ -311,7 +315,7 @@ export class Dispatcher {
   #launch(
     offer: Offer,
     reserved: (readonly [string, string, number])[],
-    propose: (text: string, weight: number) => Promise<unknown>,
+    propose: (command: Uint8Array, weight: number) => Promise<unknown>,
   ): void {
     offer.reserved = reserved;
     for (const [queue, name, count] of reserved) bump(this.#reserved, queue, name, count);
@@ -319,12 +323,12 @@ export class Dispatcher {
     const generation = this.#generation;
     // Expected to take something: if it gets nothing, the like of it need not be proposed again so soon.
     const expectedAt = reserved.length > 0 ? this.#changes : 0;
-    const text = JSON.stringify({ type: "claim", ...offer.claim });
+    const command = encodeCommand({ type: "claim", ...offer.claim });
     const weight = Math.max(
       1,
       reserved.reduce((sum, [, , count]) => sum + count, 0),
     );
-    propose(text, weight).then(
+    propose(command, weight).then(
       (answer) => {
         if (generation === this.#generation) this.#answered(offer, answer as Answer, expectedAt);
       },

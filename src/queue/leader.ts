@@ -64,7 +64,8 @@ export class LeaderSide {
       state,
       clock,
       log,
-      propose: (text, weight) => consensus.submit(text, { timeoutMs: requestTimeoutMs, weight }),
+      propose: (command, weight) =>
+        consensus.submit(command, { timeoutMs: requestTimeoutMs, weight }),
       owners: {
         known: (owner, { worker_id, request_id, principal }) => {
           const body: ClaimRef = { worker_id, request_id, principal };

@@ -17,6 +17,7 @@ import {
 } from "../replica/ports.ts";
 import { restoreAnswer, type StoredAnswer, storedAnswer } from "./answers.ts";
 import { Chain, ChainHistory } from "./chain.ts";
+import { decodeCommand } from "./command-codec.ts";
 import { type Answer, type Command, MACHINE_VERSIONS, type Signal } from "./commands.ts";
 import { logicalHash } from "./hash.ts";
 import { Execution } from "./execution.ts";
@@ -341,10 +342,10 @@ export class TaskMachine implements StateMachine, TaskState {
       case "stale":
         return { ok: false, code: "stale-session" };
       case "repeat":
-        return this.#restore(admission.answer, asCommand(request.command));
+        return this.#restore(admission.answer, asCommand(request));
       case "new": {
         this.#store.changed++;
-        const { answer, stored } = this.#idempotent(asCommand(request.command));
+        const { answer, stored } = this.#idempotent(asCommand(request));
         this.#sessions.keep(request, stored);
         return answer;
       }
@@ -576,7 +577,8 @@ function refusal(code: "idempotency-mismatch" | "idempotency-full"): Judged {
 }
 
 /** The proposer checked the command's shape; only what would be skipped in silence is checked here. */
-function asCommand(command: unknown): Command {
+function asCommand(request: LoggedRequest): Command {
+  const command: unknown = decodeCommand(request.command);
   if (typeof command === "object" && command !== null && "type" in command) {
     return command as Command;
   }

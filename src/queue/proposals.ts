@@ -4,6 +4,7 @@
  */
 import { CallError, type Consensus, ConsensusError } from "../replica/consensus.ts";
 import type { Millis } from "../replica/ports.ts";
+import { encodeCommand } from "./command-codec.ts";
 import type { Answer, AnswerValue, Command, RefusalCode } from "./commands.ts";
 import { QueueError, type QueueErrorCode } from "./service.ts";
 
@@ -117,7 +118,7 @@ export class Proposer {
     options: ProposeOptions = {},
   ): Promise<Outcome<T>> {
     try {
-      const answer = this.#consensus.submit(JSON.stringify(command), {
+      const answer = this.#consensus.submit(encodeCommand(command), {
         timeoutMs: options.timeoutMs ?? this.#timeoutMs,
         weight: options.weight ?? 1,
         ...(options.hint === undefined ? {} : { hint: options.hint }),

@@ -5,12 +5,12 @@
  */
 import type { NodeId } from "../raft/types.ts";
 import type { SealedRequest } from "./consensus.ts";
-import type { Ack, SealableRequest } from "./envelope.ts";
+import { type Ack, ENVELOPE_BYTES_PER_REQUEST, type SealableRequest } from "./envelope.ts";
 
 /** Rows one entry may touch (T3); a larger single command is the proposer's fault and goes alone. */
 const ENTRY_WEIGHT_MAX = 2_000;
-/** Bytes (UTF-8) of command text in one entry, but for a single command that is larger: 8 MiB less the envelope. */
-const ENTRY_TEXT_MAX = 8 * 1024 * 1024 - 256 * 1024;
+/** Bytes of commands in one entry, but for a single command that is larger: 8 MiB less the envelope. */
+const ENTRY_BYTES_MAX = 8 * 1024 * 1024 - 256 * 1024;
 /** Entries sealed by this leader and not applied yet: enough to hide a disk's round, few enough to batch. */
 export const ENTRIES_IN_FLIGHT_MAX = 4;
 /** Commands of all members that wait to be sealed. */
@@ -39,10 +39,10 @@ export class Batcher {
       this.#known.set(request.member, known);
     }
     if (known.boot > request.boot || known.seqs.has(request.seq)) return true;
-    if (this.#queue.length >= QUEUED_MAX || this.#queuedBytes > 4 * ENTRY_TEXT_MAX) return false;
+    if (this.#queue.length >= QUEUED_MAX || this.#queuedBytes > 4 * ENTRY_BYTES_MAX) return false;
     known.seqs.add(request.seq);
     this.#queue.push(request);
-    this.#queuedBytes += request.text.length;
+    this.#queuedBytes += request.command.length;
     return true;
   }
 
@@ -66,12 +66,12 @@ export class Batcher {
     let count = 0;
     for (const request of this.#queue) {
       weight += request.weight;
-      bytes += Buffer.byteLength(request.text) + 64;
-      if (count > 0 && (weight > ENTRY_WEIGHT_MAX || bytes > ENTRY_TEXT_MAX)) break;
+      bytes += request.command.length + ENVELOPE_BYTES_PER_REQUEST;
+      if (count > 0 && (weight > ENTRY_WEIGHT_MAX || bytes > ENTRY_BYTES_MAX)) break;
       count += 1;
     }
     const taken = this.#queue.splice(0, count);
-    for (const request of taken) this.#queuedBytes -= request.text.length;
+    for (const request of taken) this.#queuedBytes -= request.command.length;
     return taken;
   }
 
@@ -89,7 +89,7 @@ export class Batcher {
   /** It is no member any more: what it asked for and is not in the log yet must not be logged after it went. */
   forget(member: NodeId): void {
     this.#queue = this.#queue.filter((request) => {
-      if (request.member === member) this.#queuedBytes -= request.text.length;
+      if (request.member === member) this.#queuedBytes -= request.command.length;
       return request.member !== member;
     });
     this.#known.delete(member);

@@ -107,11 +107,11 @@ export interface Consensus {
   readonly boot: number;
 
   /**
-   * Proposes one command (its JSON text) and resolves with the machine's answer, on whichever member it is
+   * Proposes one command (its bytes) and resolves with the machine's answer, on whichever member it is
    * called: a follower forwards, an election is waited out, and (member, boot, seq) makes it happen once (T2).
    * @throws ConsensusError no-leader, no-quorum, overloaded, stopping (nothing happened) or outcome-unknown
    */
-  submit(text: string, options: SubmitOptions): Promise<unknown>;
+  submit(command: Uint8Array, options: SubmitOptions): Promise<unknown>;
 
   /**
    * Resolves once this member has applied everything that was acknowledged anywhere before the call
@@ -140,7 +140,7 @@ export interface Consensus {
    * batch (T5: a submit and its claim are one round). `add` returns the promise of the answer.
    */
   onSeal(
-    hook: (batch: readonly SealedRequest[], add: (text: string) => Promise<unknown>) => void,
+    hook: (batch: readonly SealedRequest[], add: (command: Uint8Array) => Promise<unknown>) => void,
   ): void;
   /** Called at every change of role, term, leader or `active`, and once at registration. */
   onLeadership(listener: (leadership: Leadership) => void): void;

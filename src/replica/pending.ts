@@ -11,12 +11,12 @@ import type { Millis } from "./ports.ts";
 const PENDING_MAX = 4_096;
 /** Above it, for what the leader adds to its own entries: a burst of submits must not keep claims out. */
 const ADDED_MAX = 1_024;
-/** Text of the unanswered commands together. */
+/** Of the unanswered commands together. */
 const PENDING_BYTES_MAX = 64 * 1024 * 1024;
 
 export interface PendingCommand {
   readonly seq: number;
-  readonly text: string;
+  readonly bytes: Uint8Array;
   readonly hint: unknown;
   readonly weight: number;
   readonly deadline: Millis;
@@ -47,14 +47,14 @@ export class PendingCommands {
 
   /** `added`: by the leader to an entry of its own. @throws ConsensusError overloaded */
   add(
-    text: string,
+    bytes: Uint8Array,
     hint: unknown,
     weight: number,
     deadline: Millis,
     added = false,
   ): { command: PendingCommand; answer: Promise<unknown> } {
     const most = added ? PENDING_MAX + ADDED_MAX : PENDING_MAX;
-    if (this.#bySeq.size >= most || this.#bytes + text.length > PENDING_BYTES_MAX) {
+    if (this.#bySeq.size >= most || this.#bytes + bytes.length > PENDING_BYTES_MAX) {
       throw new ConsensusError(
         "overloaded",
         `${this.#bySeq.size} commands of this member wait for an answer already`,
@@ -63,7 +63,7 @@ export class PendingCommands {
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     const command: PendingCommand = {
       seq: this.#next++,
-      text,
+      bytes,
       hint,
       weight,
       deadline,
@@ -74,7 +74,7 @@ export class PendingCommands {
       exposures: 0,
     };
     this.#bySeq.set(command.seq, command);
-    this.#bytes += text.length;
+    this.#bytes += bytes.length;
     return { command, answer: promise };
   }
 
@@ -108,7 +108,7 @@ export class PendingCommands {
     const command = this.#bySeq.get(seq);
     if (command === undefined) return undefined;
     this.#bySeq.delete(seq);
-    this.#bytes -= command.text.length;
+    this.#bytes -= command.bytes.length;
     return command;
   }
 }

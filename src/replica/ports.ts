@@ -243,7 +243,7 @@ export interface ForwardedProposal {
   readonly acked: number;
   readonly requests: readonly {
     readonly seq: number;
-    readonly text: string;
+    readonly command: Uint8Array;
     readonly hint: unknown;
   }[];
 }
@@ -329,12 +329,12 @@ export interface Transport {
   close(): Promise<void>;
 }
 
-/** A request as the state machine sees it: who asked, and the command's own JSON text. */
+/** A request as the state machine sees it: who asked, and the command as the machine's own codec wrote it. */
 export interface LoggedRequest {
   readonly member: NodeId;
   readonly boot: number;
   readonly seq: number;
-  readonly command: unknown;
+  readonly command: Uint8Array;
 }
 
 /** A committed entry, decoded. `requests` is empty for `noop` and `config`. */

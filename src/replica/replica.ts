@@ -383,10 +383,10 @@ export class Replica implements Consensus {
 
   // ------------------------------------------------------------------ Consensus
 
-  async submit(text: string, options: SubmitOptions): Promise<unknown> {
+  async submit(command: Uint8Array, options: SubmitOptions): Promise<unknown> {
     const refusal = this.#refusal();
     if (refusal !== null) throw refusal;
-    return this.#writes.submit(text, options);
+    return this.#writes.submit(command, options);
   }
 
   linearize(timeoutMs: Millis): Promise<LogIndex> {

@@ -25,9 +25,9 @@ import type {
 
 /** A forwarded command without an answer is sent again after this long; the leader drops repeats. */
 const RESEND_MS: Millis = 1_000;
-/** Characters in one `propose` frame: at most three bytes each, so a frame stays under its limit. */
-const FORWARD_CHARACTERS_MAX = 4 * 1024 * 1024;
-/** Bytes of one command's text: twice the API's largest body, and the defaults of a thousand tasks. */
+/** Bytes of commands in one `propose` frame, but for a single one that is larger. */
+const FORWARD_BYTES_MAX = 8 * 1024 * 1024;
+/** Bytes of one command: twice the API's largest body, and the defaults of a thousand tasks. */
 export const COMMAND_BYTES_MAX = 18 * 1024 * 1024;
 /** A batch is made into an entry only where one of this size would be taken: what is refused was encoded in vain. */
 const ENTRY_BYTES = 8 * 1024 * 1024;
@@ -39,7 +39,7 @@ const ADDED_TIMEOUT_MS: Millis = 2_000;
 /** Adds commands to the entry that is about to be made; see `Consensus.onSeal`. */
 export type SealHook = (
   batch: readonly SealedRequest[],
-  add: (text: string) => Promise<unknown>,
+  add: (command: Uint8Array) => Promise<unknown>,
 ) => void;
 
 /** What writes need of the replica around them. */
@@ -80,13 +80,13 @@ export class Writes {
   // ------------------------------------------------------------------ own commands
 
   /** @throws ConsensusError overloaded, low-disk */
-  submit(text: string, { timeoutMs, hint, weight }: SubmitOptions): Promise<unknown> {
+  submit(bytes: Uint8Array, { timeoutMs, hint, weight }: SubmitOptions): Promise<unknown> {
     if (this.#port.diskFull()) throw lowDisk();
     // Logged, it would fit no frame, and nothing behind it could ever be replicated.
-    if (text.length > COMMAND_BYTES_MAX / 3 && Buffer.byteLength(text) > COMMAND_BYTES_MAX)
-      throw new Error(`a command of ${text.length} characters is larger than an entry may be`);
+    if (bytes.length > COMMAND_BYTES_MAX)
+      throw new Error(`a command of ${bytes.length} bytes is larger than an entry may be`);
     const deadline = this.#port.clock.monotonic() + timeoutMs;
-    const { command, answer } = this.#pending.add(text, hint ?? null, weight ?? 1, deadline);
+    const { command, answer } = this.#pending.add(bytes, hint ?? null, weight ?? 1, deadline);
     this.#outbox.push(command);
     // The leader's own commands meet those of the others in this turn's entry; nothing is sent for them.
     if (this.#port.leadership().leader === this.#port.self) this.flush();
@@ -185,13 +185,13 @@ export class Writes {
     this.#batcher.acked(this.#port.self, this.#port.boot, this.#pending.ackedBelow());
     for (const command of commands) {
       if (this.#pending.get(command.seq) === undefined) continue;
-      const { seq, text, hint, weight } = command;
+      const { seq, bytes, hint, weight } = command;
       if (
         !this.#batcher.add({
           member: this.#port.self,
           boot: this.#port.boot,
           seq,
-          text,
+          command: bytes,
           hint,
           weight,
         })
@@ -209,12 +209,12 @@ export class Writes {
   #forward(leader: NodeId, commands: readonly PendingCommand[]): void {
     const now = this.#port.clock.monotonic();
     let chunk: PendingCommand[] = [];
-    let characters = 0;
+    let size = 0;
     const send = (): void => {
       if (chunk.length === 0) return;
-      const requests = chunk.map(({ seq, text, hint, weight }) => ({
+      const requests = chunk.map(({ seq, bytes: command, hint, weight }) => ({
         seq,
-        text,
+        command,
         hint: { weight, hint },
       }));
       const proposal: ForwardedProposal = {
@@ -230,13 +230,13 @@ export class Writes {
       }
       this.counters.commandsForwarded += sent ? chunk.length : 0;
       chunk = [];
-      characters = 0;
+      size = 0;
     };
     for (const command of commands) {
       if (this.#pending.get(command.seq) === undefined) continue;
-      if (characters + command.text.length > FORWARD_CHARACTERS_MAX) send();
+      if (size + command.bytes.length > FORWARD_BYTES_MAX) send();
       chunk.push(command);
-      characters += command.text.length;
+      size += command.bytes.length;
     }
     send();
   }
@@ -256,9 +256,9 @@ export class Writes {
     }
     this.#batcher.acked(from, boot, proposal.acked);
     const full: number[] = [];
-    for (const { seq, text, hint } of proposal.requests) {
+    for (const { seq, command, hint } of proposal.requests) {
       const { weight, hint: inner } = hint as { weight: number; hint: unknown };
-      if (!this.#batcher.add({ member: from, boot, seq, text, weight, hint: inner }))
+      if (!this.#batcher.add({ member: from, boot, seq, command, weight, hint: inner }))
         full.push(seq);
     }
     if (full.length > 0) {
@@ -312,17 +312,16 @@ export class Writes {
     const added: QueuedRequest[] = [];
     const deadline = this.#port.clock.monotonic() + ADDED_TIMEOUT_MS;
     let room = ADDED_BYTES_MAX;
-    this.#sealHook(batch, (text) => {
-      const bytes = Buffer.byteLength(text);
-      if (bytes > room) return Promise.reject(overloaded());
+    this.#sealHook(batch, (bytes) => {
+      if (bytes.length > room) return Promise.reject(overloaded());
       let pending: ReturnType<PendingCommands["add"]>;
       try {
-        pending = this.#pending.add(text, null, 1, deadline, true);
+        pending = this.#pending.add(bytes, null, 1, deadline, true);
       } catch (error) {
         // The hook runs in the middle of sealing: being full is the caller's news, not this member's end.
         return Promise.reject(error instanceof Error ? error : new Error(String(error)));
       }
-      room -= bytes;
+      room -= bytes.length;
       const { command, answer } = pending;
       command.sentTo = this.#port.self;
       command.sentAt = this.#port.clock.monotonic();
@@ -331,7 +330,7 @@ export class Writes {
         member: this.#port.self,
         boot: this.#port.boot,
         seq: command.seq,
-        text,
+        command: bytes,
         weight: 1,
         hint: null,
       });

@@ -210,12 +210,9 @@ function decodeAppend(header: Fields, parts: RawParts): Append {
 
 function encodeProposal(proposal: ForwardedProposal): Uint8Array<ArrayBuffer> {
   const data: Uint8Array[] = [];
-  const requests = proposal.requests.map(({ seq, text, hint }) => {
-    // UTF-8 has no half surrogates; JSON escapes them.
-    if (!text.isWellFormed()) return { seq, text, hint };
-    const bytes = encoder.encode(text);
-    data.push(bytes);
-    return { seq, bytes: bytes.length, hint };
+  const requests = proposal.requests.map(({ seq, command, hint }) => {
+    data.push(command);
+    return { seq, bytes: command.length, hint };
   });
   return assemble(KIND.propose, { boot: proposal.boot, acked: proposal.acked, requests }, data);
 }
@@ -223,11 +220,9 @@ function encodeProposal(proposal: ForwardedProposal): Uint8Array<ArrayBuffer> {
 function decodeProposal(header: Fields, parts: RawParts): ForwardedProposal {
   const requests = readArray(header, "requests", MAX_REQUESTS).map((item) => {
     const request = readRecord(item, "request");
-    const text =
-      "text" in request
-        ? readText(request, "text")
-        : decodeText(parts.take(readCount(request, "bytes")));
-    return { seq: readCount(request, "seq"), text, hint: request["hint"] };
+    // Copied: it is kept until it is in an entry, and would hold the whole frame until then.
+    const command = new Uint8Array(parts.take(readCount(request, "bytes")));
+    return { seq: readCount(request, "seq"), command, hint: request["hint"] };
   });
   parts.end();
   return { boot: readCount(header, "boot"), acked: readCount(header, "acked"), requests };
@@ -255,14 +250,6 @@ class RawParts {
   end(): void {
     if (this.#offset !== this.#body.length)
       throw new CodecError("there are bytes behind the frame");
-  }
-}
-
-function decodeText(bytes: Uint8Array): string {
-  try {
-    return decoder.decode(bytes);
-  } catch {
-    throw new CodecError("a text of the frame is not UTF-8");
   }
 }
 

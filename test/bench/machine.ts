@@ -7,6 +7,7 @@
  * entry submits `batch` tasks (one command each with --single), a later one claims as many, and `lag` entries
  * later they are completed. `waiting` tasks stand before them all the time, `finished` ones lie in the table.
  */
+import { encodeCommand } from "../../src/queue/command-codec.ts";
 import { Database } from "bun:sqlite";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -49,7 +50,12 @@ function apply(part: keyof typeof spent, commands: readonly Command[]): readonly
   index++;
   now++;
   const below = seq + 1;
-  const requests = commands.map((command) => ({ member, boot: 1, seq: ++seq, command }));
+  const requests = commands.map((command) => ({
+    member,
+    boot: 1,
+    seq: ++seq,
+    command: encodeCommand(command),
+  }));
   const from = performance.now();
   const given = machine.apply([
     {

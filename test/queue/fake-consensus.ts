@@ -2,6 +2,7 @@
  * A replicated log without Raft: members in virtual time that keep the promises of `Consensus`. One entry
  * is committed a round after it was sealed; the leader and the followers apply it a little apart.
  */
+import { decodeCommand } from "../../src/queue/command-codec.ts";
 import { Database } from "bun:sqlite";
 import type { Command } from "../../src/queue/commands.ts";
 import { TaskMachine } from "../../src/queue/machine.ts";
@@ -36,7 +37,7 @@ export const ROUND_MS = 2;
 const REQUEST_TIMEOUT_MS = 5_000;
 
 interface Pending {
-  readonly text: string;
+  readonly command: Uint8Array;
   readonly hint: unknown;
   readonly deadline: Millis;
   readonly resolve: (answer: unknown) => void;
@@ -75,7 +76,7 @@ export class Cluster {
   /** Every command committed so far, oldest first, with the index of its entry. */
   commands(): { index: number; command: Command }[] {
     return this.log.flatMap(({ index, requests }) =>
-      requests.map(({ command }) => ({ index, command: command as Command })),
+      requests.map(({ command }) => ({ index, command: decodeCommand(command) })),
     );
   }
 
@@ -184,12 +185,12 @@ export class Member implements Consensus {
 
   // ------------------------------------------------------------------ Consensus
 
-  submit(text: string, options: SubmitOptions): Promise<unknown> {
+  submit(command: Uint8Array, options: SubmitOptions): Promise<unknown> {
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     const seq = this.#seq++;
     const deadline = this.clock.monotonic() + options.timeoutMs;
     const hint: unknown = JSON.parse(JSON.stringify(options.hint ?? null));
-    this.#pending.set(seq, { text, hint, deadline, resolve, reject, sentTerm: 0 });
+    this.#pending.set(seq, { command, hint, deadline, resolve, reject, sentTerm: 0 });
     this.#cluster.world.at(deadline, () => {
       const pending = this.#pending.get(seq);
       if (pending === undefined) return;
@@ -384,15 +385,15 @@ export class Member implements Consensus {
     for (const [seq, pending] of this.#pending) {
       if (pending.sentTerm === term) continue;
       pending.sentTerm = term;
-      items.push({ hint: pending.hint, request: this.#request(seq, pending.text) });
+      items.push({ hint: pending.hint, request: this.#request(seq, pending.command) });
     }
     if (items.length === 0) return;
     if (leader === this) this.#propose(items);
     else world.at(world.now + HOP_MS, () => leader.leads && leader.#propose(items));
   }
 
-  #request(seq: number, text: string): LoggedRequest {
-    return { member: this.id, boot: 1, seq, command: JSON.parse(text) as unknown };
+  #request(seq: number, command: Uint8Array): LoggedRequest {
+    return { member: this.id, boot: 1, seq, command };
   }
 
   #propose(items: readonly Queued[]): void {
@@ -415,13 +416,13 @@ export class Member implements Consensus {
     const batch = this.#batch;
     this.#batch = [];
     const requests = batch.map(({ request }) => request);
-    this.#seal?.(batch, (text) => {
+    this.#seal?.(batch, (command) => {
       const { promise, resolve, reject } = Promise.withResolvers<unknown>();
       const seq = this.#seq++;
       const deadline = this.clock.monotonic() + REQUEST_TIMEOUT_MS;
       const sentTerm = cluster.term;
-      this.#pending.set(seq, { text, hint: null, deadline, resolve, reject, sentTerm });
-      requests.push(this.#request(seq, text));
+      this.#pending.set(seq, { command, hint: null, deadline, resolve, reject, sentTerm });
+      requests.push(this.#request(seq, command));
       return promise;
     });
     const { term } = cluster;

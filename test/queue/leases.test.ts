@@ -5,10 +5,11 @@ import { LeaseTable } from "../../src/queue/leases.ts";
 import { TaskMachine } from "../../src/queue/machine.ts";
 import type { LeaseEvent } from "../../src/queue/service.ts";
 import type { ClaimedTask, LeaseEnd, LeaseRef } from "../../src/queue/types.ts";
-import { asIndex, asNodeId, asTerm } from "../../src/raft/types.ts";
+import { asIndex, asTerm } from "../../src/raft/types.ts";
 import type { Millis, Timer } from "../../src/replica/ports.ts";
 import { NodeClock, World } from "../sim/world.ts";
 import { Cluster, type Member, quietLog } from "./fake-consensus.ts";
+import { request } from "./machine-harness.ts";
 import { claimOf, context, PRINCIPAL, submitOne, task } from "./service-harness.ts";
 
 const LEASE_MS = 15_000;
@@ -218,10 +219,11 @@ describe("a leader that was away", () => {
     const clock = new StallingClock(world);
     const machine = TaskMachine.open(new Database(":memory:"));
     const now = clock.wall();
-    const requests = [
+    const commands: readonly Command[] = [
       { type: "submit", tasks: [task({ timeout_ms: null })] },
       { type: "claim", ...claimOf("w") },
-    ].map((command, i) => ({ member: asNodeId("n1"), boot: 1, seq: i + 1, command }));
+    ];
+    const requests = commands.map((command, i) => request(i + 1, command));
     const at = { index: asIndex(1), term: asTerm(1), now, seed: 1 };
     machine.apply([{ ...at, requests, acks: [], bootstrap: null }]);
     const proposed: Command[] = [];

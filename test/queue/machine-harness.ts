@@ -1,4 +1,5 @@
 /** Feeds a task machine with entries, one command each unless told otherwise, and recounts what it counts. */
+import { encodeCommand } from "../../src/queue/command-codec.ts";
 import { Database } from "bun:sqlite";
 import { asIndex, asNodeId, asTerm } from "../../src/raft/types.ts";
 import type { CommittedEntry, LoggedRequest } from "../../src/replica/ports.ts";
@@ -49,7 +50,7 @@ export const request = (seq: number, command: Command, member = "n1", boot = 1):
   member: asNodeId(member),
   boot,
   seq,
-  command,
+  command: encodeCommand(command),
 });
 
 export class Harness {

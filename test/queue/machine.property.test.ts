@@ -3,6 +3,7 @@
  * a file that is closed and opened in between. All must agree (Q9), every counter must equal a recount
  * (Q10), and the queue's invariants must hold after every entry.
  */
+import { decodeCommand } from "../../src/queue/command-codec.ts";
 import { Database } from "bun:sqlite";
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -304,7 +305,7 @@ function history(
       const seen = answered.get(`${asked.seq}`);
       answered.set(`${asked.seq}`, answer);
       if (seen?.ok === true && answer.value.type !== "claimed") expect(answer).toEqual(seen); // T2
-      const command = asked.command as Command;
+      const command = decodeCommand(asked.command);
       if (answer.value.type === "claimed") {
         for (const task of answer.value.tasks) {
           generator.leases.push(refOf(task));
@@ -377,7 +378,7 @@ describe("random histories", () => {
       expect(counted(again)).toEqual(counted(machine));
       for (const entry of entries) {
         for (const { command } of entry.requests) {
-          const ids = idsOf(command as Command);
+          const ids = idsOf(decodeCommand(command));
           expect(again.tasksByIds(ids)).toEqual(machine.tasksByIds(ids));
           expect(ids.map((id) => again.attempts(id))).toEqual(
             ids.map((id) => machine.attempts(id)),

@@ -88,7 +88,7 @@ export class TraceMachine implements StateMachine {
           continue;
         }
         if (!this.#answers.has(key)) {
-          this.trace.push(JSON.stringify(command));
+          this.trace.push(new TextDecoder().decode(command));
           this.nows.push(entry.now);
           this.#answers.set(key, this.trace.length);
         }
@@ -98,6 +98,10 @@ export class TraceMachine implements StateMachine {
     return answers;
   }
 }
+
+/** A command for {@link TraceMachine}: JSON. */
+export const commandOf = (command: unknown): Uint8Array =>
+  new TextEncoder().encode(JSON.stringify(command));
 
 interface Image {
   readonly trace: readonly string[];

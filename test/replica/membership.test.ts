@@ -2,7 +2,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { asIndex, asTerm, type NodeId } from "../../src/raft/types.ts";
 import { CallError, ConsensusError } from "../../src/replica/consensus.ts";
-import { Cluster, type Node } from "./cluster.ts";
+import { Cluster, type Node, commandOf } from "./cluster.ts";
 
 // A machine that is busy with other work is slow, not wrong.
 setDefaultTimeout(30_000);
@@ -37,7 +37,7 @@ async function done(cluster: Cluster, outcome: Outcome): Promise<string | null> 
 
 async function write(cluster: Cluster, node: Node, n: number): Promise<void> {
   const state = { settled: false };
-  node.replica?.submit(JSON.stringify({ n }), { timeoutMs: 5_000 }).then(
+  node.replica?.submit(commandOf({ n }), { timeoutMs: 5_000 }).then(
     () => Object.assign(state, { settled: true }),
     (error: unknown) => expect(error).toBeNull(),
   );

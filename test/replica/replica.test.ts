@@ -4,7 +4,7 @@ import { ConsensusError } from "../../src/replica/consensus.ts";
 import type { PeerFrame } from "../../src/replica/ports.ts";
 import { COMMAND_BYTES_MAX } from "../../src/replica/writes.ts";
 import { encodeFrame, MAX_FRAME_BYTES } from "../../src/transport/codec.ts";
-import { Cluster, type Node } from "./cluster.ts";
+import { Cluster, type Node, commandOf } from "./cluster.ts";
 
 // A machine that is busy with other work is slow, not wrong.
 setDefaultTimeout(30_000);
@@ -21,7 +21,7 @@ function submit(
   };
   const { replica } = node;
   if (replica === null) throw new Error(`${node.id} is down`);
-  replica.submit(JSON.stringify(command), { timeoutMs }).then(
+  replica.submit(commandOf(command), { timeoutMs }).then(
     (answer) => Object.assign(state, { settled: true, answer }),
     (error: unknown) =>
       Object.assign(state, {
@@ -441,8 +441,7 @@ describe("a member with no room for another command of its own", () => {
     const additions: Promise<unknown>[] = [];
     replica.onSeal((_batch, add) => {
       if (additions.length > 0) return;
-      while (additions.length < 2_000)
-        additions.push(add(JSON.stringify({ more: additions.length })));
+      while (additions.length < 2_000) additions.push(add(commandOf({ more: additions.length })));
     });
     const all = Array.from({ length: 5_000 }, (_, n) => submit(node, { n }, 30_000));
     await cluster.run(30_000, () => all.every(({ settled }) => settled));
@@ -465,7 +464,7 @@ describe("the largest entry", () => {
     await cluster.startAll();
     const node = cluster.node(0);
     node.replica?.onSeal((_batch, add) => {
-      for (let n = 0; n < 8; n++) add(JSON.stringify("界".repeat(100_000))).catch(() => undefined);
+      for (let n = 0; n < 8; n++) add(commandOf("界".repeat(100_000))).catch(() => undefined);
     });
     const all = texts.map((text) => submit(node, text));
     await cluster.run(20_000, () => all.every(({ settled }) => settled));

@@ -1,6 +1,6 @@
 /** A member's own disk that is slow, or hangs, in the whole driver and in virtual time (docs/storage.md). */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { Cluster, type Node } from "./cluster.ts";
+import { Cluster, type Node, commandOf } from "./cluster.ts";
 
 // A machine that is busy with other work is slow, not wrong.
 setDefaultTimeout(30_000);
@@ -13,7 +13,7 @@ function load(cluster: Cluster, except: Node | null): { answered: number; stop: 
     if (state.stopped) return;
     for (const { replica, id } of cluster.nodes) {
       if (replica === null || id === except?.id) continue;
-      replica.submit(JSON.stringify({ n: n++ }), { timeoutMs: 5_000 }).then(
+      replica.submit(commandOf({ n: n++ }), { timeoutMs: 5_000 }).then(
         () => (state.answered += 1),
         () => undefined,
       );

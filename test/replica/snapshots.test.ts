@@ -1,7 +1,7 @@
 /** Members that come back after the log was compacted beyond them, over networks that lose, double and break. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { PeerFrame } from "../../src/replica/ports.ts";
-import { Cluster, type Node } from "./cluster.ts";
+import { Cluster, type Node, commandOf } from "./cluster.ts";
 
 // A machine that is busy with other work is slow, not wrong.
 setDefaultTimeout(30_000);
@@ -11,8 +11,8 @@ async function fill(cluster: Cluster, count: number, via?: Node): Promise<void> 
   let settled = 0;
   const node = via ?? cluster.leader();
   for (let i = 0; i < count; i++) {
-    const text = JSON.stringify({ i, filler: "x".repeat(1_000) });
-    node?.replica?.submit(text, { timeoutMs: 10_000 }).then(
+    const command = commandOf({ i, filler: "x".repeat(1_000) });
+    node?.replica?.submit(command, { timeoutMs: 10_000 }).then(
       () => (settled += 1),
       () => (settled += 1),
     );
@@ -274,7 +274,7 @@ describe("a member that was away while the log was compacted", () => {
     for (let i = 0; i < 20; i++) {
       await cluster.run(10);
       void victim.replica
-        ?.submit(JSON.stringify({ own: i }), { timeoutMs: 20_000 })
+        ?.submit(commandOf({ own: i }), { timeoutMs: 20_000 })
         .then((answer) => answers.push(answer));
     }
     await cluster.run(60_000, () => installs(victim) > 0 && answers.length === 20);

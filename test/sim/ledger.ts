@@ -3,6 +3,7 @@
  * time, and held against what a task may do (CONTRACT section 2). Clients' answers are judged by it: it
  * knows each task's status as of each index.
  */
+import { decodeCommand } from "../../src/queue/command-codec.ts";
 import type { Answer, Command, Signal } from "../../src/queue/commands.ts";
 import type { Status } from "../../src/queue/types.ts";
 import type { CommittedEntry } from "../../src/replica/ports.ts";
@@ -93,7 +94,7 @@ export class Ledger implements Invariant {
     /** Fences of the leases that the leader gives up in this entry. */
     const givenUp = new Set<number>();
     for (const { command } of entry.requests) {
-      const asked = command as Command;
+      const asked = decodeCommand(command);
       if (asked.type === "retry") retried.add(asked.id);
       if (asked.type === "expire" || asked.type === "timeout")
         for (const { fence } of asked.items) givenUp.add(fence);
@@ -108,7 +109,7 @@ export class Ledger implements Invariant {
     }
     for (const [i, { command }] of entry.requests.entries()) {
       const answer = answers[i];
-      if (answer !== undefined) this.#answered(entry, command as Command, answer);
+      if (answer !== undefined) this.#answered(entry, decodeCommand(command), answer);
     }
     for (const id of touched) this.#charged(id, node, retried.has(id));
   }

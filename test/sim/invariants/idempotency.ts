@@ -1,5 +1,6 @@
 /** Q3: one idempotency key, one set of tasks, and the first answer again. */
-import type { Answer, Command } from "../../../src/queue/commands.ts";
+import { decodeCommand } from "../../../src/queue/command-codec.ts";
+import type { Answer } from "../../../src/queue/commands.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
@@ -14,7 +15,7 @@ export class OneKeyOneTask implements Invariant {
 
   logged({ requests }: CommittedEntry, answers: readonly Answer[]): void {
     for (const [i, { command }] of requests.entries()) {
-      const { idem, type } = command as Command;
+      const { idem, type } = decodeCommand(command);
       const answer = answers[i];
       if (idem === undefined || type !== "submit" || answer?.ok !== true) continue;
       const key = `${idem.principal} ${idem.route} ${idem.key}`;

@@ -205,7 +205,7 @@ describe("joining", () => {
     await cluster.start(victim, leaderOf(cluster));
     // Its first request, in its first start: as was the one that its empty log is told of first.
     let answer: unknown = null;
-    victim.replica?.submit(JSON.stringify({ n: 4 }), { timeoutMs: 8_000 }).then(
+    victim.replica?.submit(commandOf({ n: 4 }), { timeoutMs: 8_000 }).then(
       (given) => (answer = given),
       (error: unknown) => (answer = error),
     );

@@ -51,23 +51,19 @@ const decoder = new TextDecoder("utf-8", { fatal: true });
 /** @throws RangeError when an attempt, fence or boot is no whole number */
 export function encodeCommand(command: Command): Uint8Array<ArrayBuffer> {
   writer.begin();
-  switch (command.type) {
-    case "submit":
-      writer.byte(KIND.submit);
-      writeSubmit(command);
-      break;
-    case "claim":
-      writer.byte(KIND.claim);
-      writeClaim(command);
-      break;
-    case "end":
-      writer.byte(KIND.end);
-      writeEnd(command);
-      break;
-    default:
-      writer.byte(KIND.json);
-      writer.bytes(Buffer.from(JSON.stringify(command), "utf8"));
-      return writer.take();
+  if (command.type === "submit") {
+    writer.byte(KIND.submit);
+    writeSubmit(command);
+  } else if (command.type === "claim") {
+    writer.byte(KIND.claim);
+    writeClaim(command);
+  } else if (command.type === "end") {
+    writer.byte(KIND.end);
+    writeEnd(command);
+  } else {
+    writer.byte(KIND.json);
+    writer.bytes(Buffer.from(JSON.stringify(command), "utf8"));
+    return writer.take();
   }
   if (command.idem !== undefined) writer.option(IDEMPOTENCY, scopeBytes(command.idem));
   writer.endOptions();

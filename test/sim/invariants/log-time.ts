@@ -1,5 +1,6 @@
 /** Q8, T1: log time never goes back, and is within 10 s of true time while most clocks are right. */
 import type { PersistOp } from "../../../src/raft/types.ts";
+import { decodeEntry } from "../../../src/replica/envelope.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
@@ -9,7 +10,6 @@ import type { Invariant } from "./invariant.ts";
 const ERROR_MAX_MS = 10_000;
 /** Undisturbed for so long, members have told each other what their clocks show. */
 const HEARD_MS = 3_000;
-const decoder = new TextDecoder();
 
 export class LogTime implements Invariant {
   readonly #sim: Simulation;
@@ -22,9 +22,10 @@ export class LogTime implements Invariant {
 
   /** As the leader seals it: when it commits, much later perhaps, it is old by right. */
   appending({ id, leadership, suspendedMs }: SimNode, { entries }: PersistOp): void {
-    for (const { kind, term, data, index } of entries) {
+    for (const entry of entries) {
+      const { kind, term, index } = entry;
       if (kind !== "command" || leadership?.role !== "leader" || term !== leadership.term) continue;
-      const now = Number(/"now":(\d+)/.exec(decoder.decode(data.subarray(0, 64)))?.[1]);
+      const { now } = decodeEntry(entry);
       const error = now - EPOCH - this.#sim.world.now;
       if (error <= ERROR_MAX_MS && error >= -ERROR_MAX_MS - suspendedMs) continue;
       // Log time never goes back: from here on it may be as wrong.

@@ -46,6 +46,11 @@ export function caller(request: Request): Principal {
   return principal;
 }
 
+/** Of the answer to `request`, for handlers. */
+export function requestId(request: Request): string {
+  return (request as Stated)[STATE]?.id ?? "";
+}
+
 /** `WWW-Authenticate` and all. */
 function unauthorized(): Problem {
   return new Problem(401, "unauthorized", "A valid token is needed: Authorization: Bearer TOKEN.", {

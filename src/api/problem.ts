@@ -7,6 +7,7 @@ import { BadFilter } from "../queue/queries.ts";
 import { BadCursor } from "../queue/reports.ts";
 import { QueueError, type QueueErrorCode } from "../queue/service.ts";
 import { ReaderOverloaded } from "../queue/task-reader.ts";
+import { Answer } from "./render.ts";
 
 /** One bad field. `pointer` is a JSON Pointer into the body, or `/query/NAME`, `/header/NAME`, `/path/NAME`. */
 export interface FieldError {
@@ -14,6 +15,7 @@ export interface FieldError {
   readonly detail: string;
 }
 
+const PROBLEM_TYPE = "application/problem+json";
 /** Bad fields named in one answer; what exceeds it is counted in `detail`. */
 const FIELD_ERRORS_MAX = 100;
 
@@ -136,9 +138,24 @@ function fromQueueError(error: QueueError): Problem {
 
 /** The answer to a problem. `requestId` is repeated in the body, so that a pasted error can be found in the log. */
 export function problemResponse(problem: Problem, requestId: string): Response {
+  return new Response(problemText(problem, requestId), {
+    status: problem.httpStatus,
+    headers: { ...problem.headers, "content-type": PROBLEM_TYPE },
+  });
+}
+
+/** The same without the detour of throwing it, for refusals that must cost next to nothing. */
+export function problemAnswer(problem: Problem, requestId: string): Answer {
+  return new Answer(problem.httpStatus, problemText(problem, requestId), {
+    ...problem.headers,
+    "content-type": PROBLEM_TYPE,
+  });
+}
+
+function problemText(problem: Problem, requestId: string): string {
   const { errors } = problem;
   const hidden = errors.length - FIELD_ERRORS_MAX;
-  const body = JSON.stringify({
+  return JSON.stringify({
     type: `urn:flotilla:problem:${problem.reason}`,
     title: STATUS_CODES[problem.httpStatus] ?? "Error",
     status: problem.httpStatus,
@@ -146,9 +163,5 @@ export function problemResponse(problem: Problem, requestId: string): Response {
     code: problem.reason,
     ...(errors.length === 0 ? {} : { errors: errors.slice(0, FIELD_ERRORS_MAX) }),
     request_id: requestId,
-  });
-  return new Response(body, {
-    status: problem.httpStatus,
-    headers: { ...problem.headers, "content-type": "application/problem+json" },
   });
 }

@@ -23,7 +23,8 @@ import {
   parseRefused,
   parseWorkers,
 } from "./messages.ts";
-import { asQueueError, Proposer, queueError } from "./proposals.ts";
+import { Pressure } from "./pressure.ts";
+import { asQueueError, type Outcome, Proposer, queueError } from "./proposals.ts";
 import { ReportGatherer } from "./report-gatherer.ts";
 import type {
   Change,
@@ -93,6 +94,7 @@ export interface FlotillaQueueOptions {
 export class FlotillaQueue implements TaskQueue {
   readonly #o: FlotillaQueueOptions;
   readonly #proposer: Proposer;
+  readonly #pressure = new Pressure();
   readonly #leader: LeaderSide;
   readonly #claims: ClaimWaiters;
   readonly #finals: FinalWaiters;
@@ -239,18 +241,40 @@ export class FlotillaQueue implements TaskQueue {
 
   async submit(tasks: readonly NewTask[], context: WriteContext): Promise<Submitted> {
     const { idempotency } = context;
-    const refused = this.#o.admission?.() ?? null;
+    const refused = this.#o.admission?.() ?? (this.#pressure.refuses() ? "overloaded" : null);
     // A repeat adds no task: it gets its answer however full the disk is.
     const known = idempotency !== null && this.#o.machine.keyedAnswer(idempotency) !== null;
     if (refused !== null && !known)
       throw queueError(refused, ADMISSION[refused] ?? "no tasks are taken at this time");
-    const { value, replayed } = await this.#proposer.propose(
-      { type: "submit", tasks, ...idemOf(context) },
-      "submitted",
-      { weight: tasks.length, hint: this.#hintOf(tasks), signal: context.signal },
-    );
+    const { value, replayed } = await this.#waitingSubmit(tasks, context);
     const { ids, existing, tasks: first } = value;
     return { ids, existing, replayed, ...(first === undefined ? {} : { tasks: first }) };
+  }
+
+  async #waitingSubmit(
+    tasks: readonly NewTask[],
+    context: WriteContext,
+  ): Promise<Outcome<"submitted">> {
+    const { clock } = this.#o;
+    const since = clock.monotonic();
+    this.#pressure.began();
+    let answered = false;
+    try {
+      const outcome = await this.#proposer.propose(
+        { type: "submit", tasks, ...idemOf(context) },
+        "submitted",
+        { weight: tasks.length, hint: this.#hintOf(tasks), signal: context.signal },
+      );
+      answered = true;
+      return outcome;
+    } finally {
+      const now = clock.monotonic();
+      this.#pressure.ended(now, answered ? now - since : null);
+    }
+  }
+
+  refusesSubmits(): boolean {
+    return this.#pressure.refuses();
   }
 
   async cancel(id: string, context: WriteContext): Promise<void> {

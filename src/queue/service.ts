@@ -165,6 +165,8 @@ export interface KeyedQueue {
 export interface TaskQueue {
   // --- writes
   submit(tasks: readonly NewTask[], context: WriteContext): Promise<Submitted>;
+  /** More submits wait than can be answered soon: the next one would be refused as `overloaded`. Costs nothing. */
+  refusesSubmits(): boolean;
   cancel(id: string, context: WriteContext): Promise<void>;
   retry(
     id: string,

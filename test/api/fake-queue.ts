@@ -57,6 +57,7 @@ export class FakeQueue implements TaskQueue {
   lastClaim: Claim | null = null;
   lastProgress: HeartbeatLease[] = [];
   abandonedClaims = 0;
+  overloaded = false;
   #fence = 0;
   #index = 0;
   readonly #waiters = new Set<() => void>();
@@ -91,6 +92,10 @@ export class FakeQueue implements TaskQueue {
     const value = await run();
     if (keep(value)) this.keys.set(key, { hash: scope.hash, answer: structuredClone(value) });
     return { value: structuredClone(value), replayed: false };
+  }
+
+  refusesSubmits(): boolean {
+    return this.overloaded;
   }
 
   async submit(tasks: readonly NewTask[], context: WriteContext) {

@@ -23,6 +23,29 @@ const PAYLOADS = [
   '{"payload":{"payload":1.00}}',
 ];
 
+test.each(["/api/tasks", "/api/tasks/bulk"])(
+  "%s refuses at once what would only wait, but for repeats under a key",
+  async (path) => {
+    const { call, queue } = harness();
+    queue.overloaded = true;
+    const task = { name: "x" };
+    const body = path.endsWith("bulk") ? { tasks: [task] } : task;
+    const refused = await call("POST", path, { body });
+    expect(refused.status).toBe(429);
+    expect(refused.headers.get("retry-after")).toBe("1");
+    expect(refused.headers.get("content-type")).toBe("application/problem+json");
+    expect(refused.headers.get("x-content-type-options")).toBe("nosniff");
+    expect(await refused.json()).toMatchObject({
+      code: "overloaded",
+      status: 429,
+      request_id: refused.headers.get("x-request-id"),
+    });
+    expect(queue.calls).toEqual([]);
+    const keyed = await call("POST", path, { body, headers: { "idempotency-key": "k" } });
+    expect(keyed.status).toBe(201);
+  },
+);
+
 describe("submitting one task", () => {
   test("answers 201 with Location, ETag and every field of a task", async () => {
     const { call } = harness();

@@ -58,6 +58,10 @@ const SETTLE_MAX_MS = 30_000;
 
 export class Bench {
   readonly rows: Row[] = [];
+  /** Behind the name of every measure. */
+  label = "";
+  /** Tasks stay in the table between measures. */
+  keeping = false;
 
   constructor(
     readonly sizes: Sizes,
@@ -67,7 +71,7 @@ export class Bench {
   ) {}
 
   record(row: Omit<Row, "setup">): void {
-    const full = { ...row, setup: this.setup };
+    const full = { ...row, measure: row.measure + this.label, setup: this.setup };
     this.rows.push(full);
     this.tell(full);
   }
@@ -89,7 +93,7 @@ export class Bench {
     const { sizes } = this;
     const extra = sizes.reps > 1 ? EXTRA_REPS : 0;
     while (calm() < sizes.reps && reps.length < sizes.reps + extra) {
-      if (!keep) await this.clear();
+      if (!keep) await this.between();
       await quiet(sizes.quietMs);
       const stop = watchCpu(this.cluster.pids, [...own, ...this.cluster.proxyPids]);
       const load = await run();
@@ -116,6 +120,11 @@ export class Bench {
       ...(note === undefined ? {} : { note }),
     });
     return rate.median;
+  }
+
+  /** Before a measure: the table as this bench wants it. */
+  async between(): Promise<void> {
+    await (this.keeping ? this.settle() : this.clear());
   }
 
   /** Empties the queue, and waits until the rows are gone. */

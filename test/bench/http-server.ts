@@ -1,35 +1,25 @@
 /** The server of http.ts: the API as a member serves it, over a queue that has every answer ready. */
 import { createApi } from "../../src/api/api.ts";
-import type { NewTask, Task } from "../../src/queue/types.ts";
+import type { Claim, NewTask, Task } from "../../src/queue/types.ts";
 import { systemClock as clock } from "../../src/system/clock.ts";
 import { systemRandom as random } from "../../src/system/random.ts";
 import { FakeQueue } from "../api/fake-queue.ts";
 
-const LEASE_MS = 15_000;
+const CLAIM_MAX = 50;
+const EXPIRES_AT = clock.wall() + 15_000;
 
 /** Answers what it is asked without doing it. */
 class ReadyQueue extends FakeQueue {
   #template: Task | null = null;
-  #claimed: Awaited<ReturnType<FakeQueue["claim"]>> | null = null;
+  #running: Task | null = null;
+  #fence = 0;
 
   /** A task as a real submit makes it, kept for all answers. */
   async prepare(task: NewTask): Promise<void> {
     await super.submit([task], { principal: "p", idempotency: null });
     this.#template = this.rows.get(task.id)?.task ?? null;
     if (this.#template === null) throw new Error("no template");
-    const started_at = clock.wall();
-    const lease = {
-      worker: "w1",
-      attempt: 1,
-      fence: 1,
-      expires_at: started_at + LEASE_MS,
-    };
-    const running = { ...this.#template, status: "Running" as const, started_at, lease };
-    this.#claimed = {
-      tasks: Array.from({ length: 50 }, () => running),
-      directive: "ok",
-      replayed: false,
-    };
+    this.#running = { ...this.#template, status: "Running", started_at: clock.wall() };
   }
 
   override async submit(tasks: readonly NewTask[]) {
@@ -44,9 +34,14 @@ class ReadyQueue extends FakeQueue {
     return { tasks: ids.map(() => this.#template), read: { appliedIndex: 1, stalenessMs: 0 } };
   }
 
-  override async claim() {
-    if (this.#claimed === null) throw new Error("not prepared");
-    return this.#claimed;
+  override async claim({ max }: Claim) {
+    const running = this.#running;
+    if (running === null) throw new Error("not prepared");
+    const tasks = Array.from({ length: Math.min(max, CLAIM_MAX) }, () => {
+      const lease = { worker: "w1", attempt: 1, fence: ++this.#fence, expires_at: EXPIRES_AT };
+      return { ...running, lease };
+    });
+    return { tasks, directive: "ok" as const, replayed: false };
   }
 
   override async end(_worker: string, _principal: string, items: readonly unknown[]) {

@@ -56,7 +56,8 @@ export interface OpenLoad extends Load {
 export async function openLoop(
   rate: number,
   ms: number,
-  one: (index: number) => Promise<boolean>,
+  /** `dueAt`: wall clock, ms. */
+  one: (index: number, dueAt: number) => Promise<boolean>,
   { keepTimes = false, settleMs = 10_000 } = {},
 ): Promise<OpenLoad> {
   const latencies = new Histogram();
@@ -71,7 +72,7 @@ export async function openLoop(
       const own = index;
       const dueAt = startedAt + (own / rate) * 1_000;
       open.add(own);
-      void one(own)
+      void one(own, performance.timeOrigin + dueAt)
         .catch(() => false)
         .then((ok) => {
           const at = performance.now();

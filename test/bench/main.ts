@@ -3,12 +3,16 @@ import { writeFileSync } from "node:fs";
 import { Bench, type Row } from "./bench.ts";
 import { BenchCluster, profileFolder } from "./cluster.ts";
 import { commandLine, conditionsText, readConditions } from "./conditions.ts";
+import { depth } from "./measures/depth.ts";
 import { durability } from "./measures/durability.ts";
 import { endToEndOutside, endToEndOwn } from "./measures/end-to-end.ts";
 import { failover } from "./measures/failover.ts";
+import { idle } from "./measures/idle.ts";
 import { latencyOutside, latencyOwn } from "./measures/latency.ts";
 import { memory } from "./measures/memory.ts";
+import { overload } from "./measures/overload.ts";
 import { linearizableReads } from "./measures/reads.ts";
+import { steadyLoad } from "./measures/steady.ts";
 import { submitsByClient, submitsByHttp, submitsInBatches } from "./measures/submits.ts";
 import { type MeasureName, parseOptions } from "./options.ts";
 import { rowText, setupText, tables } from "./table.ts";
@@ -18,17 +22,25 @@ type Measure = (bench: Bench) => Promise<void>;
 /** Executors of each member, where the members' own run the tasks. */
 const OWN_CONCURRENCY = 10;
 
+const options = parseOptions(process.argv.slice(2));
+const conditions = await readConditions();
+console.error(conditionsText(conditions));
+
 /** On a cluster whose own executors are idle: workers outside, or none. */
 const OUTSIDE: Partial<Record<MeasureName, Measure>> = {
-  submit: submitsByHttp,
+  submit: (bench) => submitsByHttp(bench),
   client: submitsByClient,
-  batch: submitsInBatches,
+  batch: (bench) => submitsInBatches(bench),
   e2e: endToEndOutside,
   latency: latencyOutside,
   reads: linearizableReads,
   fsync: durability,
   memory,
   failover,
+  steady: steadyLoad,
+  idle,
+  depth: (bench) => depth(bench, options.depth),
+  overload,
 };
 const OWN: Partial<Record<MeasureName, Measure>> = {
   own: async (bench) => {
@@ -36,10 +48,6 @@ const OWN: Partial<Record<MeasureName, Measure>> = {
     await latencyOwn(bench);
   },
 };
-
-const options = parseOptions(process.argv.slice(2));
-const conditions = await readConditions();
-console.error(conditionsText(conditions));
 
 const rows: Row[] = [];
 const faults: string[] = [];

@@ -7,20 +7,20 @@ const NAME = "bench";
 let made = 0;
 
 /**
- * A payload of about `bytes` bytes of JSON: a number of its own, when it was made, and filler. (What differs between two payloads is
+ * A payload of about `bytes` bytes of JSON: a number of its own, when it was made or due (wall clock), and filler. (What differs between two payloads is
  * at the front, as in real ones, so that nothing can be saved by their likeness.)
  */
-export function payloadText(bytes: number): string {
-  const head = `{"id":"${process.pid}-${made++}","t":${now().toFixed(3)},"pad":"`;
+export function payloadText(bytes: number, at = now()): string {
+  const head = `{"id":"${process.pid}-${made++}","t":${at.toFixed(3)},"pad":"`;
   return `${head}${"x".repeat(Math.max(0, bytes - head.length - 2))}"}`;
 }
 
-export function taskText(bytes: number): string {
-  return `{"name":"${NAME}","payload":${payloadText(bytes)}}`;
+export function taskText(bytes: number, name = NAME): string {
+  return `{"name":"${name}","payload":${payloadText(bytes)}}`;
 }
 
-export function bulkText(count: number, bytes: number): string {
-  return `{"tasks":[${Array.from({ length: count }, () => taskText(bytes)).join(",")}]}`;
+export function bulkText(count: number, bytes: number, name = NAME): string {
+  return `{"tasks":[${Array.from({ length: count }, () => taskText(bytes, name)).join(",")}]}`;
 }
 
 /** True when it was acknowledged. */
@@ -36,8 +36,9 @@ export async function submitMany(
   connection: HttpConnection,
   count: number,
   bytes: number,
+  name = NAME,
 ): Promise<boolean> {
-  const { status } = await connection.post("/api/tasks/bulk", bulkText(count, bytes), {
+  const { status } = await connection.post("/api/tasks/bulk", bulkText(count, bytes, name), {
     headers: MINIMAL,
   });
   return status === 201;

@@ -74,6 +74,7 @@ export class FakeQueue implements TaskQueue {
   workerList: WorkerView[] = [];
   /** Never answers while true. */
   hangs = false;
+  readonly refusesSubmits = (): boolean => false;
   reads = 0;
   healthNow: Health = { status: "healthy", ready: true, notReady: null };
   seconds: { at: number; completed: number; failed: number; submitted: number }[] = [];

@@ -1,6 +1,5 @@
 /** The proof that an acknowledgement is on disk on a majority: syncs seen from outside. */
-import type { Bench } from "../bench.ts";
-import { closeAll } from "../bench.ts";
+import { type Bench, closeAll } from "../bench.ts";
 import { fewestMembersSynced, FsyncWatch, whyNoCounts } from "../fsyncs.ts";
 import { closedLoop } from "../load.ts";
 import { now, spread } from "../statistics.ts";

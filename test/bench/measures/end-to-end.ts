@@ -32,7 +32,7 @@ async function submitAll(bench: Bench, tasks: number): Promise<void> {
 export async function endToEndOutside(bench: Bench): Promise<void> {
   const { cluster, sizes, setup } = bench;
   // What other measures left behind would be executed, too.
-  await bench.clear();
+  await bench.between();
   const leader = await cluster.leader();
   const workers = await OutsideWorkers.start([leader.url], WORKER_CONCURRENCY);
   const client = new FlotillaClient({ urls: leader.url });

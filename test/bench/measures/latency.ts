@@ -20,7 +20,7 @@ async function light(bench: Bench, client: FlotillaClient, ms: number): Promise<
 
 export async function latencyOutside(bench: Bench): Promise<void> {
   const { cluster, sizes } = bench;
-  await bench.clear();
+  await bench.between();
   const leader = await cluster.leader();
   const client = new FlotillaClient({ urls: leader.url });
   const workers = await OutsideWorkers.start([leader.url], WORKER_CONCURRENCY);
@@ -28,7 +28,7 @@ export async function latencyOutside(bench: Bench): Promise<void> {
   const acks: OpenLoad[] = [];
   try {
     for (let rep = 0; rep < sizes.reps; rep++) {
-      await bench.clear();
+      await bench.between();
       await light(bench, client, WARM_MS);
       await workers.arm(Infinity);
       acks.push(await light(bench, client, sizes.latencySeconds * 1_000));

@@ -10,7 +10,7 @@ const WARM_MS = 500;
 
 export async function linearizableReads(bench: Bench): Promise<void> {
   const { cluster, sizes, setup } = bench;
-  await bench.clear();
+  await bench.between();
   const leader = await cluster.leader();
   const follower = await cluster.follower();
   const client = new FlotillaClient({ urls: leader.url });

@@ -7,9 +7,12 @@ import { payloadText, submitMany, submitOne } from "../tasks.ts";
 const WARM_MS = 1_000;
 export const BATCH = 100;
 
-export async function submitsByHttp(bench: Bench): Promise<void> {
+export async function submitsByHttp(
+  bench: Bench,
+  callerCounts: readonly number[] = [1, 16, 64, 256],
+): Promise<void> {
   const { sizes, setup } = bench;
-  for (const callers of [1, 16, 64, 256]) {
+  for (const callers of callerCounts) {
     const connections = await bench.connections(callers);
     const one = async (caller: number): Promise<boolean> => {
       const connection = connections[caller];
@@ -42,9 +45,12 @@ export async function submitsByClient(bench: Bench): Promise<void> {
   client.close();
 }
 
-export async function submitsInBatches(bench: Bench): Promise<void> {
+export async function submitsInBatches(
+  bench: Bench,
+  callerCounts: readonly number[] = [1, 8],
+): Promise<void> {
   const { sizes, setup } = bench;
-  for (const callers of [1, 8]) {
+  for (const callers of callerCounts) {
     const connections = await bench.connections(callers);
     const one = async (caller: number): Promise<boolean> => {
       const connection = connections[caller];

@@ -1,0 +1,97 @@
+/**
+ * Twice of what the members can take is asked of them for some seconds: they have to refuse the rest at once, keep taking what they can,
+ * keep their leader and their memory, and work the backlog off at full speed afterwards.
+ */
+import { type Bench, closeAll } from "../bench.ts";
+import { Histogram } from "../histogram.ts";
+import { HttpConnection } from "../http-connection.ts";
+import { closedLoop, openLoop } from "../load.ts";
+import { memoryOf } from "../processes.ts";
+import { spread } from "../statistics.ts";
+import { submitOne, taskText } from "../tasks.ts";
+import { OutsideWorkers } from "../workers.ts";
+
+const CALLERS = 256;
+/** Requests that may be under way at once; beyond, a caller would be waiting for a connection, which is no load. */
+const CONNECTIONS = 20_000;
+const OVERLOAD_S = 10;
+const FACTOR = 2;
+const DRAIN_MS = 300_000;
+const WORKER_CONCURRENCY = 50;
+
+export async function overload(bench: Bench): Promise<void> {
+  const { cluster, setup } = bench;
+  await bench.clear();
+  const connections = await bench.connections(CALLERS);
+  const maximum = await bench.repeat(
+    `overload: the maximum, plain HTTP, ${CALLERS} callers`,
+    {},
+    () =>
+      closedLoop(CALLERS, bench.sizes.seconds * 1_000, async (caller) => {
+        const own = connections[caller];
+        return own !== undefined && submitOne(own, setup.payload);
+      }),
+  );
+  closeAll(connections);
+  await bench.clear();
+
+  const before = await cluster.view();
+  const rss = (): number[] => Object.values(cluster.pids).map((pid) => memoryOf(pid).rss);
+  const rssBefore = rss();
+  const idle: HttpConnection[] = [];
+  let opened = 0;
+  let noConnection = 0;
+  const refusals = new Map<number, number>();
+  const refusalMs = new Histogram();
+  const url = (await cluster.leader()).url;
+  const one = async (): Promise<boolean> => {
+    let connection = idle.pop();
+    if (connection === undefined) {
+      if (opened >= CONNECTIONS) {
+        noConnection += 1;
+        return false;
+      }
+      opened += 1;
+      connection = await HttpConnection.open(url);
+    }
+    const from = performance.now();
+    const { status } = await connection.post("/api/tasks", taskText(setup.payload));
+    idle.push(connection);
+    if (status === 201) return true;
+    refusals.set(status, (refusals.get(status) ?? 0) + 1);
+    refusalMs.record(performance.now() - from);
+    return false;
+  };
+  const load = await openLoop(maximum * FACTOR, OVERLOAD_S * 1_000, one);
+  closeAll(idle);
+  const after = await cluster.view();
+  const rssAfter = rss();
+  const counts = [...refusals].map(([status, n]) => `${n} × ${status}`).join(", ");
+  bench.record({
+    measure: `overload: acknowledged while ${FACTOR} × the maximum is asked for, plain HTTP`,
+    unit: "tasks/s",
+    value: spread([load.ok / load.seconds]),
+    p50: load.latencies.percentile(50),
+    p99: load.latencies.percentile(99),
+    note: [
+      `${((100 * load.ok) / load.seconds / maximum).toFixed(0)} % of the maximum`,
+      `refused: ${counts === "" ? "none" : counts}, p50 ${refusalMs.percentile(50).toFixed(1)}, p99 ${refusalMs.percentile(99).toFixed(1)} ms`,
+      `${noConnection} not sent for want of a connection`,
+      `${opened} connections`,
+      `terms passed: ${after.term - before.term}`,
+      `members grew by ${rssAfter.map((now, i) => (now - (rssBefore[i] ?? 0)).toFixed(0)).join(", ")} MiB`,
+    ].join("; "),
+  });
+
+  const { Pending } = await cluster.counts();
+  const workers = await OutsideWorkers.start([url], WORKER_CONCURRENCY);
+  await workers.arm(Pending);
+  const from = performance.now();
+  await workers.reached(DRAIN_MS);
+  bench.record({
+    measure: `overload: the backlog of ${Pending.toLocaleString("en-US")} is worked off by a worker outside`,
+    unit: "tasks/s",
+    value: spread([Pending / ((performance.now() - from) / 1_000)]),
+  });
+  await workers.stop();
+}

@@ -1,0 +1,83 @@
+import { expect, test } from "bun:test";
+import { Pressure } from "../../src/queue/pressure.ts";
+
+let clock = 0;
+
+/** `rate` answers a second of a first-in-first-out queue that is filled at `offered` a second, for `seconds`. */
+function run(pressure: Pressure, offered: number, rate: number, seconds: number) {
+  const queue: number[] = [];
+  const start = clock;
+  let taken = 0;
+  let refused = 0;
+  let longestMs = 0;
+  let answered = 0;
+  let due = 0;
+  let able = 0;
+  for (let now = start; now < start + seconds * 1_000; now++) {
+    due += offered / 1_000;
+    able = Math.min(1, able) + rate / 1_000;
+    for (; due >= 1; due--) {
+      if (pressure.refuses()) refused++;
+      else {
+        pressure.began();
+        queue.push(now);
+        taken++;
+      }
+    }
+    for (; able >= 1; able--) {
+      const since = queue.shift();
+      if (since === undefined) break;
+      answered++;
+      longestMs = Math.max(longestMs, now - since);
+      pressure.ended(now, now - since);
+    }
+  }
+  clock = start + seconds * 1_000;
+  // What was taken in one run is not answered in the next one.
+  for (const _ of queue) pressure.ended(clock, null);
+  return { taken, refused, longestMs, answered };
+}
+
+test("what can be answered is taken", () => {
+  expect(run(new Pressure(), 2_000, 3_000, 10).refused).toBe(0);
+});
+
+test.each([400, 1_000, 2_000])(
+  "at twice of what %d a second are, the rest is refused, waits stay short, and nothing stands idle",
+  (rate) => {
+    const pressure = new Pressure();
+    // Until the queue is found out, what was taken before it was has to be answered.
+    expect(run(pressure, 2 * rate, rate, 20).longestMs).toBeLessThan(5_000);
+    const { refused, longestMs, answered } = run(pressure, 2 * rate, rate, 20);
+    expect(refused).toBeGreaterThan(0.9 * 20 * rate);
+    expect(longestMs).toBeLessThan(2_000);
+    expect(answered).toBeGreaterThan(0.98 * 20 * rate);
+    expect(run(pressure, 0.9 * rate, rate, 20).refused).toBeLessThan(0.02 * 20 * rate);
+  },
+);
+
+test("a fast member refuses by the number that waits, long before a wait is long", () => {
+  const { refused, longestMs } = run(new Pressure(), 40_000, 20_000, 5);
+  expect(refused).toBeGreaterThan(0);
+  expect(longestMs).toBeLessThan(200);
+});
+
+test("a pause is no overload: what waited through an election is answered, and the next is taken", () => {
+  const pressure = new Pressure();
+  for (let i = 0; i < 1_000; i++) pressure.began();
+  for (let i = 0; i < 1_000; i++) pressure.ended(900, 900);
+  expect(pressure.refuses()).toBe(false);
+  for (let now = 901; now < 3_000; now++) {
+    pressure.began();
+    expect(pressure.refuses()).toBe(false);
+    pressure.ended(now, 1);
+  }
+});
+
+test("submits that end without an answer say nothing of the wait", () => {
+  const pressure = new Pressure();
+  for (let i = 0; i < 2_000; i++) pressure.began();
+  for (let i = 0; i < 1_000; i++) pressure.ended(5_000 + i * 10, null);
+  expect(pressure.refuses()).toBe(false);
+  expect(pressure.waiting).toBe(1_000);
+});

@@ -70,7 +70,7 @@ function Head(props: TaskPageProps): JSX.Element {
             {task.id}
           </code>
         </p>
-        {task.progress === null ? null : (
+        {task.progress === null || task.status === "Completed" ? null : (
           <p class="progress-line">
             <progress
               max="100"

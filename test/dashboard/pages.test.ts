@@ -221,6 +221,20 @@ describe("the list of tasks", () => {
 });
 
 describe("one task", () => {
+  test("shows how far it came, unless it is done: a handler need not report its last hundredth", async () => {
+    const { queue, get } = dashboard();
+    const progress = { percent: 40, message: "page 4" };
+    for (const status of ["Running", "Failed", "Completed"] as const)
+      queue.add(fakeTask({ id: status, status, progress }));
+    const shows = async (id: string): Promise<boolean> =>
+      (await (await get(`/tasks/${id}`)).text()).includes("40 % · page 4");
+    expect([await shows("Running"), await shows("Failed"), await shows("Completed")]).toEqual([
+      true,
+      true,
+      false,
+    ]);
+  });
+
   test("shows the payload with the digits that were sent, and cuts a long one", async () => {
     const { queue, get } = dashboard();
     queue.add(fakeTask({ id: "a", payload: '{"n":1.0,"big":12345678901234567890,"e":1e400}' }));

@@ -26,7 +26,12 @@ import { LogCompaction } from "./storage/log-compaction.ts";
 import { SqliteLog } from "./storage/sqlite-log.ts";
 import { SqliteSnapshots } from "./storage/sqlite-snapshots.ts";
 import { StateCheckpointer } from "./storage/state-checkpointer.ts";
-import { connectState, openStateDatabase } from "./storage/state-database.ts";
+import {
+  connectState,
+  isDamage,
+  markDamaged,
+  openStateDatabase,
+} from "./storage/state-database.ts";
 import { systemClock as clock } from "./system/clock.ts";
 import { listeningLine, openLog } from "./system/log.ts";
 import { Output } from "./system/output.ts";
@@ -163,7 +168,11 @@ async function run(config: Config, log: Log): Promise<void> {
     peers: config.peers ?? new Map(),
     foundingSettings: foundingSettings(config),
     diskFull: () => disk.full(),
-    onFatal: (error) => fail(error, config, log),
+    stateDamage: state.damage,
+    onFatal: (error) => {
+      if (isDamage(error)) markDamaged(state.path);
+      fail(error, config, log);
+    },
   });
 
   refuseOtherCluster(config, Object.keys(replica.status().configuration.members));

@@ -70,6 +70,27 @@ export interface RecoveredLog {
   readonly configurations: readonly Entry[];
   /** The newest entries, contiguous up to lastIndex, at most the cache size asked for. */
   readonly tail: readonly Entry[];
+  /**
+   * Set when an entry behind lastIndex cannot be believed. Nothing was changed yet: the owner cuts the log there
+   * ({@link LogStore.cut}), replaces it, or stops.
+   */
+  readonly damage?: LogDamage | null;
+  /** Set while a log that was cut is repaired from the others, and does not yet hold all that it promised. */
+  readonly promised?: LogPromise | null;
+}
+
+export interface LogDamage {
+  /** The first entry that is damaged: lastIndex + 1. */
+  readonly index: LogIndex;
+  /** What is wrong with it, and where. */
+  readonly what: string;
+  readonly promised: LogPromise;
+}
+
+/** What a log whose end is lost may have acknowledged: entries up to `index`, in terms up to `term`. */
+export interface LogPromise {
+  readonly index: LogIndex;
+  readonly term: Term;
 }
 
 /**
@@ -104,6 +125,11 @@ export interface LogStore {
    * @throws Error when nothing is marked
    */
   finishInstall(): Promise<void>;
+  /**
+   * Forgets everything behind `lastIndex` of a log that was found damaged, but not what it promised, in one
+   * transaction. @throws Error when it was not
+   */
+  cut(): Promise<void>;
   /** Binds the folder to a cluster, durably. Refused when it is bound to another one. */
   bindCluster(clusterId: string): Promise<void>;
   /** Bytes on disk, newest durable index, writes and fsyncs so far. */
@@ -121,6 +147,8 @@ export interface LogInstall {
   readonly foundations: readonly Entry[];
   /** Name of the state database that belongs to it. */
   readonly state: string;
+  /** Set when the log and the state begin anew because they were damaged: both index and term are 0 then. */
+  readonly promised?: LogPromise;
 }
 
 export interface LogStats {
@@ -194,6 +222,13 @@ export interface SnapshotStore {
    * @throws Error the log holds that entry: nothing has changed; FatalError: start anew
    */
   install(manifest: SnapshotManifest, foundations: readonly Entry[]): Promise<void>;
+  /**
+   * Begins the state anew, empty, because it is damaged; with `log` the log too, which keeps only what it promised
+   * and who the members are. Steps as of an install. @throws FatalError start anew
+   */
+  reset(
+    log: { readonly promised: LogPromise; readonly foundations: readonly Entry[] } | null,
+  ): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -59,6 +59,7 @@ import {
   type Transport,
 } from "./ports.ts";
 import { Reads } from "./reads.ts";
+import { repaired } from "./repair.ts";
 import { configurationOf, Snapshots } from "./snapshots.ts";
 import { Sightings } from "./sightings.ts";
 import { BEAT_MS, Staleness } from "./staleness.ts";
@@ -108,6 +109,8 @@ export interface ReplicaOptions {
   readonly onJoinRefused?: (sentence: string) => void;
   /** The cluster's settings, if this member founds it. */
   readonly foundingSettings: unknown;
+  /** A sentence when the state was found damaged: the machine stands on nothing, and is made anew. */
+  readonly stateDamage?: string | null;
   /** True while the disk is almost full: nothing is written, and leadership is handed over. */
   readonly diskFull?: () => boolean;
   /** Other limits of the core than production's: small ones bring its rarer branches within a test's reach. */
@@ -195,7 +198,15 @@ export class Replica implements Consensus {
     const recovered = await options.store.open(
       options.limits?.cacheBytes ?? DEFAULT_LIMITS.cacheBytes,
     );
-    return new Replica(options, recovered);
+    const sound = await repaired(
+      {
+        ...options,
+        applied: () => options.machine.applied().index,
+        stateDamage: options.stateDamage ?? null,
+      },
+      recovered,
+    );
+    return new Replica(options, sound);
   }
 
   private constructor(options: ReplicaOptions, recovered: RecoveredLog) {
@@ -305,7 +316,8 @@ export class Replica implements Consensus {
       return null;
     });
     this.#serveMembership();
-    if (recovered.lastIndex > 0) this.#startCore(recovered);
+    const known = recovered.lastIndex > 0 || (recovered.foundations ?? []).length > 0;
+    if (known) this.#startCore(recovered);
   }
 
   #serveMembership(): void {
@@ -581,8 +593,8 @@ export class Replica implements Consensus {
       incarnation: this.#identity.incarnation,
       boot: this.boot,
       clusterId: this.#founder.clusterId,
-      // Not what the disk may still lose.
-      lastIndex: raft?.durable ?? asIndex(0),
+      // Not what the disk may still lose; but all that a log in repair promised, and will hold again.
+      lastIndex: raft?.repairingTo ?? raft?.durable ?? asIndex(0),
       lastTerm: raft?.termAt(raft.durable) ?? asTerm(0),
       peerIds: this.#founder.peerIds,
       advertise: this.#o.advertise,
@@ -617,7 +629,7 @@ export class Replica implements Consensus {
         ...recovered,
         snapshotConfiguration: configurationOf(recovered.foundations ?? []),
         applied: applied.index,
-        commit: asIndex(Math.max(1, applied.index)),
+        commit: asIndex(Math.min(Math.max(1, applied.index), recovered.lastIndex)),
       },
     );
     const termOfApplied = this.#raft.termAt(applied.index);

@@ -21,7 +21,14 @@ import {
   type Term,
   TERM_0,
 } from "../raft/types.ts";
-import { FatalError, type Identity, type LogInstall, type RecoveredLog } from "../replica/ports.ts";
+import {
+  FatalError,
+  type Identity,
+  type LogDamage,
+  type LogInstall,
+  type LogPromise,
+  type RecoveredLog,
+} from "../replica/ports.ts";
 import { readCurrent } from "./current-file.ts";
 import { growFile, syncPath } from "./durable-files.ts";
 import {
@@ -29,6 +36,7 @@ import {
   decodeInstall,
   encodeInstall,
   entryCrc,
+  hardStateCopyCrc,
   hardStateCrc,
   kindNumber,
   kindOf,
@@ -76,7 +84,8 @@ export class LogFile {
   readonly #db: Database;
   readonly #insert: Statement<unknown, [number, number, number, number, Uint8Array]>;
   readonly #truncate: Statement<unknown, [number]>;
-  readonly #writeHardState: Statement<unknown, [number, string | null, number]>;
+  readonly #insertHardState: Statement<unknown, [number, string | null, number]>;
+  readonly #insertHardStateCopy: Statement<unknown, [number, string | null, number, number]>;
   readonly #writeMeta: Statement<unknown, [string, string, number]>;
   readonly #range: Statement<EntryRow, [number, number]>;
   readonly #sizes: Statement<{ idx: number; term: number; size: number }, [number, number]>;
@@ -85,6 +94,9 @@ export class LogFile {
   #walBytes = 0;
   /** Of the greatest step, by what the newest ones took on this disk. */
   #stepShare = 1;
+  #boot = 0;
+  /** Found when it was opened, and not cut yet. */
+  #damage: LogDamage | null = null;
 
   private constructor(path: string, db: Database) {
     this.path = path;
@@ -93,8 +105,11 @@ export class LogFile {
       "INSERT INTO entries (idx, term, kind, crc, data) VALUES (?, ?, ?, ?, ?)",
     );
     this.#truncate = db.prepare("DELETE FROM entries WHERE idx >= ?");
-    this.#writeHardState = db.prepare(
+    this.#insertHardState = db.prepare(
       "INSERT OR REPLACE INTO hard_state (one, term, vote, crc) VALUES (1, ?, ?, ?)",
+    );
+    this.#insertHardStateCopy = db.prepare(
+      "INSERT OR REPLACE INTO hard_state_copy (one, term, vote, boot, crc) VALUES (1, ?, ?, ?, ?)",
     );
     this.#writeMeta = db.prepare("INSERT OR REPLACE INTO meta (key, value, crc) VALUES (?, ?, ?)");
     this.#range = db.prepare(
@@ -107,8 +122,9 @@ export class LogFile {
 
   /**
    * Opens the log of member `id` in `folder`, creating it when there is none; syncs what a killed process
-   * left in the page cache (S1), verifies all of it, and counts one more boot.
-   * @throws FatalError in use, another member's, another format, damaged (names the index), unwritable
+   * left in the page cache (S1), verifies all of it, and counts one more boot. An entry that is damaged is told in
+   * what was recovered; the log takes no write until it was cut there or replaced.
+   * @throws FatalError in use, another member's, another format, damaged otherwise, unwritable
    */
   static open(
     folder: string,
@@ -124,6 +140,7 @@ export class LogFile {
       syncPath(folder);
       db = connect(path);
       const file = new LogFile(path, db);
+      file.#boot = Number(file.#meta("boot"));
       file.#settleInstall(readCurrent(folder));
       const recovered = file.#recover(id, tailBytes);
       growWal(path);
@@ -154,6 +171,7 @@ export class LogFile {
    * caller must stop: a sync that failed once is not to be trusted the second time
    */
   commit(ops: readonly PersistOp[]): void {
+    this.#refuseDamaged();
     let bytes = TRANSACTION_OVERHEAD_BYTES;
     let last = this.#last;
     this.#transact(() => {
@@ -179,7 +197,7 @@ export class LogFile {
           last = entry.index;
         }
         if (hardState !== null) {
-          this.#writeHardState.run(hardState.term, hardState.vote, hardStateCrc(hardState));
+          this.#writeHardState(hardState);
         }
       }
     });
@@ -269,6 +287,11 @@ export class LogFile {
    */
   markInstall(install: LogInstall): void {
     const { index, term } = install;
+    if (install.promised !== undefined) {
+      this.#transact(() => this.#setMeta("installing", encodeInstall(install)));
+      return;
+    }
+    this.#refuseDamaged();
     const held =
       index <= this.#compacted.index ? null : (this.#sizes.get(index, index)?.term ?? undefined);
     if (held === null || held === term) {
@@ -286,7 +309,7 @@ export class LogFile {
   finishInstall(): void {
     const text = this.#meta("installing");
     if (text === null) throw new Error("no install is marked");
-    const { index, term, foundations } = decodeInstall(text);
+    const { index, term, foundations, promised } = decodeInstall(text);
     const { term: known } = this.#recoverHardState();
     this.#transact(() => {
       // No WHERE: SQLite gives whole pages back without looking at the rows.
@@ -302,12 +325,37 @@ export class LogFile {
       }
       this.#setMeta("compacted", `${index}:${term}`);
       // The log is never of a later term than the member; the vote of an earlier term binds nobody.
-      if (known < term) this.#writeHardState.run(term, null, hardStateCrc({ term, vote: null }));
+      if (known < term) this.#writeHardState({ term, vote: null });
+      if (promised !== undefined) this.#setMeta("promised", `${promised.index}:${promised.term}`);
       this.#db.run("DELETE FROM meta WHERE key = 'installing'");
     });
     this.#compacted = { index, term };
     this.#last = index;
+    this.#damage = null;
     this.#walBytes += TRANSACTION_OVERHEAD_BYTES;
+  }
+
+  /** Forgets what is damaged and all behind it, but not that it was promised. @throws Error when nothing is damaged */
+  cut(): void {
+    const damage = this.#damage;
+    if (damage === null) throw new Error("nothing of the log is damaged");
+    const { index, term } = damage.promised;
+    this.#transact(() => {
+      this.#truncate.run(damage.index);
+      this.#setMeta("promised", `${index}:${term}`);
+    });
+    this.#damage = null;
+  }
+
+  #refuseDamaged(): void {
+    if (this.#damage !== null) throw damaged(this.path, this.#damage.what);
+  }
+
+  #writeHardState(hardState: HardState): void {
+    const { term, vote } = hardState;
+    this.#insertHardState.run(term, vote, hardStateCrc(hardState));
+    const crc = hardStateCopyCrc(hardState, this.#boot);
+    this.#insertHardStateCopy.run(term, vote, this.#boot, crc);
   }
 
   /** The state that is current decides which half of a crash this is: before the switch, or after it (S2). */
@@ -347,8 +395,10 @@ export class LogFile {
 
   #recover(id: NodeId, tailBytes: number): RecoveredLog {
     const identity = this.#recoverIdentity(id);
+    this.#boot = identity.boot;
     const hardState = this.#recoverHardState();
     this.#compacted = this.#recoverCompacted();
+    let what: string | null = null;
     const terms: { index: LogIndex; term: Term }[] = [];
     const configurations: Entry[] = [];
     let tail: Entry[] = [];
@@ -361,10 +411,11 @@ export class LogFile {
     );
     try {
       for (const row of all.iterate()) {
+        what = this.#whatIsWrong(row, expected);
+        if (what === null && row.term < newest)
+          what = `entry ${expected} has a lower term than the one before it`;
+        if (what !== null) break;
         const entry = this.#verified(row, expected);
-        if (entry.term < newest) {
-          throw damaged(this.path, `entry ${expected} has a lower term than the one before it`);
-        }
         if (terms.at(-1)?.term !== entry.term) {
           terms.push({ index: entry.index, term: entry.term });
         }
@@ -384,15 +435,19 @@ export class LogFile {
         expected = asIndex(expected + 1);
       }
     } catch (error) {
-      if (error instanceof FatalError) throw error;
-      throw damaged(this.path, `entry ${expected} cannot be read (${reasonOf(error)})`);
+      what = `entry ${expected} cannot be read (${reasonOf(error)})`;
     }
     this.#last = asIndex(expected - 1);
+    if (what !== null) this.#damage = this.#damageAt(expected, what, hardState.term);
     if (hardState.term < newest) {
       throw damaged(this.path, `entry ${this.#last} has term ${newest}, above the member's own`);
     }
     const boot = identity.boot + 1;
-    this.#transact(() => this.#setMeta("boot", String(boot)));
+    this.#boot = boot;
+    this.#transact(() => {
+      this.#setMeta("boot", String(boot));
+      this.#writeHardState(hardState);
+    });
     return {
       identity: { ...identity, boot },
       hardState,
@@ -402,7 +457,30 @@ export class LogFile {
       terms,
       configurations,
       tail: tail.slice(kept),
+      damage: this.#damage,
+      promised: this.#recoverPromised(),
     };
+  }
+
+  /** @throws FatalError when not even the end of the log can be told: what was promised is not known then */
+  #damageAt(index: LogIndex, what: string, term: Term): LogDamage {
+    try {
+      const last = this.#db
+        .prepare<{ last: number | null }, []>("SELECT max(idx) AS last FROM entries")
+        .get()?.last;
+      const earlier = this.#recoverPromised();
+      const promised = Math.max(last ?? 0, index, earlier?.index ?? 0);
+      return { index, what: `${this.path}: ${what}`, promised: { index: asIndex(promised), term } };
+    } catch (error) {
+      throw damaged(this.path, `${what}, and nothing behind it (${reasonOf(error)})`);
+    }
+  }
+
+  /** Null once the log reaches as far again. */
+  #recoverPromised(): LogPromise | null {
+    const [index, term] = (this.#meta("promised") ?? "0:0").split(":").map(Number);
+    if (index === undefined || term === undefined || index <= this.#last) return null;
+    return { index: asIndex(index), term: asTerm(term) };
   }
 
   #recoverFoundations(): readonly Entry[] {
@@ -427,20 +505,32 @@ export class LogFile {
     return { id: asNodeId(owner), incarnation, clusterId: this.#meta("cluster_id"), boot };
   }
 
+  /** The row or, where that is damaged, its copy, if the last process that opened this log wrote both. */
   #recoverHardState(): HardState {
-    const row = this.#db
-      .prepare<{ term: number; vote: string | null; crc: number }, []>(
-        "SELECT term, vote, crc FROM hard_state WHERE one = 1",
-      )
-      .get();
-    if (row === null)
-      throw damaged(this.path, "the row with the member's term and vote is missing");
-    const vote = row.vote === null ? null : asNodeId(row.vote);
-    const hardState: HardState = { term: asTerm(row.term), vote };
-    if (hardStateCrc(hardState) !== row.crc) {
-      throw damaged(this.path, "the member's term and vote have a wrong checksum");
+    const row = this.#hardStateRow("SELECT term, vote, 0 AS boot, crc FROM hard_state");
+    if (row !== null && hardStateCrc(row.hardState) === row.crc) return row.hardState;
+    const copy = this.#hardStateRow("SELECT term, vote, boot, crc FROM hard_state_copy");
+    if (
+      copy !== null &&
+      copy.boot === this.#boot &&
+      hardStateCopyCrc(copy.hardState, copy.boot) === copy.crc
+    )
+      return copy.hardState;
+    const what = row === null ? "are missing" : "have a wrong checksum";
+    throw damaged(this.path, `the member's term and vote ${what}, and so does their copy`);
+  }
+
+  #hardStateRow(query: string): { hardState: HardState; boot: number; crc: number } | null {
+    try {
+      const row = this.#db
+        .prepare<{ term: number; vote: string | null; boot: number; crc: number }, []>(query)
+        .get();
+      if (row === null) return null;
+      const vote = row.vote === null ? null : asNodeId(row.vote);
+      return { hardState: { term: asTerm(row.term), vote }, boot: row.boot, crc: row.crc };
+    } catch {
+      return null; // its page cannot be read: as good as missing
     }
-    return hardState;
   }
 
   #recoverCompacted(): Position {
@@ -453,15 +543,16 @@ export class LogFile {
 
   /** @throws FatalError naming `expected` when the row is another one, or its checksum is wrong */
   #verified(row: EntryRow, expected: LogIndex): Entry {
-    if (row.idx !== expected) {
-      throw damaged(this.path, `entry ${expected} is missing, the next one is ${row.idx}`);
-    }
-    const term = asTerm(row.term);
+    const what = this.#whatIsWrong(row, expected);
     const kind = kindOf(row.kind);
-    if (kind === null || entryCrc(term, expected, row.kind, row.data) !== row.crc) {
-      throw damaged(this.path, `entry ${expected} has a wrong checksum`);
-    }
-    return { term, index: expected, kind, data: row.data };
+    if (what !== null || kind === null) throw damaged(this.path, what ?? "");
+    return { term: asTerm(row.term), index: expected, kind, data: row.data };
+  }
+
+  #whatIsWrong({ idx, term, kind, crc, data }: EntryRow, expected: LogIndex): string | null {
+    if (idx !== expected) return `entry ${expected} is missing, the next one is ${idx}`;
+    const right = kindOf(kind) !== null && entryCrc(asTerm(term), expected, kind, data) === crc;
+    return right ? null : `entry ${expected} has a wrong checksum`;
   }
 
   #meta(key: MetaKey): string | null {
@@ -528,6 +619,7 @@ function settle(path: string, id: NodeId): void {
       );
     }
     requirePragma(db, "auto_vacuum", 2);
+    addCopy(db);
     checkpoint(db, "TRUNCATE");
   } finally {
     db.close(true);
@@ -558,6 +650,12 @@ function create(db: Database, id: NodeId): void {
       ]);
     }
   }).immediate();
+}
+
+/** A log of an older build has no copy of the vote yet; whoever opens it writes one. */
+function addCopy(db: Database): void {
+  const table = LOG_TABLES.find((sql) => sql.includes("hard_state_copy"));
+  if (table !== undefined) db.run(table.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"));
 }
 
 function readMeta(path: string, db: Database, key: MetaKey): string | null {

@@ -30,16 +30,21 @@ export const LOG_TABLES = [
   `CREATE TABLE hard_state (
      one INTEGER PRIMARY KEY CHECK (one = 1), term INTEGER NOT NULL, vote TEXT,
      crc INTEGER NOT NULL) STRICT`,
+  // The same again on another page, so that a bit that flips does not cost the member its vote. `boot`: of the
+  // process that wrote it; one that a build without this table left behind is not believed.
+  `CREATE TABLE hard_state_copy (
+     one INTEGER PRIMARY KEY CHECK (one = 1), term INTEGER NOT NULL, vote TEXT,
+     boot INTEGER NOT NULL, crc INTEGER NOT NULL) STRICT`,
   `CREATE TABLE meta (
      key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL) STRICT, WITHOUT ROWID`,
 ] as const;
 
 /**
  * What `meta` holds. `compacted` is `index:term`; `cluster_id` is missing until it is known; `installing` is an
- * encoded {@link LogInstall} while a snapshot is being put in place.
+ * encoded {@link LogInstall} while a snapshot is being put in place; `promised` is `index:term` after a repair began.
  */
 export type MetaKey =
-  "format" | "id" | "incarnation" | "cluster_id" | "boot" | "compacted" | "installing";
+  "format" | "id" | "incarnation" | "cluster_id" | "boot" | "compacted" | "installing" | "promised";
 
 const KINDS: readonly EntryKind[] = ["noop", "command", "config", "bootstrap"];
 
@@ -70,32 +75,43 @@ export function hardStateCrc({ term, vote }: HardState): number {
   return Bun.hash.crc32(JSON.stringify([term, vote]));
 }
 
+/** Of the copy: the boot that wrote it counts too. */
+export function hardStateCopyCrc({ term, vote }: HardState, boot: number): number {
+  return Bun.hash.crc32(JSON.stringify([term, vote, boot]));
+}
+
 export function metaCrc(key: MetaKey, value: string): number {
   return Bun.hash.crc32(JSON.stringify([key, value]));
 }
 
 /** As text, for `meta`: a few entries of some kilobytes. */
-export function encodeInstall({ index, term, foundations, state }: LogInstall): string {
+export function encodeInstall(install: LogInstall): string {
+  const { index, term, foundations, state, promised } = install;
   return JSON.stringify({
     index,
     term,
     state,
+    promised,
     foundations: foundations.map(({ data, ...rest }) => ({ ...rest, data: data.toBase64() })),
   });
 }
 
 /** `text` has passed its checksum: it is what `encodeInstall` wrote. */
 export function decodeInstall(text: string): LogInstall {
-  const { index, term, state, foundations } = JSON.parse(text) as {
+  const { index, term, state, promised, foundations } = JSON.parse(text) as {
     index: number;
     term: number;
     state: string;
+    promised?: { index: number; term: number };
     foundations: readonly { index: number; term: number; kind: EntryKind; data: string }[];
   };
   return {
     index: asIndex(index),
     term: asTerm(term),
     state,
+    ...(promised === undefined
+      ? {}
+      : { promised: { index: asIndex(promised.index), term: asTerm(promised.term) } }),
     foundations: foundations.map((entry) => ({
       index: asIndex(entry.index),
       term: asTerm(entry.term),

@@ -41,6 +41,7 @@ export type LogRequest =
   | { readonly kind: "bind"; readonly id: number; readonly clusterId: string }
   | { readonly kind: "mark-install"; readonly id: number; readonly install: LogInstall }
   | { readonly kind: "finish-install"; readonly id: number }
+  | { readonly kind: "cut"; readonly id: number }
   | { readonly kind: "close" };
 
 export interface LogSizes {

@@ -222,6 +222,9 @@ function handle(request: LogRequest): void {
         fileBytes = log.bytes();
       });
       return;
+    case "cut":
+      change(request.id, (log) => log.cut());
+      return;
     case "close":
       // What was handed over before is written: whoever closes in order loses nothing.
       if (file !== null) settleWaiting();

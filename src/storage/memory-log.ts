@@ -184,6 +184,10 @@ export class MemoryLog implements LogStore {
     this.#folder.clusterId = clusterId;
   }
 
+  async cut(): Promise<void> {
+    throw new Error("memory is not damaged");
+  }
+
   async markInstall(install: LogInstall): Promise<void> {
     await this.#settled();
     const { entries, compacted, lastIndex } = this.#folder;

@@ -2,10 +2,11 @@
  * Snapshots in memory: the same answers and the same steps as of those in files, as durable as whoever holds
  * the images. For tests, and for models that bring their own idea of a disk.
  */
-import { asIndex, asTerm, type Entry } from "../raft/types.ts";
+import { asIndex, asTerm, type Entry, INDEX_0, TERM_0 } from "../raft/types.ts";
 import {
   type Clock,
   FatalError,
+  type LogPromise,
   type LogStore,
   type Millis,
   type SnapshotChunk,
@@ -28,6 +29,8 @@ export interface MemorySnapshotsOptions {
   /** Makes it current, durably; the log's place goes by this name too. */
   readonly switchTo: (state: string, image: Uint8Array) => void;
   /** Opens the state machine on what is current. */
+  /** What an empty state looks like, for `reset`. */
+  readonly empty?: () => Uint8Array;
   readonly reopen: () => void;
   /** How long each step takes; 0: until the event loop comes round. */
   readonly latencyMs?: () => Millis;
@@ -150,6 +153,25 @@ export class MemorySnapshots implements SnapshotStore {
         `a snapshot could not be put in place (${reason}): start this member again`,
       );
     }
+  }
+
+  async reset(
+    replaced: { readonly promised: LogPromise; readonly foundations: readonly Entry[] } | null,
+  ): Promise<void> {
+    const { log, nonce, reopen, switchTo, empty } = this.#o;
+    if (empty === undefined) throw new Error("this model knows no empty state");
+    const state = `state-0-${nonce()}.db`;
+    if (replaced !== null) {
+      await this.#step("mark");
+      await log.markInstall({ ...replaced, index: INDEX_0, term: TERM_0, state });
+    }
+    await this.#step("switch");
+    switchTo(state, empty());
+    await this.#step("reopen");
+    reopen();
+    if (replaced === null) return;
+    await this.#step("finish");
+    await log.finishInstall();
   }
 
   async close(): Promise<void> {

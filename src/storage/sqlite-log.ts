@@ -137,6 +137,12 @@ export class SqliteLog implements LogStore {
     await this.#ask((id) => ({ kind: "finish-install", id }));
   }
 
+  /** @throws Error when the log was not found damaged */
+  async cut(): Promise<void> {
+    this.#post();
+    await this.#ask((id) => ({ kind: "cut", id }));
+  }
+
   stats(): LogStats {
     return {
       writes: this.#writes,

@@ -4,9 +4,10 @@
  * before or as it is afterwards: CURRENT decides, and the log goes by it.
  */
 import { join } from "node:path";
-import { asIndex, asTerm, type Entry } from "../raft/types.ts";
+import { asIndex, asTerm, type Entry, INDEX_0, TERM_0 } from "../raft/types.ts";
 import {
   FatalError,
+  type LogPromise,
   type LogStore,
   type SnapshotChunk,
   type SnapshotCopy,
@@ -14,6 +15,7 @@ import {
   type SnapshotStore,
 } from "../replica/ports.ts";
 import { freshStateName } from "./current-file.ts";
+import { createState } from "./state-database.ts";
 import { copyName, freshSnapshotId, incomingName, isSnapshotId } from "./snapshot-files.ts";
 import type {
   SnapshotReply,
@@ -137,7 +139,7 @@ export class SqliteSnapshots implements SnapshotStore {
   }
 
   async install(manifest: SnapshotManifest, foundations: readonly Entry[]): Promise<void> {
-    const { folder, log, currentState, reopen } = this.#o;
+    const { folder, log, currentState } = this.#o;
     const { id, index, term } = this.#expect(manifest.id);
     if (!this.#verified) throw new Error(`the snapshot ${id} was not verified`);
     const old = currentState();
@@ -153,20 +155,41 @@ export class SqliteSnapshots implements SnapshotStore {
       await this.#work({ kind: "remove", folder, names: [state] });
       throw error;
     }
+    // From here on the install has happened, or happens at the next start.
+    await this.#replace(old, state, true);
+  }
+
+  async reset(
+    replaced: { readonly promised: LogPromise; readonly foundations: readonly Entry[] } | null,
+  ): Promise<void> {
+    const { folder, log, currentState } = this.#o;
+    const old = currentState();
+    const state = freshStateName(0);
+    createState(folder, state);
+    if (replaced !== null) {
+      this.#step("mark");
+      await log.markInstall({ ...replaced, index: INDEX_0, term: TERM_0, state });
+    }
+    await this.#replace(old, state, replaced !== null);
+  }
+
+  /** CURRENT decides whether it has happened; what opens the folder afterwards does the rest of it. */
+  async #replace(old: string, state: string, finishes: boolean): Promise<void> {
+    const { folder, log, reopen } = this.#o;
     try {
-      // From here on the install has happened, or happens at the next start.
       this.#step("switch");
       await this.#work({ kind: "switch", folder, name: state });
       this.#step("reopen");
       await reopen(state);
       this.#step("remove");
       await this.#work({ kind: "remove", folder, names: [old] });
+      if (!finishes) return;
       this.#step("finish");
       await log.finishInstall();
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       throw new FatalError(
-        `a snapshot could not be put in place (${reason}): start this member again`,
+        `another state could not be put in place (${reason}): start this member again`,
       );
     }
   }

@@ -7,7 +7,7 @@
  * switched, and the old one is deleted with its `-wal` and `-shm`.
  */
 import { Database } from "bun:sqlite";
-import { existsSync, readdirSync, rmSync, statSync } from "node:fs";
+import { existsSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { FatalError } from "../replica/ports.ts";
 import {
@@ -24,6 +24,11 @@ import { isLeftOver } from "./snapshot-files.ts";
 const UNUSED_BYTES_MAX = 12 * 1024;
 /** Between two checkpoints a busy member writes more than this; an idle one needs none of it. */
 const WAL_BYTES_KEPT = 4 * 1024 * 1024;
+/** Checking takes about 7 ms a MiB in full and half of it quickly, before the member serves; larger ones are not. */
+const FULL_CHECK_BYTES_MAX = 128 * 1024 * 1024;
+const QUICK_CHECK_BYTES_MAX = 512 * 1024 * 1024;
+/** Beside a database that is not to be believed. */
+const MARK = ".damaged";
 /** A checkpoint, or a reader that recovers the WAL, holds the file for moments. */
 const BUSY_TIMEOUT_MS = 5_000;
 
@@ -34,29 +39,82 @@ export interface StateDatabase {
   readonly path: string;
   /** The file's name within the folder. */
   readonly name: string;
+  /**
+   * A sentence when what the file holds cannot be believed; `db` is then an empty one in memory, and the file is as it
+   * was. Whoever knows the log decides what becomes of it.
+   */
+  readonly damage: string | null;
 }
 
 /**
- * Opens the database that `CURRENT` names, creating both in an empty folder, and removes state files that
+ * Opens the database that `CURRENT` names, creating both in an empty folder, checks it, and removes state files that
  * nothing refers to any more. @throws FatalError when CURRENT names what is not there, or SQLite refuses
  */
 export function openStateDatabase(folder: string): StateDatabase {
   const name = currentName(folder) ?? createFirst(folder);
   removeStale(folder, name);
-  return connectState(folder, name);
+  const path = join(folder, name);
+  const broken = (damage: string): StateDatabase => ({
+    db: new Database(":memory:", { strict: true }),
+    path,
+    name,
+    damage: `${path} is damaged (${damage})`,
+  });
+  if (existsSync(`${path}${MARK}`)) return broken("found when it was used");
+  let db: Database | null = null;
+  try {
+    db = connect(path, { readwrite: true, create: false, strict: true });
+    const damage = whatIsWrong(db, sizeOf(path));
+    if (damage === null) return { db, path, name, damage };
+    db.close(true);
+    return broken(damage);
+  } catch (error) {
+    db?.close(true);
+    if (isDamage(error)) return broken(error.message);
+    throw refusal(path, error);
+  }
 }
 
 /** Opens this database of the folder, whatever CURRENT says. @throws FatalError when SQLite refuses */
 export function connectState(folder: string, name: string): StateDatabase {
   const path = join(folder, name);
   try {
-    return { db: connect(path, { readwrite: true, create: false, strict: true }), path, name };
+    const db = connect(path, { readwrite: true, create: false, strict: true });
+    return { db, path, name, damage: null };
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new FatalError(
-      `cannot open ${path} (${reason}): if it is damaged, remove this member from the cluster and add it again with an empty folder`,
-    );
+    throw refusal(path, error);
   }
+}
+
+/** SQLite says that a file is not what it wrote. */
+export function isDamage(error: unknown): error is Error {
+  if (!(error instanceof Error) || !("code" in error)) return false;
+  return /^SQLITE_(?:CORRUPT|NOTADB)/.test(String(error.code));
+}
+
+/** The state turned out to be damaged while it was used: the next start does not believe it. Best effort. */
+export function markDamaged(path: string): void {
+  try {
+    writeFileSync(`${path}${MARK}`, "");
+  } catch {
+    // A disk that takes no file is the greater trouble.
+  }
+}
+
+/** Null when SQLite finds nothing. A bit that flipped inside a text is nothing to SQLite: see docs/storage.md. */
+function whatIsWrong(db: Database, bytes: number): string | null {
+  if (bytes > QUICK_CHECK_BYTES_MAX) return null;
+  const check = bytes > FULL_CHECK_BYTES_MAX ? "quick_check" : "integrity_check";
+  const row = db.prepare<Record<string, unknown>, []>(`PRAGMA ${check}(1)`).get();
+  const said = String(Object.values(row ?? {})[0]);
+  return said === "ok" ? null : said.replaceAll("\n", " ");
+}
+
+function refusal(path: string, error: unknown): FatalError {
+  const reason = error instanceof Error ? error.message : String(error);
+  return new FatalError(
+    `cannot open ${path} (${reason}): if it is damaged, remove this member from the cluster and add it again with an empty folder`,
+  );
 }
 
 function currentName(folder: string): string | null {
@@ -100,11 +158,16 @@ function sizeOf(path: string): number {
 /** The name becomes current once the file behind it is on the disk; before, it is swept away at the next start. */
 function createFirst(folder: string): string {
   const name = freshStateName(0);
+  createState(folder, name);
+  switchCurrent(folder, name);
+  return name;
+}
+
+/** An empty database, on the disk when this returns; nothing refers to it yet. @throws SQLite's, the system's error */
+export function createState(folder: string, name: string): void {
   const path = join(folder, name);
   connect(path, { readwrite: true, create: true, strict: true }).close(true);
   syncPath(path);
-  switchCurrent(folder, name);
-  return name;
 }
 
 function connect(
@@ -130,7 +193,7 @@ function connect(
 
 function removeStale(folder: string, current: string): void {
   for (const file of readdirSync(folder)) {
-    const base = file.replace(/-(?:wal|shm)$/, "");
+    const base = file.replace(/-(?:wal|shm)$|\.damaged$/, "");
     if ((isStateName(base) && base !== current) || isLeftOver(file)) {
       rmSync(join(folder, file), { force: true });
     }

@@ -128,6 +128,8 @@ export interface Node {
   transport: SimTransport | null;
   fatal: Error | null;
   diskFull: boolean;
+  /** What the next start finds wrong with its state. */
+  stateDamage?: string | null;
   /** Its `--advertise`, if it is another than http://ID. */
   url?: string;
   joinRefused?: string;
@@ -235,6 +237,7 @@ export class Cluster {
         log: node.store,
         nonce: () => this.world.prng.hex(8),
         image: () => machine.image(),
+        empty: () => new TraceMachine().image(),
         position: (image) => ({ ...parseImage(image).applied, machineVersion: 1 }),
         switchTo: (state, image) => {
           node.disk.currentState = state;
@@ -262,6 +265,7 @@ export class Cluster {
       },
       foundingSettings: { test: true },
       diskFull: () => node.diskFull,
+      stateDamage: node.stateDamage ?? null,
       onFatal: (error) => {
         node.fatal = error;
       },

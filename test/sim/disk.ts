@@ -22,6 +22,7 @@ import { asIndex, asTerm } from "../../src/raft/types.ts";
 import type {
   Identity,
   LogInstall,
+  LogPromise,
   LogStats,
   LogStore,
   Millis,
@@ -40,6 +41,9 @@ export class Disk {
   /** Name of the state that belongs to this log. */
   currentState: string | null = null;
   installing: LogInstall | null = null;
+  /** The first entry that the next start finds damaged. */
+  damagedFrom: LogIndex | null = null;
+  promised: LogPromise | null = null;
   /** What others know to be the log up to an index that is committed: for what comes by a snapshot. */
   truth: (to: LogIndex, term: Term) => readonly Entry[] = () => {
     throw new Error("nobody knows what a snapshot stands for");
@@ -77,8 +81,8 @@ export class Disk {
 
   /** @throws Error the log holds that entry, or has forgotten it */
   markInstall(install: LogInstall): void {
-    const { index, term } = install;
-    if (index <= this.compacted.index || this.termAt(index) === term) {
+    const { index, term, promised } = install;
+    if (promised === undefined && (index <= this.compacted.index || this.termAt(index) === term)) {
       throw new Error(
         `a snapshot of index ${index} would put back a log that holds ${this.compacted.index + 1} to ${this.entries.length}`,
       );
@@ -89,8 +93,10 @@ export class Disk {
   /** @throws Error when nothing is marked */
   finishInstall(): void {
     if (this.installing === null) throw new Error("no install is marked");
-    const { index, term, foundations } = this.installing;
-    this.entries = [...this.truth(index, term)];
+    const { index, term, foundations, promised = null } = this.installing;
+    this.promised = promised;
+    this.damagedFrom = null;
+    this.entries = index === 0 ? [] : [...this.truth(index, term)];
     this.foundations = foundations;
     this.compacted = { index, term };
     if (this.hardState.term < term) this.hardState = { term, vote: null };
@@ -216,7 +222,9 @@ export class SimLogStore implements LogStore {
     this.#take(this.#disk.entries);
     const { id, incarnation, clusterId, boot, hardState, compacted, foundations } = this.#disk;
     const identity: Identity = { id, incarnation, clusterId, boot };
-    const entries = this.#disk.entries.slice(compacted.index);
+    const { damagedFrom, promised } = this.#disk;
+    const last = damagedFrom === null ? this.#disk.entries.length : damagedFrom - 1;
+    const entries = this.#disk.entries.slice(compacted.index, last);
     const terms: { index: LogIndex; term: Term }[] = [];
     for (const { index, term } of entries)
       if (terms.at(-1)?.term !== term) terms.push({ index, term });
@@ -225,11 +233,30 @@ export class SimLogStore implements LogStore {
       hardState,
       compacted,
       foundations,
-      lastIndex: asIndex(this.#disk.entries.length),
+      lastIndex: asIndex(last),
       terms,
       configurations: entries.filter(isMembership),
       tail: entries,
+      promised: promised !== null && promised.index > last ? promised : null,
+      damage:
+        damagedFrom === null
+          ? null
+          : { index: damagedFrom, what: `entry ${damagedFrom} is damaged`, promised: this.#lost() },
     };
+  }
+
+  #lost(): LogPromise {
+    const { entries, hardState } = this.#disk;
+    return { index: asIndex(entries.length), term: hardState.term };
+  }
+
+  async cut(): Promise<void> {
+    const disk = this.#disk;
+    if (disk.damagedFrom === null) throw new Error("nothing is damaged");
+    disk.promised = this.#lost();
+    disk.entries.length = disk.damagedFrom - 1;
+    disk.damagedFrom = null;
+    this.handed = [...disk.entries];
   }
 
   /** Writes handed over and not acknowledged. */

@@ -443,6 +443,7 @@ export class SimNode {
       },
       read: (from, to, maxBytes) => store.read(from, to, maxBytes),
       compact: (index, term) => store.compact(index, term),
+      cut: () => store.cut(),
       markInstall: (install) => store.markInstall(install),
       finishInstall: () => store.finishInstall(),
       bindCluster: (clusterId) => store.bindCluster(clusterId),

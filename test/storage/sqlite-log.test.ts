@@ -1,6 +1,6 @@
 import { Database } from "bun:sqlite";
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { asIndex, asTerm } from "../../src/raft/types.ts";
@@ -63,63 +63,158 @@ describe("the log in SQLite", () => {
     return message;
   }
 
-  const damages: readonly (readonly [string, string, string])[] = [
+  /** Each with the entry that is found damaged, and what is said of it. */
+  const damagedEntries: readonly (readonly [string, string, number, string])[] = [
     [
       "a flipped bit in an entry's data",
       "UPDATE entries SET data = CAST('Entry 7 of term 2' AS BLOB) WHERE idx = 7",
+      7,
       "entry 7 has a wrong checksum",
     ],
     [
       "a flipped bit in an entry's term",
       "UPDATE entries SET term = 3 WHERE idx = 10",
+      10,
       "entry 10 has a wrong checksum",
     ],
     [
       "a command that became a config",
       "UPDATE entries SET kind = 2 WHERE idx = 5",
+      5,
       "entry 5 has a wrong checksum",
     ],
     [
       "an unknown kind",
       "UPDATE entries SET kind = 9 WHERE idx = 5",
+      5,
       "entry 5 has a wrong checksum",
     ],
     [
-      "a damaged newest entry, which is not the end of the log",
+      "a damaged newest entry",
       "UPDATE entries SET data = x'00' WHERE idx = 10",
+      10,
       "entry 10 has a wrong checksum",
     ],
     [
       "a missing entry",
       "DELETE FROM entries WHERE idx = 6",
+      6,
       "entry 6 is missing, the next one is 7",
     ],
     [
       "a missing first entry",
       "DELETE FROM entries WHERE idx = 1",
+      1,
       "entry 1 is missing, the next one is 2",
     ],
-    [
-      "an entry under another index",
-      "UPDATE entries SET idx = 11 WHERE idx = 10",
-      "entry 10 is missing",
-    ],
-    [
-      "a flipped bit in the term",
-      "UPDATE hard_state SET term = 3",
-      "term and vote have a wrong checksum",
-    ],
-    [
-      "a vote for somebody else",
-      "UPDATE hard_state SET vote = 'n2'",
-      "term and vote have a wrong checksum",
-    ],
-    [
-      "a vote that is gone",
-      "UPDATE hard_state SET vote = NULL",
-      "term and vote have a wrong checksum",
-    ],
-    ["a missing hard state", "DELETE FROM hard_state", "term and vote is missing"],
+  ];
+  for (const [what, sql, index, said] of damagedEntries) {
+    test(`${what} is not the end of the log: nothing is written until it is cut, and its promise is kept`, async () => {
+      await fill();
+      tamper(sql);
+      const log = new SqliteLog(folder, MEMBER);
+      const { damage, lastIndex, tail, hardState } = await log.open(TAIL_BYTES);
+      expect(damage?.index).toBe(asIndex(index));
+      expect(damage?.what).toContain(said);
+      expect(damage?.promised).toEqual({ index: asIndex(10), term: asTerm(2) });
+      expect(hardState).toEqual(hard(2, "n3"));
+      expect(lastIndex).toBe(asIndex(index - 1));
+      expect(tail.length).toBe(index - 1);
+      await log.cut();
+      await write(log, { hardState: null, entries: [entry(index, 2)] });
+      await log.close();
+      // As long as the log is shorter than what it promised, it says so.
+      const again = new SqliteLog(folder, MEMBER);
+      const later = await again.open(TAIL_BYTES);
+      expect(later.damage).toBeNull();
+      expect(later.lastIndex).toBe(asIndex(index));
+      expect(later.promised).toEqual(index < 10 ? { index: asIndex(10), term: asTerm(2) } : null);
+      if (index < 10) await write(again, { hardState: null, entries: run(index + 1, 10, 2) });
+      await again.close();
+      const last = new SqliteLog(folder, MEMBER);
+      expect((await last.open(TAIL_BYTES)).promised).toBeNull();
+      await last.close();
+    });
+  }
+
+  test("a damaged log takes no write before it is cut", async () => {
+    await fill();
+    tamper("UPDATE entries SET data = x'00' WHERE idx = 10");
+    const { file } = LogFile.open(folder, MEMBER, TAIL_BYTES);
+    expect(() => file.commit([{ hardState: hard(3), entries: [] }])).toThrow(
+      "entry 10 has a wrong checksum",
+    );
+    file.close();
+    expect(LogFile.open(folder, MEMBER, TAIL_BYTES).recovered.damage?.index).toBe(asIndex(10));
+  });
+
+  test("an entry that is found damaged while it is read ends the process", async () => {
+    const log = new SqliteLog(folder, MEMBER);
+    await log.open(0);
+    // More than SQLite's cache holds, and folded out of the WAL: the first ones are read from the file.
+    const filler = new Uint8Array(20_000).fill(7);
+    for (let from = 1; from <= 1_000; from += 100) {
+      const entries = run(from, from + 99, 2).map((each) => entry(each.index, 2, filler));
+      if (from === 1) entries[6] = entry(7, 2, "seven ".repeat(3_000));
+      await write(log, { hardState: hard(2), entries });
+    }
+    const path = join(folder, "log.db");
+    const bytes = await Bun.file(path).bytes();
+    const at = Buffer.from(bytes).indexOf("seven seven");
+    expect(at).toBeGreaterThan(0);
+    const descriptor = openSync(path, "r+");
+    writeSync(descriptor, new Uint8Array([(bytes[at] ?? 0) ^ 1]), 0, 1, at);
+    closeSync(descriptor);
+    const failures: Error[] = [];
+    log.onFailure((error) => failures.push(error));
+    expect(await failure(log.read(asIndex(1), asIndex(10), TAIL_BYTES))).toContain(
+      "entry 7 has a wrong checksum",
+    );
+    await log.close();
+    expect(failures).toHaveLength(1);
+    expect(String(failures[0])).toContain("entry 7 has a wrong checksum");
+  });
+
+  const damagedVotes: readonly (readonly [string, string])[] = [
+    ["a flipped bit in the term", "UPDATE hard_state SET term = 3"],
+    ["a vote for somebody else", "UPDATE hard_state SET vote = 'n2'"],
+    ["a vote that is gone", "UPDATE hard_state SET vote = NULL"],
+    ["a missing hard state", "DELETE FROM hard_state"],
+    ["a flipped bit in the copy", "UPDATE hard_state_copy SET term = 3"],
+    ["a missing copy", "DELETE FROM hard_state_copy"],
+  ];
+  for (const [what, sql] of damagedVotes) {
+    test(`${what} is mended from the other of the two rows`, async () => {
+      await fill();
+      tamper(sql);
+      for (let open = 1; open <= 2; open++) {
+        const log = new SqliteLog(folder, MEMBER);
+        expect((await log.open(TAIL_BYTES)).hardState).toEqual(hard(2, "n3"));
+        await log.close();
+        tamper(sql.replaceAll("hard_state_copy", "hard_state"));
+      }
+    });
+  }
+
+  test("with both rows damaged the member must not vote, and is refused", async () => {
+    await fill();
+    tamper("UPDATE hard_state SET vote = 'n2'");
+    tamper("UPDATE hard_state_copy SET vote = 'n2'");
+    const message = await refusal();
+    expect(message).toContain("term and vote have a wrong checksum, and so does their copy");
+    expect(message).toContain("remove the member from the cluster, and add it again");
+  });
+
+  test("a copy that an older build left behind is not believed", async () => {
+    await fill();
+    // A build without the copy counted a boot, voted again, and then the bit flipped.
+    const crc = Bun.hash.crc32(JSON.stringify(["boot", "2"]));
+    tamper(`UPDATE meta SET value = '2', crc = ${crc} WHERE key = 'boot'`);
+    tamper("UPDATE hard_state SET vote = 'n2'");
+    expect(await refusal()).toContain("term and vote have a wrong checksum");
+  });
+
+  const damages: readonly (readonly [string, string, string])[] = [
     [
       "a changed name",
       "UPDATE meta SET value = 'n2' WHERE key = 'id'",

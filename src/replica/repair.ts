@@ -1,0 +1,85 @@
+/**
+ * What a member does at its start when its log or its state was found damaged (S6, docs/storage.md).
+ *
+ * A wrong checksum is never the end of the log: the entry may have been acknowledged, and a leader may have
+ * committed it by counting this member. So what is damaged is forgotten, but not that it was promised; until the log holds
+ * again all that it promised, the core neither votes nor campaigns, and the leader sends what is missing.
+ * With nobody to send it, this member stops and says which entry is damaged.
+ */
+import { decodeConfigurationEntry } from "../raft/configuration.ts";
+import { type Entry, INDEX_0, type LogIndex, type NodeId, TERM_0 } from "../raft/types.ts";
+import {
+  FatalError,
+  type Log,
+  type LogStore,
+  type RecoveredLog,
+  type SnapshotStore,
+} from "./ports.ts";
+
+export interface RepairPort {
+  readonly store: Pick<LogStore, "cut">;
+  readonly snapshots: Pick<SnapshotStore, "reset">;
+  readonly log: Log;
+  /** `--peers`, own id included. */
+  readonly peers: ReadonlyMap<NodeId, string>;
+  readonly applied: () => LogIndex;
+  /** A sentence when the state cannot be believed: the machine stands on nothing. */
+  readonly stateDamage: string | null;
+}
+
+/** The log to go on with. @throws FatalError when nobody else could repair it */
+export async function repaired(port: RepairPort, recovered: RecoveredLog): Promise<RecoveredLog> {
+  const { store, snapshots, log, stateDamage } = port;
+  const damage = recovered.damage ?? null;
+  if (damage === null && stateDamage === null) return recovered;
+  if (damage === null && recovered.compacted.index === INDEX_0) {
+    log.warn(`${stateDamage}: the state is built anew from the log`);
+    await snapshots.reset(null);
+    return recovered;
+  }
+  const what = damage?.what ?? stateDamage ?? "";
+  if (others(port, recovered).length === 0) {
+    throw new FatalError(
+      `${what}. This cluster has one member, so nobody can send what is lost: go back to a backup. The data folder is left as it is`,
+    );
+  }
+  if (damage !== null && stateDamage === null && port.applied() < damage.index) {
+    log.warn(`${what}: the log is repaired from the other members, from this entry on`);
+    await store.cut();
+    return { ...recovered, damage: null, promised: damage.promised };
+  }
+  // The state holds what the log would have to show for it: both begin anew.
+  const promised = damage?.promised ?? {
+    index: recovered.lastIndex,
+    term: recovered.hardState.term,
+  };
+  log.warn(`${what}: log and state are taken anew from the other members`);
+  const foundations = membershipOf(recovered);
+  await snapshots.reset({ promised, foundations });
+  return {
+    ...recovered,
+    compacted: { index: INDEX_0, term: TERM_0 },
+    foundations,
+    lastIndex: INDEX_0,
+    terms: [],
+    configurations: [],
+    tail: [],
+    damage: null,
+    promised,
+  };
+}
+
+/** Of what can still be read, what compaction would keep: entry 1 and the newest membership. */
+function membershipOf({ foundations = [], configurations }: RecoveredLog): readonly Entry[] {
+  const all = [...foundations, ...configurations];
+  return all.filter((entry) => entry === all.findLast(({ kind }) => kind === entry.kind));
+}
+
+function others({ peers }: RepairPort, recovered: RecoveredLog): string[] {
+  const newest = [...(recovered.foundations ?? []), ...recovered.configurations].at(-1);
+  const members = newest === undefined ? [] : Object.keys(decodeConfigurationEntry(newest).members);
+  const { id } = recovered.identity;
+  return [...new Set([...members, ...(newest === undefined ? peers.keys() : [])])].filter(
+    (member) => member !== id,
+  );
+}

@@ -1,0 +1,132 @@
+/** A log or a state that is found damaged at a start, in the whole driver and in virtual time (docs/storage.md). */
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { asIndex } from "../../src/raft/types.ts";
+import { FatalError } from "../../src/replica/ports.ts";
+import { Cluster, type Node } from "./cluster.ts";
+
+// A machine that is busy with other work is slow, not wrong.
+setDefaultTimeout(30_000);
+
+async function submit(cluster: Cluster, node: Node, count: number): Promise<void> {
+  let answered = 0;
+  for (let n = 0; n < count; n++) {
+    node.replica?.submit(JSON.stringify({ n }), { timeoutMs: 5_000 }).then(
+      () => (answered += 1),
+      () => undefined,
+    );
+    await cluster.run(5);
+  }
+  expect(await cluster.run(5_000, () => answered === count)).toBe(true);
+}
+
+async function working(seed: number, size = 3): Promise<{ cluster: Cluster; follower: Node }> {
+  const cluster = new Cluster(seed, size);
+  await cluster.startAll();
+  const leader = cluster.leader();
+  if (leader === null) throw new Error("no leader");
+  await submit(cluster, leader, 20);
+  await cluster.run(500);
+  return { cluster, follower: cluster.nodes.find((node) => node !== leader) ?? leader };
+}
+
+/** A repair takes its steps in virtual time. */
+async function start(cluster: Cluster, node: Node): Promise<void> {
+  const started = cluster.start(node);
+  await cluster.run(100);
+  await started;
+}
+
+/** Until `node` has applied as much as the leader. */
+function converged(cluster: Cluster, node: Node): Promise<boolean> {
+  return cluster.run(5_000, () => {
+    const leader = cluster.leader();
+    return leader !== null && leader.machine.trace.length === node.machine.trace.length;
+  });
+}
+
+test("a member whose log is damaged ahead of its state gets the rest from the others, and votes again then", async () => {
+  for (let seed = 1; seed <= 3; seed++) {
+    const { cluster, follower } = await working(seed);
+    // The state is older than the log: it is applied anew from what is left.
+    follower.image = null;
+    cluster.kill(follower);
+    const promised = follower.disk.entries.length;
+    follower.disk.damagedFrom = asIndex(promised - 3);
+    await cluster.start(follower);
+    expect(follower.disk.promised?.index).toBe(asIndex(promised));
+    expect(await converged(cluster, follower)).toBe(true);
+    expect(follower.machine.trace).toHaveLength(20);
+    cluster.check();
+    // It is needed now: a majority without the leader.
+    const leader = cluster.leader();
+    if (leader !== null) cluster.kill(leader);
+    expect(await cluster.run(5_000, () => cluster.leader() !== null)).toBe(true);
+    await submit(cluster, follower, 1);
+    cluster.check();
+  }
+});
+
+test("a member that lacks what it promised neither votes nor campaigns, whatever the others need", async () => {
+  const { cluster, follower } = await working(10);
+  const leader = cluster.leader();
+  const other = cluster.nodes.find((node) => node !== leader && node !== follower);
+  if (leader === null || other === undefined) throw new Error("no third member");
+  cluster.kill(leader);
+  cluster.kill(follower);
+  follower.disk.damagedFrom = asIndex(follower.disk.entries.length - 3);
+  await cluster.start(follower);
+  await cluster.run(10_000);
+  expect(cluster.leader()).toBeNull();
+  // The one with the whole log is back: it leads with the vote of the third.
+  await cluster.start(leader);
+  expect(await cluster.run(5_000, () => cluster.leader() !== null)).toBe(true);
+  expect(cluster.leader()).not.toBe(follower);
+  expect(await converged(cluster, follower)).toBe(true);
+  cluster.check();
+});
+
+test("damage in what was applied already: log and state are taken anew, also by a snapshot", async () => {
+  for (const compacted of [false, true]) {
+    const { cluster, follower } = await working(20);
+    if (compacted)
+      for (const node of cluster.nodes) expect(await cluster.compact(node)).toBe(20 + 2);
+    else follower.image = follower.machine.image();
+    cluster.kill(follower);
+    const leader = cluster.leader();
+    if (leader === null) throw new Error("no leader");
+    await submit(cluster, leader, 5);
+    if (compacted) await cluster.compact(leader);
+    follower.disk.damagedFrom = asIndex(compacted ? 23 : 3);
+    follower.stateDamage = compacted ? "the state is damaged" : null;
+    if (compacted) follower.disk.damagedFrom = null;
+    await start(cluster, follower);
+    follower.stateDamage = null;
+    expect(await converged(cluster, follower)).toBe(true);
+    expect(follower.machine.trace).toHaveLength(25);
+    cluster.check();
+    expect(follower.fatal).toBeNull();
+  }
+});
+
+test("a damaged state is built anew from a log that reaches back to the beginning, in a cluster of one too", async () => {
+  const { cluster, follower } = await working(30, 1);
+  cluster.kill(follower);
+  follower.stateDamage = "the state is damaged";
+  await start(cluster, follower);
+  follower.stateDamage = null;
+  await cluster.run(2_000);
+  expect(follower.machine.trace).toHaveLength(20);
+  await submit(cluster, follower, 1);
+  cluster.check();
+});
+
+test("a cluster of one stops at a damaged log, and names the entry", async () => {
+  const { cluster, follower } = await working(31, 1);
+  cluster.kill(follower);
+  follower.disk.damagedFrom = asIndex(9);
+  const start = cluster.start(follower);
+  expect(start).rejects.toThrow(FatalError);
+  expect(start).rejects.toThrow("entry 9 is damaged. This cluster has one member");
+  await start.catch(() => undefined);
+  expect(follower.disk.entries.length).toBeGreaterThan(9);
+});

@@ -10,10 +10,12 @@ setDefaultTimeout(30_000);
 async function submit(cluster: Cluster, node: Node, count: number): Promise<void> {
   let answered = 0;
   for (let n = 0; n < count; n++) {
-    node.replica?.submit(JSON.stringify({ n }), { timeoutMs: 5_000 }).then(
-      () => (answered += 1),
-      () => undefined,
-    );
+    node.replica
+      ?.submit(new TextEncoder().encode(JSON.stringify({ n })), { timeoutMs: 5_000 })
+      .then(
+        () => (answered += 1),
+        () => undefined,
+      );
     await cluster.run(5);
   }
   expect(await cluster.run(5_000, () => answered === count)).toBe(true);

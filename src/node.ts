@@ -14,6 +14,7 @@ import { createDashboard } from "./dashboard/dashboard.ts";
 import { ExecutorPool, HandlersError } from "./executor/executor-pool.ts";
 import { MACHINE_VERSIONS } from "./queue/commands.ts";
 import { TaskMachine, WRITE_BEHIND_ROWS } from "./queue/machine.ts";
+import { ThreadAuditor } from "./queue/auditor.ts";
 import { POSITION_QUERY } from "./queue/schema.ts";
 import { FlotillaQueue } from "./queue/queue.ts";
 import { ThreadReader } from "./queue/task-reader.ts";
@@ -21,6 +22,7 @@ import { DEFAULT_SETTINGS, type Settings } from "./queue/types.ts";
 import { FatalError, type Log } from "./replica/ports.ts";
 import { Replica } from "./replica/replica.ts";
 import { CheckpointSchedule } from "./storage/checkpoint-schedule.ts";
+import { condemnState, readCondemned } from "./storage/condemned-file.ts";
 import { openDataFolder } from "./storage/data-folder.ts";
 import { LogCompaction } from "./storage/log-compaction.ts";
 import { SqliteLog } from "./storage/sqlite-log.ts";
@@ -139,6 +141,7 @@ async function run(config: Config, log: Log): Promise<void> {
     (error) => log.error("the reader thread died", { error: error.message }),
     pause,
   );
+  const auditor = new ThreadAuditor(state.path);
   const snapshots = new SqliteSnapshots({
     folder: folder.path,
     log: store,
@@ -149,6 +152,7 @@ async function run(config: Config, log: Log): Promise<void> {
       state = connectState(folder.path, name);
       machine.reopen(state.db);
       reader.reopen(state.path);
+      auditor.reopen(state.path);
       before.close();
     },
   });
@@ -173,6 +177,9 @@ async function run(config: Config, log: Log): Promise<void> {
       if (isDamage(error)) markDamaged(state.path);
       fail(error, config, log);
     },
+    auditor,
+    condemned: readCondemned(folder.path, state.name),
+    onCondemned: (sentence) => condemnState(folder.path, state.name, sentence),
   });
 
   refuseOtherCluster(config, Object.keys(replica.status().configuration.members));
@@ -297,6 +304,7 @@ async function run(config: Config, log: Log): Promise<void> {
     compaction.stop();
     await Promise.race([server.stop(), Bun.sleep(STOP_SERVER_MS)]);
     await replica.stop();
+    auditor.close();
     await server.stop(true);
     await peerServer?.stop(true);
     await checkpoints.stop();

@@ -90,6 +90,7 @@ const QUEUE_CODES: Readonly<Record<QueueErrorCode, CodeRule>> = {
   "outcome-unknown": { status: 503, retryAfterS: 1 },
   overloaded: { status: 429, retryAfterS: 1 },
   "low-disk": { status: 503, retryAfterS: 30 },
+  inconsistent: { status: 503, retryAfterS: null },
   removed: { status: 503, retryAfterS: null },
   stopping: { status: 503, retryAfterS: 1 },
 };

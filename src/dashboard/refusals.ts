@@ -21,6 +21,10 @@ const REFUSALS: Readonly<Record<QueueErrorCode, Refusal>> = {
   },
   overloaded: { status: 429, text: "The cluster is overloaded. Try again in a few seconds." },
   "low-disk": { status: 503, text: "The disk is nearly full: no new tasks are taken." },
+  inconsistent: {
+    status: 503,
+    text: "The state of this member differs from the others': it does not answer. Use another one.",
+  },
   removed: { status: 503, text: "This member was removed from the cluster. Use another one." },
   stopping: { status: 503, text: "This member is stopping. Use another one." },
   "not-found": { status: 404, text: "There is no such task any more." },

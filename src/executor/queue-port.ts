@@ -29,6 +29,7 @@ export function mayPass(error: unknown): boolean {
     case "overloaded":
     case "low-disk":
     case "removed":
+    case "inconsistent":
     case "stopping":
     case "stale-session": // the call is proposed again in the new session
     case "void":

@@ -80,6 +80,7 @@ export function healthOf(
 ): Health {
   const unhealthy = (reason: string): Health => ({ status: "unhealthy", ready: false, reason });
   if (diskFault !== null) return unhealthy(diskFault);
+  if (status.condemned !== null) return unhealthy(status.condemned);
   if (status.waiting !== null) return unhealthy(status.waiting);
   if (status.leader === null) return unhealthy("no leader is known");
   if (status.contactMs === null || status.contactMs > contactTimeoutMs) {

@@ -70,6 +70,7 @@ export function asQueueError(error: unknown): Error {
       case "overloaded":
       case "low-disk":
       case "removed":
+      case "inconsistent":
       case "stopping":
         return queueError(error.reason, error.message);
       // Questions to a leader that did not answer, or lead any more: which question is nobody's business.

@@ -405,7 +405,10 @@ export class FlotillaQueue implements TaskQueue {
     return this.#finals.wait(id, waitMs, signal);
   }
 
+  /** @throws QueueError inconsistent, however old an answer would do: what this member has is wrong */
   async #current(consistency: Consistency): Promise<void> {
+    const condemned = this.#o.consensus.condemned();
+    if (condemned !== null) throw queueError("inconsistent", condemned);
     if (consistency === "stale") return;
     try {
       await this.#o.consensus.linearize(this.#o.requestTimeoutMs);
@@ -434,6 +437,8 @@ export class FlotillaQueue implements TaskQueue {
       if (claim.local !== null) return { tasks: [], directive: "terminate" };
       throw queueError("stopping", "this member takes no claims any more: ask another one");
     }
+    const condemned = this.#o.consensus.condemned();
+    if (condemned !== null) throw queueError("inconsistent", condemned);
     const { idem } = claim;
     if (idem !== undefined) return this.keyed.claim({ ...claim, idem }, waitMs, signal);
     return this.#claims.wait(claim, waitMs, signal);

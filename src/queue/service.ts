@@ -39,6 +39,8 @@ export type QueueErrorCode =
   | "overloaded"
   /** Disk below the reserve: 503. */
   | "low-disk"
+  /** This member's state differs from the others': ask another one. 503. */
+  | "inconsistent"
   /** This member was removed from the cluster: ask another one. 503. */
   | "removed"
   | "stopping";

@@ -20,6 +20,8 @@ export type ConsensusErrorCode =
   | "not-leader"
   /** A call to another member got no answer. */
   | "timeout"
+  /** This member's state differs from a majority's: it does not answer any more. */
+  | "inconsistent"
   /** This member was removed from the cluster: it takes nothing any more. */
   | "removed"
   | "stopping";
@@ -66,6 +68,23 @@ export interface SubmitOptions {
   readonly hint?: unknown;
 }
 
+/**
+ * - `inconsistent`: states of members differ (T9).
+ * - `clock-skew`: this member's wall clock is the odd one out (T1).
+ * - `low-disk`, `no-quorum`, `stuck-executors`: as they say.
+ */
+export type AlarmKind =
+  "inconsistent" | "clock-skew" | "low-disk" | "no-quorum" | "stuck-executors";
+
+/** Something that does not mend itself, or not soon: for the health check, the metrics and the dashboard. */
+export interface Alarm {
+  readonly kind: AlarmKind;
+  /** The member that it is about; null: the cluster, or nobody knows which. */
+  readonly member: NodeId | null;
+  /** What is wrong, and what to do. */
+  readonly sentence: string;
+}
+
 export interface ConsensusStatus extends Leadership {
   readonly id: NodeId;
   readonly clusterId: string | null;
@@ -87,6 +106,10 @@ export interface ConsensusStatus extends Leadership {
   readonly contactMs: Millis | null;
   /** Time since the SENDING of the newest leader message whose commit is applied here (0 on a leader with quorum). */
   readonly stalenessMs: Millis | null;
+  /** A sentence once this member's state is known to differ from a majority's. */
+  readonly condemned: string | null;
+  /** What needs an operator, as far as this member knows. */
+  readonly alarms: readonly Alarm[];
   readonly machineVersions: {
     readonly inForce: number;
     /** Highest one that this build applies. */
@@ -150,4 +173,6 @@ export interface Consensus {
   /** Hands leadership to `to`, or to the best follower. Resolves false when nobody took it in time. */
   transfer(to: NodeId | null, timeoutMs: Millis): Promise<boolean>;
   status(): ConsensusStatus;
+  /** A sentence once this member must not answer any more, whatever was asked: its state is wrong (T9). */
+  condemned(): string | null;
 }

@@ -439,6 +439,23 @@ export interface StateMachine {
   flush(): void;
 }
 
+/** Hashes rows of the state (T9), beside the thread that ticks where the state is a file. */
+export interface Auditor {
+  /**
+   * The rows behind `cursor`; null: from the first. `begun` is told as of which index they are read: the state must
+   * not change until then, and may afterwards. One at a time. @throws Error they cannot be read
+   */
+  read(cursor: string | null, begun: (index: number) => void): Promise<AuditSlice>;
+}
+
+export interface AuditSlice {
+  /** Equal for equal rows. */
+  readonly digest: string;
+  /** Where the next rows begin; null: these were the last ones. */
+  readonly next: string | null;
+  readonly rows: number;
+}
+
 /** Structured log; implemented by the composition root (the core and the driver read no clock, not even here). */
 export interface Log {
   debug(message: string, fields?: Readonly<Record<string, unknown>>): void;

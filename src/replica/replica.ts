@@ -26,12 +26,14 @@ import { ApplyWaiters } from "./apply-waiters.ts";
 import { Calls, type Handler } from "./calls.ts";
 import { ClockWatch } from "./clock-watch.ts";
 import {
+  type Alarm,
   type Consensus,
   ConsensusError,
   type ConsensusStatus,
   type Leadership,
   type SubmitOptions,
 } from "./consensus.ts";
+import { Consistency } from "./consistency.ts";
 import { Contacts } from "./contacts.ts";
 import { decodeEntry } from "./envelope.ts";
 import { Founder } from "./founder.ts";
@@ -39,6 +41,7 @@ import { LogClock } from "./log-clock.ts";
 import { Membership, parseFarewell, parseMemberId, parseMemberRequest } from "./membership.ts";
 import { Persistence } from "./persistence.ts";
 import {
+  type Auditor,
   type BootstrapRecord,
   type Clock,
   type DisconnectReason,
@@ -115,6 +118,12 @@ export interface ReplicaOptions {
   readonly diskFull?: () => boolean;
   /** Other limits of the core than production's: small ones bring its rarer branches within a test's reach. */
   readonly limits?: Partial<CoreLimits>;
+  /** Hashes rows for the consistency check (T9); without one the rolling hash alone is compared. */
+  readonly auditor?: Auditor;
+  /** This very state was found to differ from the others' before the process was started: a sentence. */
+  readonly condemned?: string | null;
+  /** This member's state differs from a majority's: it does not answer any more. */
+  readonly onCondemned?: (sentence: string) => void;
   /** The process must stop: called once. */
   readonly onFatal: (error: Error) => void;
 }
@@ -149,6 +158,7 @@ export class Replica implements Consensus {
   readonly #snapshots: Snapshots;
   readonly #contacts: Contacts;
   readonly #staleness = new Staleness();
+  readonly #consistency: Consistency;
   readonly #clockWatch: ClockWatch;
   readonly #applyWaiters = new ApplyWaiters();
   readonly #hellos = new Map<NodeId, PeerHello>();
@@ -172,7 +182,8 @@ export class Replica implements Consensus {
   #leadership: Leadership = { role: "follower", term: asTerm(0), leader: null, active: false };
   #logClock: LogClock | null = null;
 
-  #applyHeld = false;
+  /** Who holds applies: a checkpoint, the consistency check. */
+  #applyHolds = 0;
   #flushTimer: Timer | null = null;
   /** A snapshot takes the place of state and log: nothing else may touch either. */
   #halted = false;
@@ -308,7 +319,32 @@ export class Replica implements Consensus {
       fatal: (error) => this.#fatal(error),
       send: (to, frame) => this.#send(to, frame),
     });
+    this.#consistency = new Consistency(
+      {
+        self: this.id,
+        clock,
+        log,
+        machine: options.machine,
+        auditor: options.auditor ?? null,
+        leadership: () => this.#leadership,
+        configuration: () => this.#configuration,
+        lastIndex: () => this.#raft?.lastIndex ?? asIndex(0),
+        notify: (to, method, body) => this.#calls.notify(to, method, body),
+        hold: () => this.holdApplies(),
+        condemned: (sentence) => this.#condemned(sentence),
+      },
+      options.condemned ?? null,
+    );
     store.onFailure((error) => this.#fatal(error));
+    this.#calls.serve("consistency.ask", async (body, from) =>
+      this.#guard(() => this.#consistency.heardQuestion(body, from)),
+    );
+    this.#calls.serve("consistency.word", async (body, from) =>
+      this.#consistency.heardWord(body, from),
+    );
+    this.#calls.serve("consistency.verdict", async (body, from) =>
+      this.#guard(() => this.#consistency.heardVerdict(body, from)),
+    );
     this.#calls.serve("replica.beat", () => this.#answerBeat());
     this.#calls.serve("replica.clock", (body, from) => this.#hearClock(body, from));
     this.#calls.serve("replica.founded", async (body) => {
@@ -515,6 +551,8 @@ export class Replica implements Consensus {
       waiting: this.#waiting(now),
       retired: this.#admission.retired !== null,
       learners: this.#membership.waiting,
+      condemned: this.#consistency.condemned,
+      alarms: this.#alarms(),
       machineVersions: {
         inForce: this.#o.machine.machineVersion(),
         own: this.#o.machineVersions.newest,
@@ -536,12 +574,15 @@ export class Replica implements Consensus {
     if (this.#raft === null) this.#dialPeers();
   }
 
-  /** Holds applies for the last step of a checkpoint (S3); call what it returns to go on. */
+  /** Applies wait, for the last step of a checkpoint say (S3), until what is returned is called. */
   holdApplies(): () => void {
     this.#flush();
-    this.#applyHeld = true;
+    this.#applyHolds += 1;
+    let held = true;
     return () => {
-      this.#applyHeld = false;
+      if (!held) return;
+      held = false;
+      this.#applyHolds -= 1;
       this.#schedulePump();
     };
   }
@@ -577,6 +618,33 @@ export class Replica implements Consensus {
   /** Called after a snapshot has replaced the state, when the machine stands on the new one. */
   onInstall(listener: () => void): void {
     this.#installListeners.push(listener);
+  }
+
+  /** A sentence once this member's state is known to differ from a majority's (T9): it does not answer any more. */
+  condemned(): string | null {
+    return this.#consistency.condemned;
+  }
+
+  /** What the consistency check has covered so far. */
+  consistencyChecked(): Consistency["checked"] {
+    return this.#consistency.checked;
+  }
+
+  #condemned(sentence: string): void {
+    this.#o.log.error(sentence);
+    this.#o.onCondemned?.(sentence);
+    // What was proposed here may be logged all the same; what it did, another member can tell.
+    this.#writes.failAll(() => new ConsensusError("outcome-unknown", sentence));
+    this.#reads.failAll(() => new ConsensusError("inconsistent", sentence));
+  }
+
+  #alarms(): Alarm[] {
+    const alarms: Alarm[] = this.#consistency
+      .alarms()
+      .map(({ member, sentence }) => ({ kind: "inconsistent", member, sentence }));
+    const skewed = this.#clockWatch.skewed();
+    if (skewed !== null) alarms.push({ kind: "clock-skew", member: this.id, sentence: skewed });
+    return alarms;
   }
 
   /** A sentence when this member's wall clock is the odd one out, else null (T1). */
@@ -755,7 +823,7 @@ export class Replica implements Consensus {
         this.#stopped ||
         this.#halted ||
         this.#o.transport.isConnected(leader) ||
-        this.#clockWatch.skewed() !== null
+        !this.#mayLead()
       )
         return;
       if (raft.role !== "follower" || (raft.leader !== null && raft.leader !== leader)) return;
@@ -783,7 +851,7 @@ export class Replica implements Consensus {
           this.#hellos.set(from, { ...hello, clusterId: this.#founder.clusterId });
         if (frame.message.from !== from || frame.message.to !== this.id) return;
         // Handing leadership over skips the election timer, which stands still at such a member (T1).
-        if (frame.message.type === "timeout-now" && this.#clockWatch.skewed() !== null) return;
+        if (frame.message.type === "timeout-now" && !this.#mayLead()) return;
         if (this.#halted) {
           this.#hearHalted(frame.message);
           return;
@@ -843,6 +911,8 @@ export class Replica implements Consensus {
     if (this.#stopped) return new ConsensusError("stopping", "this member is shutting down");
     const { retired } = this.#admission;
     if (retired !== null) return new ConsensusError("removed", retired);
+    const { condemned } = this.#consistency;
+    if (condemned !== null) return new ConsensusError("inconsistent", condemned);
     return this.#quorumLost ? this.#noQuorum() : null;
   }
 
@@ -957,7 +1027,7 @@ export class Replica implements Consensus {
 
   /** Applies what is committed and durable here (S2), a bounded piece at a time. */
   #apply(raft: Raft): void {
-    if (this.#applyHeld || this.#readingLog) return;
+    if (this.#applyHolds > 0 || this.#readingLog) return;
     const from = asIndex(this.#applied() + 1);
     const to = asIndex(Math.min(raft.applicable, from + APPLY_ENTRIES_MAX - 1));
     if (to < from) return;
@@ -972,7 +1042,7 @@ export class Replica implements Consensus {
       (entries) => {
         this.#readingLog = false;
         this.#guard(() => {
-          const held = this.#applyHeld || this.#halted || installs !== this.#installs;
+          const held = this.#applyHolds > 0 || this.#halted || installs !== this.#installs;
           if (!held && !this.#stopped) this.#applyEntries(raft, entries);
         });
         this.#schedulePump();
@@ -984,10 +1054,12 @@ export class Replica implements Consensus {
   #applyEntries(raft: Raft, entries: readonly Entry[]): void {
     let bytes = 0;
     const piece: Entry[] = [];
+    const stopAt = this.#consistency.stopAt;
     for (const entry of entries) {
       bytes += entry.data.length;
       if (piece.length > 0 && bytes > APPLY_BYTES_MAX) break;
       piece.push(entry);
+      if (entry.index === stopAt) break;
     }
     const startedAt = this.#o.clock.monotonic();
     const decoded = piece.map(decodeEntry);
@@ -1006,6 +1078,7 @@ export class Replica implements Consensus {
     this.#applyWaiters.applied(applied);
     if (this.#checkActive()) this.#tellLeadership();
     this.#flushLater();
+    this.#consistency.reached();
     this.#schedulePump();
   }
 
@@ -1048,6 +1121,7 @@ export class Replica implements Consensus {
     this.#installs += 1;
     this.#founder.installed(bootstrap);
     this.#staleness.applied(index);
+    this.#consistency.replaced();
     this.#applyWaiters.applied(index);
     // What of this member's own commands is in the snapshot was applied unseen; sent again, it is answered.
     this.#writes.unseen();
@@ -1078,7 +1152,12 @@ export class Replica implements Consensus {
   /** A member whose wall clock is the odd one out does not campaign (T1): its election timer stands still. */
   #mayTick(raft: Raft): boolean {
     if (this.#isOutside()) return false;
-    return raft.role === "leader" || this.#clockWatch.skewed() === null;
+    return raft.role === "leader" || this.#mayLead();
+  }
+
+  /** Not with a clock that is the odd one out (T1), nor with a state that is (T9). */
+  #mayLead(): boolean {
+    return this.#clockWatch.skewed() === null && this.#consistency.condemned === null;
   }
 
   /** Removed, or not caught up with the change that added this folder: it has no say in elections. */
@@ -1101,6 +1180,7 @@ export class Replica implements Consensus {
     this.#reads.sweep(now, late);
     this.#calls.sweep(now, this.#leadership.leader);
     this.#applyWaiters.sweep(now, late);
+    this.#consistency.tick(now);
     this.#snapshots.sweep(now);
     this.#membership.look(now);
     this.#lookAtSelf();
@@ -1142,7 +1222,9 @@ export class Replica implements Consensus {
     }
     if (now >= this.#nextClockWordAt) {
       this.#nextClockWordAt = now + CLOCK_WORD_MS;
-      if (role === "leader" && this.#diskFull()) this.#handOver();
+      if (role === "leader" && this.#diskFull()) this.#handOver("the disk is almost full");
+      if (role === "leader" && this.#consistency.condemned !== null)
+        this.#handOver("the state differs from the others'");
       if (role === "leader" && this.#raft !== null) this.#sight(this.#raft);
       for (const peer of this.#hellos.keys()) this.#sendClock(peer);
     }
@@ -1192,10 +1274,10 @@ export class Replica implements Consensus {
   }
 
   /** Best effort: whoever takes over may have a disk to write to. */
-  #handOver(): void {
+  #handOver(why: string): void {
     const target = this.#raft === null ? null : this.#bestFollower(this.#raft);
     if (target === null || this.#raft?.transfer(target) !== true) return;
-    this.#o.log.warn(`the disk is almost full: handing leadership to ${target}`);
+    this.#o.log.warn(`${why}: handing leadership to ${target}`);
     this.#schedulePump();
   }
 

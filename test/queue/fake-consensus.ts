@@ -294,6 +294,10 @@ export class Member implements Consensus {
     return Promise.resolve(false);
   }
 
+  condemned(): null {
+    return null;
+  }
+
   status(): ConsensusStatus {
     const { leader, members, log } = this.#cluster;
     const configuration: Configuration = {
@@ -328,6 +332,8 @@ export class Member implements Consensus {
       waiting: null,
       retired: false,
       learners: new Map(),
+      condemned: null,
+      alarms: [],
       machineVersions: { inForce: 1, own: 1, supported: 1 },
     };
   }

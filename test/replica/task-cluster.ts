@@ -2,6 +2,7 @@
 import { Database } from "bun:sqlite";
 import { FlotillaQueue } from "../../src/queue/queue.ts";
 import { MACHINE_VERSIONS } from "../../src/queue/commands.ts";
+import { InlineAuditor } from "../../src/queue/auditor.ts";
 import { TaskMachine } from "../../src/queue/machine.ts";
 import { POSITION_QUERY } from "../../src/queue/schema.ts";
 import { InlineReader } from "../../src/queue/task-reader.ts";
@@ -28,6 +29,8 @@ export class TaskNode {
   machine: TaskMachine | null = null;
   queue: FlotillaQueue | null = null;
   fatal: Error | null = null;
+  /** Outlives the process, as its file does. */
+  condemned: string | null = null;
   readonly warnings: string[] = [];
   #store: SimLogStore | null = null;
   #transport: SimTransport | null = null;
@@ -76,6 +79,11 @@ export class TaskNode {
       }),
       transport: this.#transport,
       machine: this.#mutating(machine),
+      auditor: new InlineAuditor(() => this.db),
+      condemned: this.condemned,
+      onCondemned: (sentence) => {
+        this.condemned = sentence;
+      },
       machineVersions: this.versions,
       heartbeatMs: 50,
       electionTimeoutMs: 300,

@@ -1,0 +1,50 @@
+/**
+ * Entry of the audit thread: hashes some rows on a read-only connection, as of the moment at which it says that it
+ * has begun. Between two slices it holds nothing open.
+ */
+import { Database } from "bun:sqlite";
+import type { AuditReply, AuditRequest } from "./audit-messages.ts";
+import { AUDIT_SLICE } from "./auditor.ts";
+import { hashSlice } from "./hash.ts";
+
+declare const self: Worker;
+
+let db: Database | null = null;
+
+function say(reply: AuditReply): void {
+  self.postMessage(reply);
+}
+
+function read({ id, cursor }: Extract<AuditRequest, { kind: "read" }>): void {
+  if (db === null) {
+    say({ kind: "failed", id, message: "the audit has no database" });
+    return;
+  }
+  try {
+    db.run("BEGIN");
+    // The first statement takes the snapshot.
+    const state = db.query<{ index: number }, []>("SELECT applied_index AS 'index' FROM state");
+    say({ kind: "begun", id, index: state.get()?.index ?? 0 });
+    say({ kind: "slice", id, ...hashSlice(db, cursor, AUDIT_SLICE) });
+  } catch (error) {
+    say({ kind: "failed", id, message: error instanceof Error ? error.message : String(error) });
+  } finally {
+    if (db.inTransaction) db.run("COMMIT");
+  }
+}
+
+self.onmessage = (event: MessageEvent<AuditRequest>): void => {
+  const request = event.data;
+  switch (request.kind) {
+    case "open":
+      db = new Database(request.path, { readonly: true });
+      return;
+    case "read":
+      read(request);
+      return;
+    case "close":
+      db?.close();
+      db = null;
+      self.terminate();
+  }
+};

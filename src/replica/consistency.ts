@@ -1,0 +1,339 @@
+/**
+ * Do all members have the same state? (T9)
+ *
+ * On its clock the leader asks everybody, itself too, for two hashes as of one index: the rolling hash of what
+ * apply decided, and a hash over the next rows of the tables as they lie on the disk, a slice at a time, round and
+ * round. The index is the leader's last one: no member can have applied more when it hears the question on the
+ * connection that the entries came by, so each stops there for the moment in which its reader begins.
+ *
+ *     leader              everybody
+ *     question ─────────→ reaches the index, begins to read, goes on applying
+ *              ←───────── word: chain, hash of the slice
+ *     verdict  ─────────→ only if words differ: each judges itself by all words
+ *
+ * Who differs from a majority of the voters is wrong: it stops answering and hands leadership over (its log is
+ * right, so it goes on storing entries and voting). Without a majority nobody is known to be wrong: an alarm.
+ */
+import type { Configuration, LogIndex, NodeId } from "../raft/types.ts";
+import type { Leadership } from "./consensus.ts";
+import type { Auditor, Clock, Log, Millis, StateMachine } from "./ports.ts";
+import {
+  comparable,
+  judge,
+  parseQuestion,
+  parseVerdict,
+  parseWord,
+  type Question,
+  type Verdict,
+  type Word,
+} from "./words.ts";
+
+/** Between two questions while there is something new to ask about. */
+const ROUND_MS: Millis = 1_000;
+/** Between two questions when all rows were read as of an index that is still the newest. */
+const IDLE_MS: Millis = 5_000;
+/** What was not answered by then is not waited for. */
+const ANSWER_MS: Millis = 2_000;
+/** Applies are held this long at most for a reader to begin. */
+const BEGIN_MS: Millis = 50;
+/** What the leader does not repeat is over. */
+const ALARM_MS: Millis = 15_000;
+
+export interface ConsistencyPort {
+  readonly self: NodeId;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly machine: StateMachine;
+  /** Null: rows are not read, the rolling hash alone is compared. */
+  readonly auditor: Auditor | null;
+  readonly leadership: () => Leadership;
+  readonly configuration: () => Configuration;
+  /** Of this member's log. */
+  readonly lastIndex: () => LogIndex;
+  readonly notify: (to: NodeId, method: string, body: unknown) => void;
+  /** Applies wait until what is returned is called; what was applied is in the state's file. */
+  readonly hold: () => () => void;
+  /** This member is known to differ: told once. */
+  readonly condemned: (sentence: string) => void;
+}
+
+interface Round {
+  readonly question: Question;
+  readonly deadline: Millis;
+  readonly words: Map<NodeId, Word>;
+  readonly asked: ReadonlySet<NodeId>;
+}
+
+/** What is wrong; `member` null: nobody knows who. */
+export interface ConsistencyAlarm {
+  readonly member: NodeId | null;
+  readonly sentence: string;
+}
+
+export class Consistency {
+  readonly #port: ConsistencyPort;
+  #condemned: string | null;
+
+  // Leader.
+  #nextAt: Millis = 0;
+  #rounds = 0;
+  #round: Round | null = null;
+  #cursor: string | null = null;
+  /** Index as of which the first slice of this pass was read; the pass is over and nothing new: that index. */
+  #passIndex: LogIndex | null = null;
+  #passDone: LogIndex | null = null;
+  /** A difference without a majority, found in this pass or the one before: told until one finds none. */
+  #found: { readonly verdict: Verdict; readonly pass: number } | null = null;
+  #passes = 0;
+
+  // Everybody.
+  #question: { readonly from: NodeId; readonly question: Question; readonly until: Millis } | null =
+    null;
+  #reading = false;
+  #said: Word | null = null;
+  #alarms: readonly ConsistencyAlarm[] = [];
+  #alarmsAt: Millis = 0;
+  readonly #checked = { index: 0, rounds: 0, rows: 0, passes: 0 };
+
+  /** `condemned`: a sentence when this very state was found wrong before the process was started. */
+  constructor(port: ConsistencyPort, condemned: string | null) {
+    this.#port = port;
+    this.#condemned = condemned;
+  }
+
+  /** A sentence when this member is known to differ: it does not answer any more. */
+  get condemned(): string | null {
+    return this.#condemned;
+  }
+
+  /** Last index at which this member gave its word; rounds, rows and whole passes so far. */
+  get checked(): { index: number; rounds: number; rows: number; passes: number } {
+    return { ...this.#checked };
+  }
+
+  alarms(): readonly ConsistencyAlarm[] {
+    const { clock, self } = this.#port;
+    const heard = clock.monotonic() - this.#alarmsAt > ALARM_MS ? [] : this.#alarms;
+    if (this.#condemned === null) return heard;
+    const own = { member: self, sentence: this.#condemned };
+    return [own, ...heard.filter(({ member }) => member !== self)];
+  }
+
+  /** The state was replaced by a snapshot: what was wrong with the one before is gone. */
+  replaced(): void {
+    this.#condemned = null;
+    this.#question = null;
+  }
+
+  // ------------------------------------------------------------------ leader
+
+  /** Called at every tick. */
+  tick(now: Millis): void {
+    const question = this.#question;
+    if (question !== null && now >= question.until) this.#question = null;
+    const { role, active } = this.#port.leadership();
+    if (role !== "leader" || !active) {
+      this.#round = null;
+      this.#found = null;
+      return;
+    }
+    const round = this.#round;
+    if (round !== null && (now >= round.deadline || round.words.size === round.asked.size))
+      this.#close(round);
+    if (this.#round === null && now >= this.#nextAt) this.#ask(now);
+  }
+
+  #ask(now: Millis): void {
+    const { configuration, lastIndex, notify, self } = this.#port;
+    this.#nextAt = now + ROUND_MS;
+    const members = Object.keys(configuration().members) as NodeId[];
+    const index = lastIndex();
+    if (members.length < 2 || index === 0) return;
+    if (this.#passDone === index) this.#nextAt = now + IDLE_MS;
+    if (this.#cursor === null) this.#passIndex = index;
+    this.#rounds += 1;
+    const question = { round: this.#rounds, index, cursor: this.#cursor };
+    this.#round = {
+      question,
+      deadline: now + ANSWER_MS,
+      words: new Map(),
+      asked: new Set(members),
+    };
+    for (const member of members) if (member !== self) notify(member, "consistency.ask", question);
+    this.heardQuestion(question, self);
+  }
+
+  heardWord(body: unknown, from: NodeId): void {
+    const word = parseWord(body);
+    const round = this.#round;
+    if (word === null || round === null || word.round !== round.question.round) return;
+    if (round.asked.has(from)) round.words.set(from, word);
+  }
+
+  #close({ question, words }: Round): void {
+    const { self, configuration } = this.#port;
+    this.#round = null;
+    const { voters } = configuration();
+    const judged = (["chain", "digest"] as const).map((part) =>
+      judge(comparable(words, part), new Set(voters)),
+    );
+    const verdict: Verdict = { index: question.index, words: [...words] };
+    // Who is in a minority says so itself from now on; of a split nobody else would tell again.
+    if (judged.some(({ split }) => split)) this.#found = { verdict, pass: this.#passes };
+    const differs =
+      judged.some(({ minority }) => minority.length > 0) ||
+      [...words.values()].some(({ condemned }) => condemned !== null);
+    const own = words.get(self);
+    if (own?.digest !== null && own !== undefined) this.#advance(own, question);
+    const found = differs ? verdict : (this.#found?.verdict ?? null);
+    if (found !== null) this.#tell(found);
+  }
+
+  /** To the next rows; behind the last ones, from the first again. */
+  #advance({ next }: Word, { index }: Question): void {
+    this.#cursor = next;
+    if (next !== null) return;
+    this.#passes += 1;
+    this.#checked.passes += 1;
+    this.#passDone = this.#passIndex === index ? index : null;
+    if (this.#found !== null && this.#passes - this.#found.pass > 1) this.#found = null;
+  }
+
+  #tell(verdict: Verdict): void {
+    const { configuration, notify, self } = this.#port;
+    for (const member of Object.keys(configuration().members) as NodeId[])
+      if (member !== self) notify(member, "consistency.verdict", verdict);
+    this.heardVerdict(verdict, self);
+  }
+
+  // ------------------------------------------------------------------ everybody
+
+  /** Index at which applying must pause for a moment; null: none. */
+  get stopAt(): LogIndex | null {
+    return this.#question?.question.index ?? null;
+  }
+
+  heardQuestion(body: unknown, from: NodeId): void {
+    const question = parseQuestion(body);
+    if (question === null) return;
+    const until = this.#port.clock.monotonic() + ANSWER_MS;
+    this.#question = { from, question, until };
+    this.reached();
+  }
+
+  /** Something was applied. */
+  reached(): void {
+    const asked = this.#question;
+    const { machine } = this.#port;
+    const applied = machine.applied().index;
+    if (asked === null || applied < asked.question.index) return;
+    this.#question = null;
+    if (applied === asked.question.index) void this.#audit(asked.question, asked.from);
+    else this.#say(asked.question, asked.from, null);
+  }
+
+  async #audit(question: Question, from: NodeId): Promise<void> {
+    const { auditor, clock, log, hold } = this.#port;
+    if (auditor === null || this.#reading) {
+      this.#say(question, from, null);
+      return;
+    }
+    this.#reading = true;
+    const release = hold();
+    const timer = clock.after(BEGIN_MS, release);
+    let index = -1;
+    try {
+      const slice = await auditor.read(question.cursor, (begun) => {
+        index = begun;
+        timer.cancel();
+        release();
+      });
+      this.#checked.rows += slice.rows;
+      // It began too late: applies went on without it.
+      this.#say(question, from, index === question.index ? slice : null);
+    } catch (error) {
+      log.warn("rows could not be read for the consistency check", { error: String(error) });
+      this.#say(question, from, null);
+    } finally {
+      timer.cancel();
+      release();
+      this.#reading = false;
+    }
+  }
+
+  #say(
+    { round, index }: Question,
+    from: NodeId,
+    slice: { readonly digest: string; readonly next: string | null } | null,
+  ): void {
+    const { machine, notify, self } = this.#port;
+    const word: Word = {
+      round,
+      machineVersion: machine.machineVersion(),
+      chain: machine.chainAt(index),
+      digest: slice?.digest ?? null,
+      next: slice?.next ?? null,
+      condemned: this.#condemned,
+    };
+    this.#said = word;
+    this.#checked.index = index;
+    this.#checked.rounds += 1;
+    if (from === self) this.heardWord(word, self);
+    else notify(from, "consistency.word", word);
+  }
+
+  heardVerdict(body: unknown, from: NodeId): void {
+    const verdict = parseVerdict(body);
+    const { clock, configuration, leadership, self } = this.#port;
+    if (verdict === null || from !== leadership().leader) return;
+    const { members } = configuration();
+    const voters = new Set(configuration().voters);
+    const alarms = new Map<NodeId | null, string>();
+    const { index } = verdict;
+    const words = verdict.words.filter(([id]) => id in members);
+    // Who applied something differently has other rows too: that it is said of it counts.
+    for (const part of ["digest", "chain"] as const) {
+      const { minority, split } = judge(comparable(words, part), voters);
+      for (const id of minority) alarms.set(id, this.#sentence(id, part, index));
+      if (split) alarms.set(null, splitSentence(words, part, index));
+    }
+    for (const [id, { condemned }] of words) if (condemned !== null) alarms.set(id, condemned);
+    // Not what an earlier folder of this id said.
+    const isOwn = words.some(([id, word]) => id === self && sameWord(word, this.#said));
+    const own = isOwn ? alarms.get(self) : undefined;
+    this.#alarms = [...alarms].map(([member, sentence]) => ({ member, sentence }));
+    this.#alarmsAt = clock.monotonic();
+    if (own !== undefined && this.#condemned === null) {
+      this.#condemned = own;
+      this.#port.condemned(own);
+    }
+  }
+
+  #sentence(id: NodeId, part: "chain" | "digest", index: LogIndex): string {
+    const how =
+      part === "chain"
+        ? "applied the log differently than a majority of the members"
+        : "has other rows on its disk than a majority of the members";
+    return (
+      `the state of ${id} is wrong: up to index ${index} it ${how}. It does not answer any more: keep a copy of its ` +
+      "data folder, remove the member, and let it join again with an empty one"
+    );
+  }
+}
+
+function sameWord(one: Word, other: Word | null): boolean {
+  return (
+    other !== null &&
+    one.round === other.round &&
+    one.chain === other.chain &&
+    one.digest === other.digest
+  );
+}
+
+function splitSentence(words: Verdict["words"], part: "chain" | "digest", index: LogIndex): string {
+  const members = [...comparable(words, part).keys()].sort().join(", ");
+  return (
+    `the states of ${members} differ at index ${index} (${part === "chain" ? "what they applied" : "rows on the disk"}), ` +
+    "and no majority agrees: nobody is known to be right. Take a backup of each, and see docs/consistency.md"
+  );
+}

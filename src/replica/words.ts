@@ -1,0 +1,107 @@
+/** What members tell each other about their states (T9), and how what they told is judged. Pure. */
+import { asIndex, type LogIndex, type NodeId } from "../raft/types.ts";
+
+/** The leader's question: how is your state at `index`? */
+export interface Question {
+  readonly round: number;
+  readonly index: LogIndex;
+  /** Rows behind it are to be hashed; null: from the first. */
+  readonly cursor: string | null;
+}
+
+export interface Word {
+  readonly round: number;
+  readonly machineVersion: number;
+  /** The rolling hash at the index; null: not known here any more. */
+  readonly chain: string | null;
+  /** Hash of the rows asked for, as of the index; null: they could not be read there. */
+  readonly digest: string | null;
+  /** Where the rows after them begin; null: there are none, or none were read. */
+  readonly next: string | null;
+  /** A sentence at a member that is known to differ, and does not answer any more. */
+  readonly condemned: string | null;
+}
+
+/** What the leader tells everybody while something is wrong. */
+export interface Verdict {
+  readonly index: LogIndex;
+  readonly words: readonly (readonly [NodeId, Word])[];
+}
+
+export interface Judgement {
+  /** Has another value than a majority of the voters has. */
+  readonly minority: readonly NodeId[];
+  /** There are several values, and no majority has any of them. */
+  readonly split: boolean;
+}
+
+/** `values`: of those who gave one. A majority is one of all voters, whether or not they gave a value. */
+export function judge(values: ReadonlyMap<NodeId, string>, voters: ReadonlySet<NodeId>): Judgement {
+  const counts = new Map<string, number>();
+  for (const [id, value] of values) {
+    const known = counts.get(value) ?? 0;
+    counts.set(value, voters.has(id) ? known + 1 : known);
+  }
+  if (counts.size <= 1) return { minority: [], split: false };
+  for (const [value, count] of counts) {
+    if (2 * count <= voters.size) continue;
+    return {
+      minority: [...values].filter(([, other]) => other !== value).map(([id]) => id),
+      split: false,
+    };
+  }
+  return { minority: [], split: true };
+}
+
+/** Chains, and digests, that can be compared: of members that gave one. */
+export function comparable(
+  words: Iterable<readonly [NodeId, Word]>,
+  part: "chain" | "digest",
+): ReadonlyMap<NodeId, string> {
+  const values = new Map<NodeId, string>();
+  for (const [id, word] of words) {
+    const value = word[part];
+    // Equal indexes have equal versions, unless the states differ.
+    if (value !== null) values.set(id, `${word.machineVersion}/${value}`);
+  }
+  return values;
+}
+
+/** Null: another build's, or nonsense. */
+export function parseQuestion(body: unknown): Question | null {
+  const { round, index, cursor } = fieldsOf(body);
+  if (typeof round !== "number" || typeof index !== "number") return null;
+  return { round, index: asIndex(index), cursor: typeof cursor === "string" ? cursor : null };
+}
+
+export function parseWord(body: unknown): Word | null {
+  const { round, machineVersion, chain, digest, next, condemned } = fieldsOf(body);
+  if (typeof round !== "number" || typeof machineVersion !== "number") return null;
+  const text = (value: unknown): string | null => (typeof value === "string" ? value : null);
+  return {
+    round,
+    machineVersion,
+    chain: text(chain),
+    digest: text(digest),
+    next: text(next),
+    condemned: text(condemned),
+  };
+}
+
+export function parseVerdict(body: unknown): Verdict | null {
+  const { index, words } = fieldsOf(body);
+  if (typeof index !== "number" || !Array.isArray(words)) return null;
+  const parsed: (readonly [NodeId, Word])[] = [];
+  for (const pair of words as unknown[]) {
+    if (!Array.isArray(pair)) return null;
+    const [id, said] = pair as unknown[];
+    const word = parseWord(said);
+    if (typeof id !== "string" || word === null) return null;
+    parsed.push([id as NodeId, word]);
+  }
+  return { index: asIndex(index), words: parsed };
+}
+
+function fieldsOf(body: unknown): Readonly<Record<string, unknown>> {
+  return typeof body === "object" && body !== null ? (body as Record<string, unknown>) : {};
+}

@@ -52,6 +52,8 @@ export interface Config {
   readonly data: string;
   /** Addresses that THIS member dials, itself included; null: a cluster of one. */
   readonly peers: ReadonlyMap<NodeId, string> | null;
+  /** Origin of a member of the cluster that an empty folder joins, or null. */
+  readonly join: string | null;
   readonly concurrency: number;
   /** Absolute path of the module of handlers, or null. */
   readonly handlers: string | null;
@@ -169,6 +171,7 @@ function configOf(given: GivenFlags, surroundings: ConfigSurroundings): Config {
   }
 
   const peers = parsePeers(given.text("peers"), id);
+  const join = parseJoin(given.text("join"), advertise);
   const peerCa = parsePeerCa(readOptional("peer-ca", given.text("peer-ca")));
   return {
     id,
@@ -177,6 +180,7 @@ function configOf(given: GivenFlags, surroundings: ConfigSurroundings): Config {
     advertise,
     data: given.text("data") ?? `./data/${id}`,
     peers,
+    join,
     concurrency: integerFlag("concurrency", given.text("concurrency") ?? "10", 0, MAX_CONCURRENCY),
     handlers,
     builtin: parseBuiltin(given.text("builtin"), handlers !== null),
@@ -257,6 +261,15 @@ function parsePeers(text: string | null, self: NodeId): ReadonlyMap<NodeId, stri
     throw new ConfigError(`--peers holds ${peers.size} members: give at most ${MAX_PEERS}.`);
   }
   return peers;
+}
+
+function parseJoin(text: string | null, advertise: string | null): string | null {
+  if (text === null) return null;
+  const url = parseOrigin("join", text);
+  if (url !== advertise) return url;
+  throw new ConfigError(
+    `--join ${JSON.stringify(text)} is this member's own address: give that of a member of the running cluster.`,
+  );
 }
 
 function parsePeerPort(

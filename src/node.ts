@@ -20,6 +20,7 @@ import { FlotillaQueue } from "./queue/queue.ts";
 import { ThreadReader } from "./queue/task-reader.ts";
 import { DEFAULT_SETTINGS, type Settings } from "./queue/types.ts";
 import { FatalError, type Log } from "./replica/ports.ts";
+import type { NodeId } from "./raft/types.ts";
 import { Replica } from "./replica/replica.ts";
 import { CheckpointSchedule } from "./storage/checkpoint-schedule.ts";
 import { condemnState, readCondemned } from "./storage/condemned-file.ts";
@@ -38,12 +39,15 @@ import { systemClock as clock } from "./system/clock.ts";
 import { listeningLine, openLog } from "./system/log.ts";
 import { Output } from "./system/output.ts";
 import { systemRandom as random } from "./system/random.ts";
+import { findMember } from "./transport/find-member.ts";
 import { WebSocketTransport } from "./transport/websocket-transport.ts";
 
 /** Between two looks at the free space of the data folder. */
 const DISK_LOOK_MS = 2_000;
 /** A leader that leaves waits this long for somebody to take over. */
 const HANDOVER_MS = 2_000;
+/** Between two tries to reach the member at `--join`. */
+const JOIN_RETRY_MS = 500;
 /** Requests in flight get this long after everything else has ended. */
 const STOP_SERVER_MS = 1_000;
 /** After `--drain` the process has this long to hand back, close and end; then it ends as it is. */
@@ -87,16 +91,68 @@ function configure(): Config {
 }
 
 /**
- * A folder that founded a cluster of one is not a new member of another: with `--peers` it would go on alone,
- * healthy, while the others wait for it.
+ * A folder that founded a cluster of one is not a new member of another: with `--peers` or `--join` it would go
+ * on alone, healthy, while the others wait for it.
  */
-function refuseOtherCluster({ peers, data, id }: Config, members: readonly string[]): void {
+function refuseOtherCluster(
+  { peers, join, data, id }: Config,
+  members: readonly string[],
+  foundedAlone: boolean,
+): void {
+  if (join !== null && foundedAlone) {
+    throw new ConfigError(
+      `--join ${join}: ${data} was used, it holds a cluster that ${id} began alone: give --data an empty folder, or leave --join out.`,
+    );
+  }
   if (peers === null || members.length !== 1 || members[0] !== id) return;
   const others = [...peers.keys()].filter((peer) => peer !== id);
   if (others.length === 0) return;
   throw new ConfigError(
     `--peers names ${others.join(", ")}, but ${data} holds a cluster of ${id} alone: give --data an empty folder, or leave --peers out.`,
   );
+}
+
+function joinRefused({ join, data }: Config, why: string): ConfigError {
+  return new ConfigError(
+    `--join ${join} with --data ${data} is refused: ${why.replace(/\.$/, "")}.`,
+  );
+}
+
+/** Finds out who is at `--join`, however long it takes, and asks to be added; checks a used folder once. */
+async function joinCluster(
+  config: Config,
+  join: string,
+  replica: Replica,
+  log: Log,
+  stopping: AbortSignal,
+): Promise<void> {
+  const { peers, peerCa, tls, id, data } = config;
+  const dialTls = { ...(peerCa === null ? {} : { ca: peerCa }), ...tls };
+  const elsewhere = new Set((peers ?? new Map<NodeId, string>()).keys());
+  let warned = false;
+  while (!stopping.aborted) {
+    const found = await findMember(join, dialTls, elsewhere);
+    const { clusterId } = replica.status();
+    if (clusterId !== null) {
+      // It joined before: the flag says nothing new, unless the folder is of another cluster.
+      if (found.kind !== "member" || found.clusterId === null || found.clusterId === clusterId)
+        return;
+      throw joinRefused(
+        config,
+        `${data} was used in cluster ${clusterId}, and ${found.id} belongs to ${found.clusterId}: give --data an empty folder`,
+      );
+    }
+    if (found.kind === "refused") throw joinRefused(config, found.why);
+    if (found.kind === "member" && found.id === id)
+      throw joinRefused(config, `the member there is named ${id} too: give this one another --id`);
+    if (found.kind === "member") {
+      replica.joinThrough(found.id);
+      return;
+    }
+    if (!warned) log.warn(`--join ${join} is not reached, and is tried again: ${found.why}`);
+    warned = true;
+    await Bun.sleep(JOIN_RETRY_MS);
+  }
 }
 
 /** Ends the process: one sentence for what the operator can mend, the stack for what only we can. */
@@ -114,10 +170,12 @@ function fail(error: unknown, { fromEnvironment }: Config, log: Log): never {
 async function run(config: Config, log: Log): Promise<void> {
   const tokens = new Tokens(config.tokens ?? []);
   const stopping = new AbortController();
+  const { peers, secret, join } = config;
+  let takesPeers = (): boolean => peers !== null || secret !== null || join !== null;
   const transport = new WebSocketTransport({
     selfId: config.id,
     secret: config.secret,
-    acceptsPeers: config.peers !== null || config.secret !== null,
+    acceptsPeers: () => takesPeers(),
     tls: { ...(config.peerCa === null ? {} : { ca: config.peerCa }), ...config.tls },
     clock,
     random,
@@ -170,6 +228,8 @@ async function run(config: Config, log: Log): Promise<void> {
     electionTimeoutMs: config.electionTimeoutMs,
     advertise,
     peers: config.peers ?? new Map(),
+    join,
+    onJoinRefused: (why) => fail(joinRefused(config, why), config, log),
     foundingSettings: foundingSettings(config),
     diskFull: () => disk.full(),
     stateDamage: state.damage,
@@ -182,7 +242,10 @@ async function run(config: Config, log: Log): Promise<void> {
     onCondemned: (sentence) => condemnState(folder.path, state.name, sentence),
   });
 
-  refuseOtherCluster(config, Object.keys(replica.status().configuration.members));
+  const members = (): readonly string[] => Object.keys(replica.status().configuration.members);
+  refuseOtherCluster(config, members(), replica.foundedAlone);
+  const asStarted = takesPeers;
+  takesPeers = () => asStarted() || members().length > 1;
   const appliedIndex = (): number => machine.applied().index;
   const checkpoints = new CheckpointSchedule({
     checkpointer: new StateCheckpointer({
@@ -242,6 +305,8 @@ async function run(config: Config, log: Log): Promise<void> {
   const app = createApi(
     {
       queue,
+      members: queue.members(),
+      clusterId: () => replica.status().clusterId,
       nodeId: config.id,
       advertise,
       https: config.tls !== null,
@@ -281,6 +346,10 @@ async function run(config: Config, log: Log): Promise<void> {
   for (const warning of config.warnings) log.warn(warning);
 
   replica.start();
+  if (join !== null)
+    void joinCluster(config, join, replica, log, stopping.signal).catch((error: unknown) =>
+      fail(error, config, log),
+    );
   void queue
     .boot(names)
     .then(() => warnOfSettings(config, queue.settings(), log))

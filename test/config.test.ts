@@ -59,6 +59,7 @@ describe("the defaults", () => {
       advertise: "http://127.0.0.1:3000",
       data: "./data/n1",
       peers: null,
+      join: null,
       concurrency: 10,
       handlers: null,
       builtin: ["echo", "compute", "io", "http", "sleep", "fail", "*"],
@@ -199,7 +200,6 @@ describe("what is wrong is refused in one sentence that names the flag", () => {
   const rows: readonly (readonly [argv: readonly string[], flag: string, says: string])[] = [
     [["--nope"], "--nope", "not a flag"],
     [["--elect", "1s"], "--elect", "did you mean --election-timeout?"],
-    [["--join", "http://x:1"], "--join", "not a flag"],
     [["--port", "1", "--port", "2"], "--port", "given twice"],
     [["--secret=a", "--secret=b"], "--secret", "given twice"],
     [["--tls-cert", "/does/not/exist"], "--tls-cert", "cannot be read"],
@@ -234,6 +234,9 @@ describe("what is wrong is refused in one sentence that names the flag", () => {
     [["--advertise", "http://0.0.0.0:3000"], "--advertise", "wildcard"],
     [["--advertise", "http://[::]:3000"], "--advertise", "wildcard"],
     [["--peers", "n2=http://a:1,n3=http://a:2"], "--peers", "this member too"],
+    [["--join", "n1"], "--join", "not a URL"],
+    [["--join", "http://a:1/raft"], "--join", "scheme, host and port only"],
+    [["--join", "http://127.0.0.1:3000"], "--join", "this member's own address"],
     [["--peers", "n1=http://a:1,n1=http://a:2"], "--peers", "names n1 twice"],
     [["--peers", "n1=http://a:1,n2=http://a:1/"], "--peers", "the same address"],
     [["--peers", "http://a:1"], "--peers", "ID=URL"],
@@ -421,10 +424,17 @@ describe("--help", () => {
   test("prints a row for every flag and wins over everything else", () => {
     const config = parseConfig(["--port", "nonsense", "--help"], {});
     if (!("help" in config)) throw new Error("no help");
-    for (const flag of ["id", "peers", "io-root", "retention", "disk-reserve", "insecure"]) {
+    for (const flag of [
+      "id",
+      "peers",
+      "join",
+      "io-root",
+      "retention",
+      "disk-reserve",
+      "insecure",
+    ]) {
       expect(config.help).toMatch(new RegExp(`^  --${flag}\\b.*\\S`, "m"));
     }
-    expect(config.help).not.toContain("--join");
   });
 
   test("is not asked for by the environment", () => {

@@ -80,6 +80,11 @@ function MemberRow(props: {
       <td data-label="Role">
         <span safe>{member.role}</span>
         {member.voter ? null : <span class="muted"> (no vote)</span>}
+        {member.waiting === null ? null : (
+          <div class="muted cell-address" safe>
+            {member.waiting}
+          </div>
+        )}
       </td>
       <td class="number" data-label="Match" safe>
         {member.match_index === null ? "–" : formatCount(member.match_index)}

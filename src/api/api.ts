@@ -15,6 +15,7 @@ import { leaseBulkRoutes } from "./lease-bulk.ts";
 import { leaseRoutes } from "./leases.ts";
 import { lifecycle } from "./lifecycle.ts";
 import { Metrics, queueGauges, type GaugeSource } from "./metrics.ts";
+import { memberRoutes } from "./members.ts";
 import { taskRoutes } from "./tasks.ts";
 import { workerRoutes } from "./workers.ts";
 
@@ -28,6 +29,7 @@ export function createApi(deps: ApiDeps, gauges: readonly GaugeSource[] = []) {
     leaseBulkRoutes(deps),
     workerRoutes(deps),
     clusterRoutes(deps),
+    memberRoutes(deps),
     healthRoutes(deps, metrics),
   ] as const;
 

@@ -1,12 +1,16 @@
 /** What the API is built from. The composition root fills it in. */
 import type { Clock, Log, Random } from "../replica/ports.ts";
+import type { MemberChanges } from "../queue/cluster-members.ts";
 import type { TaskQueue } from "../queue/service.ts";
 import type { TokenRecord } from "./auth.ts";
 
 export interface ApiDeps {
   readonly queue: TaskQueue;
+  readonly members: MemberChanges;
   /** `--id`. */
   readonly nodeId: string;
+  /** Null before the cluster is founded, or joined. */
+  clusterId(): string | null;
   /** `--advertise`, an http(s) URL. */
   readonly advertise: string;
   /** This process itself ends TLS, so the URLs of its requests begin with https://. */

@@ -7,7 +7,11 @@ import { json } from "./render.ts";
 
 export function healthRoutes(deps: ApiDeps, metrics: Metrics) {
   const { queue } = deps;
-  const self = { node_id: deps.nodeId, version: deps.version };
+  const self = () => ({
+    node_id: deps.nodeId,
+    cluster_id: deps.clusterId(),
+    version: deps.version,
+  });
   const noStore = { "cache-control": "no-store" };
   const answers = {
     200: { description: "Yes.", model: "Health" },
@@ -20,8 +24,8 @@ export function healthRoutes(deps: ApiDeps, metrics: Metrics) {
       () => {
         const health = queue.health();
         return health.status === "healthy"
-          ? json(200, { status: "healthy", ...self }, noStore)
-          : json(503, { status: "unhealthy", ...self, reason: health.reason }, noStore);
+          ? json(200, { status: "healthy", ...self() }, noStore)
+          : json(503, { status: "unhealthy", ...self(), reason: health.reason }, noStore);
       },
       operation({
         id: "getHealth",
@@ -33,7 +37,7 @@ export function healthRoutes(deps: ApiDeps, metrics: Metrics) {
     )
     .get(
       "/health/live",
-      () => json(200, { status: "live", ...self }, noStore),
+      () => json(200, { status: "live", ...self() }, noStore),
       operation({
         id: "getLiveness",
         tag: "health",
@@ -47,8 +51,8 @@ export function healthRoutes(deps: ApiDeps, metrics: Metrics) {
       () => {
         const reason = notReady();
         return reason === null
-          ? json(200, { status: "ready", ...self }, noStore)
-          : json(503, { status: "not-ready", ...self, reason }, noStore);
+          ? json(200, { status: "ready", ...self() }, noStore)
+          : json(503, { status: "not-ready", ...self(), reason }, noStore);
       },
       operation({
         id: "getReadiness",

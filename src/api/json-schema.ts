@@ -73,6 +73,9 @@ export function stringFault(node: Node, value: string): string | null {
   if (node.format === "uuid" && !patternOf(node.pattern ?? "").test(value)) {
     return "must be a UUIDv7 in lower case";
   }
+  if (node.format === "member-id" && !patternOf(node.pattern ?? "").test(value)) {
+    return "must be a member's name: 1 to 32 of a-z, 0-9 and -";
+  }
   return null;
 }
 

@@ -3,6 +3,7 @@
  * codes to HTTP, one renderer. Nothing here decides whether something is an error.
  */
 import { STATUS_CODES } from "node:http";
+import { type MembershipCode, MembershipError } from "../queue/cluster-members.ts";
 import { BadFilter } from "../queue/queries.ts";
 import { BadCursor } from "../queue/reports.ts";
 import { QueueError, type QueueErrorCode } from "../queue/service.ts";
@@ -111,9 +112,22 @@ export function withPlace(error: unknown, placeOf: (id: string) => string | null
   });
 }
 
+/** 409, but for what is not there, and for what may work in a moment. */
+const MEMBERSHIP_STATUS: Partial<Record<MembershipCode, number>> = {
+  "not-found": 404,
+  "not-taken": 503,
+};
+
+function fromMembership({ reason, message }: MembershipError): Problem {
+  const status = MEMBERSHIP_STATUS[reason] ?? 409;
+  const soon = reason === "not-taken" || reason === "change-pending";
+  return new Problem(status, reason, message, soon ? { headers: { "retry-after": "1" } } : {});
+}
+
 /** What the queue throws on purpose, as the problem that the client gets; null: it was not on purpose. */
 export function fromQueue(error: unknown): Problem | null {
   if (error instanceof QueueError) return fromQueueError(error);
+  if (error instanceof MembershipError) return fromMembership(error);
   if (error instanceof BadFilter || error instanceof BadCursor) {
     return badFields([{ pointer: "/query", detail: error.message }]);
   }

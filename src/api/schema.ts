@@ -238,7 +238,31 @@ export const SettingsIn = object({
   ),
 });
 
+const memberId = t.Unsafe<string>({
+  type: "string",
+  format: "member-id",
+  pattern: "^[a-z0-9-]{1,32}$",
+  description: "1 to 32 of a-z, 0-9 and -.",
+  example: "n4",
+});
+export const MemberIn = object({
+  id: memberId,
+  url: text(2_048, {
+    description: "Where clients and the other members reach it: scheme, host and port.",
+    example: "http://10.0.0.4:3000",
+  }),
+  voter: optional(
+    boolean({ description: "A voter once caught up, even if that makes their number even." }),
+  ),
+  replaces: optional(
+    nullable(memberId, { description: "The member that goes when this one becomes a voter." }),
+  ),
+});
+export const TransferIn = object({ to: memberId });
+
 // --- parameters
+
+export const MemberPath = object({ id: memberId });
 
 const consistency = optional(
   oneOf(["linearizable", "stale"], {
@@ -333,6 +357,18 @@ const settingsOut: Record<keyof Settings, TSchema> = {
 };
 
 /** Everything under `components.schemas`, by name. */
+const ClusterMemberOut = object({
+  id: string,
+  url: string,
+  role: string,
+  voter: boolean(),
+  match_index: nullable(counter()),
+  lag: nullable(counter()),
+  reachable: boolean(),
+  last_contact_ms: nullable(number(0, Number.MAX_SAFE_INTEGER)),
+  waiting: nullable(string, { description: "Why a learner is no voter yet." }),
+});
+
 export const MODELS = {
   Submit,
   SubmitBulk,
@@ -348,6 +384,8 @@ export const MODELS = {
   ReleaseBulk: ReleaseBulkIn,
   LogLines: LogsIn,
   SettingsChange: SettingsIn,
+  Member: MemberIn,
+  Transfer: TransferIn,
   Task: TaskOut,
   TaskList: list(taskRef, 0, LIMITS.listLimit),
   Submitted: object({ items: list(taskRef, 1, LIMITS.bulkTasks) }),
@@ -442,25 +480,15 @@ export const MODELS = {
     leader_id: nullable(string),
     commit_index: counter(),
     applied_index: counter(),
-    members: list(
-      object({
-        id: string,
-        url: string,
-        role: string,
-        voter: boolean(),
-        match_index: nullable(counter()),
-        lag: nullable(counter()),
-        reachable: boolean(),
-        last_contact_ms: nullable(number(0, Number.MAX_SAFE_INTEGER)),
-      }),
-      0,
-      100,
-    ),
+    members: list(ClusterMemberOut, 0, 100),
   }),
+  ClusterMember: ClusterMemberOut,
+  Leader: object({ leader_id: string }),
   Settings: object(settingsOut),
   Health: object({
     status: string,
     node_id: string,
+    cluster_id: nullable(string),
     version: string,
     reason: optional(string),
   }),

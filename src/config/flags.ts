@@ -30,6 +30,12 @@ const FLAGS = [
     meaning: "the first membership, itself included; none: a cluster of one",
   },
   {
+    name: "join",
+    value: "URL",
+    default: "none",
+    meaning: "any member of a running cluster: joins it with an empty folder, as a learner",
+  },
+  {
     name: "concurrency",
     value: "N",
     default: "10",

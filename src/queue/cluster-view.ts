@@ -34,6 +34,7 @@ export function memberViews(
           lag: leads ? 0 : Math.max(0, status.commit - status.applied),
           reachable: true,
           last_contact_ms: 0,
+          waiting: null,
         };
       }
       const peer = peers.get(id);
@@ -47,6 +48,7 @@ export function memberViews(
         lag: leads && peer !== undefined ? Math.max(0, status.lastIndex - peer.match) : null,
         reachable: peer?.connected === true && contactMs !== null && contactMs <= contactTimeoutMs,
         last_contact_ms: contactMs === null ? null : Math.round(contactMs),
+        waiting: status.learners.get(id as ClusterMemberView["id"]) ?? null,
       };
     });
 }

@@ -9,6 +9,7 @@ import type { NodeId } from "../raft/types.ts";
 import type {
   Claim,
   ClaimedTask,
+  ClusterMemberView,
   Directive,
   IdempotencyScope,
   LeaseEnd,
@@ -87,14 +88,16 @@ export type Command = { readonly idem?: IdempotencyScope } & (
   | { readonly type: "purge"; readonly term: number; readonly max: number }
 );
 
-/** What was answered without the log: heartbeats, and telling a worker to be quiet. */
+/** What was answered without a command: heartbeats, directives, changes of the membership. */
 export type Remembered =
   | {
       readonly kind: "heartbeat";
       readonly verdicts: readonly LeaseVerdict[];
       readonly directive: Directive;
     }
-  | { readonly kind: "quiet" };
+  | { readonly kind: "quiet" }
+  | { readonly kind: "member"; readonly member: ClusterMemberView; readonly added: boolean }
+  | { readonly kind: "transfer"; readonly leader: string };
 
 /** `idempotency-mismatch`: same key, other body (422). `replayed` answers carry the first call's outcome. */
 export type Answer =

@@ -154,6 +154,19 @@ export class KeyedCalls implements KeyedQueue {
     }
   }
 
+  /** Does `act`, unless an answer of this kind is kept under the key already. What it throws is not kept. */
+  async once<K extends Remembered["kind"]>(
+    scope: IdempotencyScope,
+    kind: K,
+    act: () => Promise<Extract<Remembered, { readonly kind: K }>>,
+  ): Promise<Keyed<Extract<Remembered, { readonly kind: K }>>> {
+    let said = await this.#before(scope, "remembered");
+    if (said === null) said = await this.#remember(scope, await act());
+    const { answer } = said.value;
+    if (!isKind(answer, kind)) throw new Error(`a key of ${kind} holds ${answer.kind}`);
+    return { value: answer, replayed: said.replayed };
+  }
+
   /** The first answer under this key, if there is one. @throws QueueError idempotency-mismatch */
   async #before<T extends AnswerValue["type"]>(
     scope: IdempotencyScope,
@@ -167,4 +180,11 @@ export class KeyedCalls implements KeyedQueue {
   #remember(scope: IdempotencyScope, answer: Remembered): Promise<Outcome<"remembered">> {
     return this.#o.proposer.propose({ type: "remember", answer, idem: scope }, "remembered");
   }
+}
+
+function isKind<K extends Remembered["kind"]>(
+  answer: Remembered,
+  kind: K,
+): answer is Extract<Remembered, { readonly kind: K }> {
+  return answer.kind === kind;
 }

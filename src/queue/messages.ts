@@ -249,6 +249,10 @@ export function parseWorkers(body: unknown, max: number): readonly WorkerView[] 
 export function parseMembers(body: unknown): readonly ClusterMemberView[] {
   return list(body, 1_000, "members").map((member) => {
     text(fields(member, "member")["id"], "id");
-    return member as ClusterMemberView;
+    // Leaders of older builds do not say why a learner waits.
+    return {
+      ...(member as ClusterMemberView),
+      waiting: fields(member, "member")["waiting"] ?? null,
+    } as ClusterMemberView;
   });
 }

@@ -6,6 +6,7 @@
 import type { Consensus } from "../replica/consensus.ts";
 import type { Clock, Log, Millis } from "../replica/ports.ts";
 import { ClaimWaiters } from "./claim-waiters.ts";
+import { ClusterMembers, type MemberChanges } from "./cluster-members.ts";
 import { clusterView, healthOf, memberViews } from "./cluster-view.ts";
 import type { Signal } from "./commands.ts";
 import type { ReadyHint } from "./dispatcher.ts";
@@ -190,6 +191,17 @@ export class FlotillaQueue implements TaskQueue {
         clock.after(BOOT_RETRY_MS, resolve);
       });
     }
+  }
+
+  /** Membership and leadership, as operators change them. */
+  members(): MemberChanges {
+    const { consensus, requestTimeoutMs } = this.#o;
+    return new ClusterMembers({
+      consensus,
+      requestTimeoutMs,
+      keyed: this.keyed,
+      cluster: () => this.cluster(),
+    });
   }
 
   /** No new claims from now on; those that wait are answered empty. Everything else goes on. */
@@ -409,7 +421,12 @@ export class FlotillaQueue implements TaskQueue {
   async #current(consistency: Consistency): Promise<void> {
     const condemned = this.#o.consensus.condemned();
     if (condemned !== null) throw queueError("inconsistent", condemned);
-    if (consistency === "stale") return;
+    if (consistency === "stale") {
+      // What a removed member holds grows older without an end.
+      const { retired, waiting } = this.#o.consensus.status();
+      if (retired) throw queueError("removed", waiting ?? "this member was removed");
+      return;
+    }
     try {
       await this.#o.consensus.linearize(this.#o.requestTimeoutMs);
     } catch (error) {

@@ -265,6 +265,8 @@ export interface ClusterMemberView {
   readonly lag: number | null;
   readonly reachable: boolean;
   readonly last_contact_ms: number | null;
+  /** Why this learner is no voter yet, as the leader says; null: a voter, or the leader was not asked. */
+  readonly waiting: string | null;
 }
 
 export interface ClusterView {

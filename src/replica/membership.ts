@@ -85,13 +85,14 @@ export class Membership {
 
   // ------------------------------------------------------------------ requests
 
-  /** @throws CallError not acceptable; ConsensusError not-leader: ask the next one */
-  async add(request: MemberRequest): Promise<Configuration> {
+  /** True: it was no member before. @throws CallError not acceptable; ConsensusError not-leader: ask the next one */
+  async add(request: MemberRequest): Promise<boolean> {
     const deadline = this.#port.clock.monotonic() + CHANGE_MS;
+    const isNew = this.#leading().configuration.members[request.id] === undefined;
     for (;;) {
       const raft = this.#leading();
       const changes = this.#toAdd(raft.configuration, request);
-      if (changes.length === 0 && raft.configurationIndex <= raft.commit) return raft.configuration;
+      if (changes.length === 0 && raft.configurationIndex <= raft.commit) return isNew;
       if (changes.length === 0) await this.#pause(deadline);
       else await this.#change(changes, deadline);
     }

@@ -357,10 +357,7 @@ export class Replica implements Consensus {
   }
 
   #serveMembership(): void {
-    this.#calls.serve("members.add", async (body) => {
-      await this.#membership.add(parseMemberRequest(body));
-      return null;
-    });
+    this.#calls.serve("members.add", (body) => this.#membership.add(parseMemberRequest(body)));
     this.#calls.serve("members.remove", async (body) => {
       await this.#membership.remove(parseMemberId(body));
       return null;
@@ -383,6 +380,12 @@ export class Replica implements Consensus {
 
   get boot(): number {
     return this.#identity.boot;
+  }
+
+  /** This folder's cluster began with this member alone. */
+  get foundedAlone(): boolean {
+    const members = this.#founder.record?.members ?? [];
+    return members.length === 1 && members[0]?.id === this.id;
   }
 
   get identity(): Identity {

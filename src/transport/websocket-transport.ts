@@ -38,13 +38,13 @@ const INBOUND_IDLE_TIMEOUT_S = 8;
 const CLOSE_GRACE_MS = 200;
 const ORIGIN_SENTENCE = "Members do not send an Origin: no web page may drive a cluster.\n";
 const ALONE_SENTENCE =
-  "This member takes no peers: it was started without --peers, --join and a secret.\n";
+  "This member takes no others: it is alone, and was started without --peers, --join and --secret. Start it with a --secret, or add the other one first.\n";
 
 export interface WebSocketTransportOptions {
   readonly selfId: NodeId;
   readonly secret: string | null;
-  /** False: every upgrade is refused (no peers, no join and no secret). */
-  readonly acceptsPeers: boolean;
+  /** False: every upgrade is refused (no other members, no peers, no join and no secret). */
+  readonly acceptsPeers: () => boolean;
   /** For `https://` peers. */
   readonly tls?: DialTls;
   readonly clock: Clock;
@@ -83,7 +83,7 @@ export class WebSocketTransport implements Transport {
   /** Answers `GET /raft`. Undefined: the connection was upgraded and no response is to be sent. */
   upgrade(request: Request, server: Server<Inbound>): Response | undefined {
     if (request.headers.has("origin")) return new Response(ORIGIN_SENTENCE, { status: 403 });
-    if (!this.#options.acceptsPeers) return new Response(ALONE_SENTENCE, { status: 403 });
+    if (!this.#options.acceptsPeers()) return new Response(ALONE_SENTENCE, { status: 403 });
     if (this.#endpoint === null || this.#closed) {
       return new Response("This member is starting or stopping.\n", { status: 503 });
     }

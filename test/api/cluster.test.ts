@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { MembershipError } from "../../src/queue/cluster-members.ts";
 import { SETTING_LIMITS } from "../../src/queue/settings.ts";
 import { harness, NOW, pointers, problem, uuidAt } from "./harness.ts";
 
@@ -8,6 +9,7 @@ describe("health", () => {
     expect(await (await call("GET", "/health")).json()).toEqual({
       status: "healthy",
       node_id: "n1",
+      cluster_id: "c1",
       version: "9.9.9",
     });
     queue.condition = { status: "unhealthy", ready: false, reason: "no leader for 3 s" };
@@ -154,3 +156,91 @@ test.each(["/api/cluster", "/api/workers", "/api/cluster/config", "/api/stats", 
     expect(queue.calls.length).toBe(called);
   },
 );
+
+describe("members", () => {
+  const member = { id: "n4", url: "http://10.0.0.4:3000" };
+
+  test("are added once, and their address is brought up to date", async () => {
+    const { call, members } = harness();
+    const added = await call("POST", "/api/cluster/members", { body: member });
+    expect(added.status).toBe(201);
+    expect(await added.json()).toMatchObject({ ...member, role: "learner", voter: false });
+    const moved = { ...member, url: "https://Four.Example/", voter: true, replaces: "n2" };
+    expect((await call("POST", "/api/cluster/members", { body: moved })).status).toBe(200);
+    expect(members.known.get("n4")).toEqual({
+      id: "n4",
+      url: "https://four.example",
+      voter: true,
+      replaces: "n2",
+    });
+    expect((await call("DELETE", "/api/cluster/members/n4")).status).toBe(204);
+    const gone = await problem(await call("DELETE", "/api/cluster/members/n4"));
+    expect([gone.status, gone.code]).toEqual([404, "not-found"]);
+  });
+
+  test("leadership is handed to the one that is named", async () => {
+    const { call, members } = harness();
+    const response = await call("POST", "/api/cluster/transfer", { body: { to: "n2" } });
+    expect([response.status, await response.json()]).toEqual([200, { leader_id: "n2" }]);
+    expect(members.leader).toBe("n2");
+  });
+
+  test("an Idempotency-Key goes along, with the route that it belongs to", async () => {
+    const { call, members } = harness();
+    const headers = { "idempotency-key": "grow" };
+    await call("POST", "/api/cluster/members", { body: member, headers });
+    await call("POST", "/api/cluster/transfer", { body: { to: "n2" }, headers });
+    expect(members.calls.map(({ scope }) => scope?.route)).toEqual([
+      "POST /api/cluster/members",
+      "POST /api/cluster/transfer",
+    ]);
+  });
+
+  test.each([
+    [{}, ["/id", "/url"]],
+    [{ id: "N4", url: "http://a:1" }, ["/id"]],
+    [{ id: "n4-".repeat(11), url: "http://a:1" }, ["/id"]],
+    [{ id: "n4", url: "10.0.0.4:3000" }, ["/url"]],
+    [{ id: "n4", url: "ftp://a" }, ["/url"]],
+    [{ id: "n4", url: "http://a:1/path" }, ["/url"]],
+    [{ id: "n4", url: "http://a:1/?x" }, ["/url"]],
+    [{ id: "n4", url: "http://user@a:1" }, ["/url"]],
+    [{ id: "n4", url: "http://0.0.0.0:1" }, ["/url"]],
+    [{ id: "n4", url: "http://a:99999" }, ["/url"]],
+    [{ id: 4, url: null, voter: "yes", replaces: "" }, ["/id", "/url", "/voter", "/replaces"]],
+    [{ id: "n4", url: "http://a:1", role: "leader" }, ["/role"]],
+  ])("%j is refused, and every bad field is named", async (body, expected) => {
+    const { call, members } = harness();
+    const refused = await problem(await call("POST", "/api/cluster/members", { body }));
+    expect([refused.status, pointers(refused).toSorted()]).toEqual([400, expected.toSorted()]);
+    expect(members.calls).toEqual([]);
+  });
+
+  test("what names no member is refused on the other routes too", async () => {
+    const { call } = harness();
+    for (const body of [{}, { to: "" }, { to: "N2" }, { to: ["n2"] }, { to: "n2", from: "n1" }])
+      expect((await call("POST", "/api/cluster/transfer", { body })).status).toBe(400);
+    expect((await call("DELETE", "/api/cluster/members/N%2F4")).status).toBe(400);
+    expect((await call("DELETE", "/api/cluster/members/n4?force=1")).status).toBe(400);
+    expect((await call("POST", "/api/cluster/members", { body: "{" })).status).toBe(400);
+    expect((await call("PUT", "/api/cluster/members", { body: member })).status).toBe(405);
+  });
+
+  test.each([
+    ["quorum-at-risk", 409, null],
+    ["change-pending", 409, "1"],
+    ["not-taken", 503, "1"],
+    ["member-exists", 409, null],
+  ] as const)("%s is answered with %i", async (code, status, retryAfter) => {
+    const { call, members } = harness();
+    members.fault = new MembershipError(code, "It would stop the cluster.");
+    const response = await call("POST", "/api/cluster/members", { body: member });
+    expect(response.headers.get("retry-after")).toBe(retryAfter);
+    const said = await problem(response);
+    expect([said.status, said.code, said.detail]).toEqual([
+      status,
+      code,
+      "It would stop the cluster.",
+    ]);
+  });
+});

@@ -77,7 +77,7 @@ export class FakeQueue implements TaskQueue {
   }
 
   /** The first answer under this key, or that of `run`, which `keep` may leave out. @throws QueueError */
-  async #once<T>(
+  async once<T>(
     scope: IdempotencyScope | null | undefined,
     run: () => T | Promise<T>,
     keep: (answer: T) => boolean = () => true,
@@ -100,7 +100,7 @@ export class FakeQueue implements TaskQueue {
 
   async submit(tasks: readonly NewTask[], context: WriteContext) {
     this.#enter("submit");
-    const { value, replayed } = await this.#once(context.idempotency, () => this.#submit(tasks));
+    const { value, replayed } = await this.once(context.idempotency, () => this.#submit(tasks));
     const { shown, ...answer } = value;
     return { ...answer, replayed, ...(context.idempotency === null ? {} : { tasks: shown }) };
   }
@@ -168,7 +168,7 @@ export class FakeQueue implements TaskQueue {
   async retry(id: string, ifVersion: number | null, context: WriteContext) {
     this.#enter("retry");
     const row = this.rows.get(id);
-    const { value, replayed } = await this.#once(context.idempotency, () =>
+    const { value, replayed } = await this.once(context.idempotency, () =>
       this.#retry(id, row, ifVersion),
     );
     return { replayed, ...(context.idempotency === null ? {} : { task: value }) };
@@ -310,7 +310,7 @@ export class FakeQueue implements TaskQueue {
   async claim(claim: Claim, waitMs: number, signal: AbortSignal | null) {
     this.#enter("claim");
     this.lastClaim = claim;
-    const { value, replayed } = await this.#once(
+    const { value, replayed } = await this.once(
       claim.idem,
       () => this.#claimWhenReady(claim, waitMs, signal),
       ({ tasks }) => tasks.length > 0,
@@ -421,13 +421,13 @@ export class FakeQueue implements TaskQueue {
     known: async ({ principal, route, key }) =>
       this.keys.has(JSON.stringify([principal, route, key])),
     end: (scope, workerId, items) =>
-      this.#once(scope, () => this.end(workerId, scope.principal, items), changed),
+      this.once(scope, () => this.end(workerId, scope.principal, items), changed),
     report: (scope, workerId, items) =>
-      this.#once(scope, () => this.report(workerId, scope.principal, items), changed),
+      this.once(scope, () => this.report(workerId, scope.principal, items), changed),
     heartbeat: (scope, workerId, leases) =>
-      this.#once(scope, () => this.heartbeat(workerId, scope.principal, leases)),
+      this.once(scope, () => this.heartbeat(workerId, scope.principal, leases)),
     quiet: (scope, workerId) =>
-      this.#once(
+      this.once(
         scope,
         () => this.quiet(workerId),
         (known) => known,
@@ -478,6 +478,7 @@ export class FakeQueue implements TaskQueue {
           lag: 0,
           reachable: true,
           last_contact_ms: 0,
+          waiting: null,
         },
       ],
     };

@@ -3,6 +3,7 @@ import { createApi } from "../../src/api/api.ts";
 import type { TokenRecord } from "../../src/api/auth.ts";
 import type { GaugeSource } from "../../src/api/metrics.ts";
 import type { Clock, Log, Random } from "../../src/replica/ports.ts";
+import { FakeMembers } from "./fake-members.ts";
 import { FakeQueue } from "./fake-queue.ts";
 
 export const NOW = Date.UTC(2026, 10, 24, 12, 0, 0);
@@ -15,6 +16,7 @@ export function uuidAt(ms: number, tail = 1): string {
 
 export interface Harness {
   readonly queue: FakeQueue;
+  readonly members: FakeMembers;
   readonly app: ReturnType<typeof createApi>;
   readonly logged: { message: string; fields: Readonly<Record<string, unknown>> | undefined }[];
   readonly state: { wall: number; draining: boolean };
@@ -34,6 +36,7 @@ export function harness(
 ): Harness {
   const state = { wall: NOW, draining: false };
   const queue = new FakeQueue(() => state.wall);
+  const members = new FakeMembers(queue);
   const logged: Harness["logged"] = [];
   const record = (message: string, fields?: Readonly<Record<string, unknown>>): void => {
     logged.push({ message, fields });
@@ -58,7 +61,9 @@ export function harness(
   const app = createApi(
     {
       queue,
+      members,
       nodeId: "n1",
+      clusterId: () => "c1",
       advertise: "http://flotilla.example:3000",
       tokens,
       clock,
@@ -71,6 +76,7 @@ export function harness(
   );
   return {
     queue,
+    members,
     app,
     logged,
     state,

@@ -50,6 +50,11 @@ const POSTS: Readonly<Record<string, (setup: Harness) => Promise<Post>>> = {
     await call("DELETE", `/api/tasks/${id}`);
     return { path: `/api/tasks/${id}/retry`, body: {} };
   },
+  "/api/cluster/members": async () => ({
+    path: "/api/cluster/members",
+    body: { id: "n4", url: "http://10.0.0.4:3000" },
+  }),
+  "/api/cluster/transfer": async () => ({ path: "/api/cluster/transfer", body: { to: "n2" } }),
   "/api/leases/claim": async ({ call }) => {
     await call("POST", "/api/tasks", { body: { name: "x" } });
     return { path: "/api/leases/claim", body: { worker_id: "w", max: 3 } };

@@ -14,6 +14,7 @@ export interface MemberView {
   match_index: number | null;
   lag: number | null;
   reachable: boolean;
+  waiting: string | null;
 }
 
 export interface ClusterView {
@@ -164,6 +165,15 @@ export class RealCluster {
       throw error;
     }
     return cluster;
+  }
+
+  /** A member that joins through `through`, with a folder of its own; not started yet. */
+  add(id: string, through: Member, args: readonly string[] = []): Member {
+    const [port = 0] = freePorts(1);
+    const own = ["--id", id, "--port", String(port), "--data", join(this.folder, id)];
+    const member = new Member(id, port, [...own, "--join", through.url, ...args]);
+    this.members.push(member);
+    return member;
   }
 
   member(i: number): Member {

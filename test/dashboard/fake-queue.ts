@@ -238,6 +238,7 @@ export class FakeQueue implements TaskQueue {
         lag: id === "n3" ? 12 : 0,
         reachable: id !== "n3",
         last_contact_ms: id === "n3" ? 8_000 : 20,
+        waiting: null,
       })),
     };
   }

@@ -58,7 +58,7 @@ export class Member {
     this.transport = new WebSocketTransport({
       selfId: this.id,
       secret: options.secret === undefined ? SECRET : options.secret,
-      acceptsPeers: options.acceptsPeers ?? true,
+      acceptsPeers: () => options.acceptsPeers ?? true,
       clock: systemClock,
       random: systemRandom,
       log,

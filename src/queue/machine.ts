@@ -232,6 +232,30 @@ export class TaskMachine implements StateMachine, TaskState {
     this.#uncommitted = false;
   }
 
+  /**
+   * The state becomes the beginning of another cluster's (rebirth.ts): at `position`, far behind whatever the old
+   * one may have given out elsewhere, its fences too. Nobody of the old one has a session.
+   */
+  beginAnew(
+    clusterId: string,
+    position: { readonly index: LogIndex; readonly term: Term },
+    fenceJump: number,
+  ): void {
+    this.flush();
+    this.#whole(() => {
+      this.#begin.run();
+      this.#uncommitted = true;
+      this.#clusterId = clusterId;
+      this.#saveClusterId.run(clusterId);
+      this.#sessions.keepOnly([]);
+      this.#store.fence += fenceJump;
+      this.#applied = position;
+      this.#chain.mixText(clusterId);
+      this.#chainHistory.keep(position.index, this.#chain.value());
+      this.#write();
+    });
+  }
+
   /** An error leaves the last commit, and a machine that answers nothing any more. */
   #whole(run: () => void): void {
     try {

@@ -149,6 +149,8 @@ export interface LogInstall {
   readonly state: string;
   /** Set when the log and the state begin anew because they were damaged: both index and term are 0 then. */
   readonly promised?: LogPromise;
+  /** The folder belongs to this cluster from then on; absent: to the one that it belonged to. */
+  readonly clusterId?: string;
 }
 
 export interface LogStats {
@@ -406,6 +408,17 @@ export interface BootstrapRecord {
   readonly settings: unknown;
   /** In force from the beginning: what every founding member applies. */
   readonly machineVersion: number;
+  /** A cluster that began with the state of another one. */
+  readonly origin?: {
+    readonly kind: "rescue" | "restore";
+    /** Of the other one; its members are refused for ever. Null: it is not known. */
+    readonly clusterId: string | null;
+    /** Last entry of it that the state holds. */
+    readonly index: LogIndex;
+    readonly term: Term;
+    /** What was left behind, for people. */
+    readonly note: string;
+  };
 }
 
 export interface RequestAnswer {

@@ -309,7 +309,7 @@ export class LogFile {
   finishInstall(): void {
     const text = this.#meta("installing");
     if (text === null) throw new Error("no install is marked");
-    const { index, term, foundations, promised } = decodeInstall(text);
+    const { index, term, foundations, promised, clusterId } = decodeInstall(text);
     const { term: known } = this.#recoverHardState();
     this.#transact(() => {
       // No WHERE: SQLite gives whole pages back without looking at the rows.
@@ -324,6 +324,7 @@ export class LogFile {
         );
       }
       this.#setMeta("compacted", `${index}:${term}`);
+      if (clusterId !== undefined) this.#setMeta("cluster_id", clusterId);
       // The log is never of a later term than the member; the vote of an earlier term binds nobody.
       if (known < term) this.#writeHardState({ term, vote: null });
       if (promised !== undefined) this.#setMeta("promised", `${promised.index}:${promised.term}`);

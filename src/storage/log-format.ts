@@ -86,23 +86,25 @@ export function metaCrc(key: MetaKey, value: string): number {
 
 /** As text, for `meta`: a few entries of some kilobytes. */
 export function encodeInstall(install: LogInstall): string {
-  const { index, term, foundations, state, promised } = install;
+  const { index, term, foundations, state, promised, clusterId } = install;
   return JSON.stringify({
     index,
     term,
     state,
     promised,
+    clusterId,
     foundations: foundations.map(({ data, ...rest }) => ({ ...rest, data: data.toBase64() })),
   });
 }
 
 /** `text` has passed its checksum: it is what `encodeInstall` wrote. */
 export function decodeInstall(text: string): LogInstall {
-  const { index, term, state, promised, foundations } = JSON.parse(text) as {
+  const { index, term, state, promised, foundations, clusterId } = JSON.parse(text) as {
     index: number;
     term: number;
     state: string;
     promised?: { index: number; term: number };
+    clusterId?: string;
     foundations: readonly { index: number; term: number; kind: EntryKind; data: string }[];
   };
   return {
@@ -112,6 +114,7 @@ export function decodeInstall(text: string): LogInstall {
     ...(promised === undefined
       ? {}
       : { promised: { index: asIndex(promised.index), term: asTerm(promised.term) } }),
+    ...(clusterId === undefined ? {} : { clusterId }),
     foundations: foundations.map((entry) => ({
       index: asIndex(entry.index),
       term: asTerm(entry.term),

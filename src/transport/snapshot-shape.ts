@@ -5,7 +5,15 @@
 import { asIndex, asNodeId, asTerm } from "../raft/types.ts";
 import type { BootstrapRecord, SnapshotFrame, SnapshotManifest } from "../replica/ports.ts";
 import { readConfiguration } from "./message-shape.ts";
-import { CodecError, type Fields, readArray, readCount, readRecord, readText } from "./shape.ts";
+import {
+  CodecError,
+  type Fields,
+  readArray,
+  readCount,
+  readRecord,
+  readText,
+  readTextOrNull,
+} from "./shape.ts";
 
 /** One chunk. Far above what is asked for, far below a frame. */
 const MAX_CHUNK_BYTES = 1024 * 1024;
@@ -89,5 +97,18 @@ function readBootstrap(fields: Fields): BootstrapRecord {
     }),
     settings: fields["settings"],
     machineVersion: readCount(fields, "machineVersion"),
+    ...("origin" in fields ? { origin: readOrigin(readRecord(fields["origin"], "origin")) } : {}),
+  };
+}
+
+function readOrigin(fields: Fields): NonNullable<BootstrapRecord["origin"]> {
+  const kind = readText(fields, "kind");
+  if (kind !== "rescue" && kind !== "restore") throw new CodecError("origin is of an unknown kind");
+  return {
+    kind,
+    clusterId: readTextOrNull(fields, "clusterId"),
+    index: asIndex(readCount(fields, "index")),
+    term: asTerm(readCount(fields, "term")),
+    note: readText(fields, "note"),
   };
 }

@@ -1,0 +1,181 @@
+/**
+ * `bun run test/cluster/rolling.ts [--rounds 1] [--clients 8]`: restarts three members one after the other under
+ * load, as an upgrade does, and prints what the clients saw of it: requests, retries, and for each restart the
+ * gaps in which nothing was acknowledged. Exits 1 when a request was lost: not acknowledged within its time
+ * limit, or acknowledged and not there in the end.
+ */
+import { parseArgs } from "node:util";
+import {
+  type ClusterView,
+  eventually,
+  type Member,
+  RealCluster,
+  type TaskJson,
+} from "./harness.ts";
+
+/** Of one request, with its retries. */
+const LIMIT_MS = 5_000;
+/** Nothing acknowledged for longer than this is told as a gap. */
+const GAP_MS = 100;
+const PAUSE_BETWEEN_MS = 500;
+const TASKS_PER_PAGE = 1_000;
+
+export interface RestartReport {
+  readonly member: string;
+  readonly wasLeader: boolean;
+  /** From the signal until it is ready again. */
+  readonly tookMs: number;
+  /** Times without an acknowledgement of more than `GAP_MS`, longest first. */
+  readonly gapsMs: readonly number[];
+  readonly longestMs: number;
+}
+
+export interface RollingReport {
+  readonly requests: number;
+  readonly retries: number;
+  /** Not acknowledged within their limit. */
+  readonly late: readonly string[];
+  /** Acknowledged, and not there afterwards. */
+  readonly lost: readonly string[];
+  readonly restarts: readonly RestartReport[];
+}
+
+export async function rollingRestart(rounds: number, clients: number): Promise<RollingReport> {
+  const cluster = await RealCluster.start({
+    args: ["--concurrency", "0", "--log-format", "json", "--drain", "5s"],
+  });
+  try {
+    return await restartUnderLoad(cluster, rounds, clients);
+  } finally {
+    await cluster.stop();
+  }
+}
+
+async function restartUnderLoad(
+  cluster: RealCluster,
+  rounds: number,
+  clients: number,
+): Promise<RollingReport> {
+  const acknowledged = new Set<string>();
+  const ackedAt: number[] = [];
+  const late: string[] = [];
+  let retries = 0;
+  const stop = new AbortController();
+
+  /** One request at a time, at one member after the other; the same id until it is acknowledged. */
+  const client = async (first: number): Promise<void> => {
+    for (let at = first; !stop.signal.aborted; at++) {
+      const id = Bun.randomUUIDv7();
+      const startedAt = performance.now();
+      for (let tries = 0; ; tries++) {
+        const member = cluster.member((at + tries) % cluster.members.length);
+        if (await submitted(member, id, LIMIT_MS - (performance.now() - startedAt))) {
+          acknowledged.add(id);
+          ackedAt.push(performance.now());
+          break;
+        }
+        retries += 1;
+        if (performance.now() - startedAt >= LIMIT_MS) {
+          late.push(id);
+          break;
+        }
+        await Bun.sleep(5);
+      }
+    }
+  };
+  const load = Array.from({ length: clients }, (_, n) => client(n));
+  await eventually("the load to run", async () => acknowledged.size > 100);
+
+  const restarts: RestartReport[] = [];
+  for (let round = 0; round < rounds; round++) {
+    for (const member of cluster.members) {
+      const { role } = await member.json<ClusterView>("/api/cluster?consistency=stale");
+      const from = performance.now();
+      await member.kill("SIGTERM");
+      await member.start();
+      await eventually(`${member.id} to be ready`, async () => {
+        const response = await member.fetch("/health/ready").catch(() => null);
+        return response?.status === 200;
+      });
+      const to = performance.now();
+      await Bun.sleep(PAUSE_BETWEEN_MS);
+      restarts.push(report(member, role === "leader", from, to, ackedAt));
+    }
+  }
+  stop.abort();
+  await Promise.all(load);
+  const there = await allTasks(cluster.member(0));
+  const lost = [...acknowledged].filter((id) => !there.has(id));
+  return { requests: acknowledged.size + late.length, retries, late, lost, restarts };
+}
+
+async function submitted(member: Member, id: string, leftMs: number): Promise<boolean> {
+  try {
+    const response = await member.fetch("/api/tasks", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ id, name: "echo" }),
+      signal: AbortSignal.timeout(Math.max(1, leftMs)),
+    });
+    await response.arrayBuffer();
+    return response.ok;
+  } catch {
+    return false;
+  }
+}
+
+function report(
+  { id }: Member,
+  wasLeader: boolean,
+  from: number,
+  to: number,
+  ackedAt: readonly number[],
+): RestartReport {
+  const moments = ackedAt.filter((at) => at >= from && at <= to + PAUSE_BETWEEN_MS);
+  const gaps = moments.map((at, index) => at - (moments[index - 1] ?? from));
+  const sorted = gaps.toSorted((a, b) => b - a);
+  return {
+    member: id,
+    wasLeader,
+    tookMs: to - from,
+    gapsMs: sorted.filter((gap) => gap > GAP_MS),
+    longestMs: sorted[0] ?? Number.POSITIVE_INFINITY,
+  };
+}
+
+async function allTasks(member: Member): Promise<Set<string>> {
+  const found = new Set<string>();
+  let path: string | null = `/api/tasks?limit=${TASKS_PER_PAGE}`;
+  while (path !== null) {
+    const response: Response = await member.fetch(path);
+    for (const { id } of (await response.json()) as TaskJson[]) found.add(id);
+    path = /<([^>]*)>; rel="next"/.exec(response.headers.get("link") ?? "")?.[1] ?? null;
+    if (path !== null && /^https?:/.test(path)) path = path.slice(new URL(path).origin.length);
+  }
+  return found;
+}
+
+export function format({ requests, retries, late, lost, restarts }: RollingReport): string {
+  const lines = restarts.map(
+    ({ member, wasLeader, tookMs, gapsMs, longestMs }) =>
+      `${member}${wasLeader ? " (leader)" : ""}: ready again after ${tookMs.toFixed(0)} ms; ` +
+      `longest time without an acknowledgement ${longestMs.toFixed(0)} ms` +
+      (gapsMs.length === 0
+        ? ""
+        : `; over ${GAP_MS} ms: ${gapsMs.map((gap) => gap.toFixed(0)).join(", ")}`),
+  );
+  const sum = `${requests} requests, ${retries} retries, ${late.length} too late, ${lost.length} lost`;
+  return [...lines, sum].join("\n");
+}
+
+if (import.meta.main) {
+  const { values } = parseArgs({
+    options: {
+      rounds: { type: "string", default: "1" },
+      clients: { type: "string", default: "8" },
+    },
+  });
+  const found = await rollingRestart(Number(values.rounds), Number(values.clients));
+  process.stdout.write(`${format(found)}\n`);
+  process.exit(found.late.length + found.lost.length === 0 ? 0 : 1);
+}

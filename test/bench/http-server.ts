@@ -3,6 +3,7 @@ import { createApi } from "../../src/api/api.ts";
 import type { Claim, NewTask, Task } from "../../src/queue/types.ts";
 import { systemClock as clock } from "../../src/system/clock.ts";
 import { systemRandom as random } from "../../src/system/random.ts";
+import { FakeMembers } from "../api/fake-members.ts";
 import { FakeQueue } from "../api/fake-queue.ts";
 
 const CLAIM_MAX = 50;
@@ -53,6 +54,8 @@ const queue = new ReadyQueue(() => clock.wall());
 const quiet = (): void => undefined;
 const app = createApi({
   queue,
+  members: new FakeMembers(queue),
+  clusterId: () => "c1",
   nodeId: "n1",
   advertise: "http://127.0.0.1:3000",
   tokens: [],

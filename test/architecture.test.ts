@@ -23,6 +23,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/storage": ["src/replica/ports.ts", "src/raft"],
   "src/transport": ["src/replica/ports.ts", "src/raft"],
   "src/system": ["src/replica/ports.ts"],
+  "src/rescue": ["src/storage/log-format.ts", "src/replica/ports.ts", "src/raft"],
   "src/executor": ["src/queue", "src/replica", "src/raft"],
   "src/api": ["src/queue", "src/replica", "src/raft"],
   "src/dashboard": ["views", "src/queue", "src/replica", "src/raft"],
@@ -30,8 +31,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/client": ["src/api/schema.ts", "src/executor"],
   views: ["src/queue/types.ts", "src/queue/service.ts"],
 };
-/** The composition root and its configuration know everybody. */
-const FREE = ["src/node.ts", "src/config.ts", "src/index.ts"];
+/** What composes the parts, and its configuration, know everybody. */
+const FREE = ["src/node.ts", "src/config.ts", "src/index.ts", "src/rescue.ts", "src/rebirth.ts"];
 
 /** Folders whose behaviour is a function of what they are given, and the packages that they may import. */
 const DETERMINISTIC: Readonly<Record<string, readonly string[]>> = {

@@ -31,5 +31,7 @@ export const EXAMPLES: Partial<Record<ModelName, unknown>> = {
   Release: { worker_id, ...lease },
   ReleaseBulk: { worker_id, items: [{ task_id, ...lease }] },
   LogLines: { worker_id, ...lease, lines: ["fetched 3 of 10"] },
+  Member: { id: "n4", url: "http://10.0.0.4:3000" },
+  Transfer: { to: "n2" },
   SettingsChange: { retention: { completed: 86_400_000 } },
 };

@@ -409,7 +409,7 @@ describe("an upgrade is refused", () => {
     const b = member("b", { acceptsPeers: false });
     const response = await fetch(`${b.url}/raft`, { headers });
     expect(response.status).toBe(403);
-    expect(await response.text()).toContain("takes no peers");
+    expect(await response.text()).toContain("takes no others");
     a.dials(b);
     await until("the refusal", () => a.disconnects.length > 0);
     expect(a.reasons()[0]).toBe("rejected");

@@ -93,7 +93,7 @@ export class Client {
   /** One call at a member; null: it failed, or nobody knows. */
   async #call<T>(run: (queue: FlotillaQueue) => Promise<T>, node?: SimNode): Promise<T | null> {
     try {
-      return await this.#sim.call(node ?? this.#prng.pick(this.#sim.nodes), run);
+      return await this.#sim.call(node ?? this.#prng.pick(this.#sim.addressable()), run);
     } catch (error) {
       this.#sim.history.counts.failed += 1;
       if (error instanceof QueueError && error.reason === "outcome-unknown")

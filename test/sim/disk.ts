@@ -312,18 +312,26 @@ export class SimLogStore implements LogStore {
       }
     });
     this.#next();
-    if (this.pending === 0) for (const wake of this.#idle.splice(0)) wake();
+    if (this.pending === 0) this.#wakeIdle();
+  }
+
+  #wakeIdle(): void {
+    for (const wake of this.#idle.splice(0)) this.#clock.enter(wake);
   }
 
   /** After every write that was handed over before, and as long as one more. Never at a process that dies. */
   async #settled(): Promise<void> {
-    while (this.pending > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
-    await new Promise<void>((resolve) => {
-      this.#world.at(this.#world.now + this.#faults.latency(), () => {
-        if (!this.#killed && !this.#hung && !this.#failed) this.#clock.enter(resolve);
+    for (;;) {
+      while (this.pending > 0 || this.#hung)
+        await new Promise<void>((resolve) => this.#idle.push(resolve));
+      await new Promise<void>((resolve) => {
+        this.#world.at(this.#world.now + this.#faults.latency(), () => {
+          if (!this.#killed && !this.#failed) this.#clock.enter(resolve);
+        });
       });
-    });
-    if (this.#killed) await new Promise<never>(() => {});
+      if (this.#killed) await new Promise<never>(() => {});
+      if (!this.#hung) return;
+    }
   }
 
   /** The disk stops answering, for ever or until `recover`. */
@@ -341,6 +349,7 @@ export class SimLogStore implements LogStore {
     const finish = this.#finish;
     if (finish === null) this.#next();
     else this.#world.at(this.#world.now, finish);
+    this.#wakeIdle();
   }
 
   /** The process dies: a prefix of what was under way may have reached the disk. */

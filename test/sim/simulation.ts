@@ -150,6 +150,11 @@ export class Simulation {
     return node;
   }
 
+  /** Whom clients and workers turn to: everyone they ever heard of, and once all is healed who is left. */
+  addressable(): readonly SimNode[] {
+    return this.#wild ? this.nodes.filter(({ ended }) => !ended) : this.core();
+  }
+
   memberships(membership: Membership | undefined): void {
     if (membership !== undefined && membership.index > (this.membership?.index ?? 0))
       this.membership = membership;

@@ -152,7 +152,7 @@ export class OutsideWorker {
 
   async #call<T>(run: (queue: FlotillaQueue) => Promise<T>, extraMs = 0): Promise<T | null> {
     try {
-      return await this.#sim.call(this.#prng.pick(this.#sim.nodes), run, extraMs);
+      return await this.#sim.call(this.#prng.pick(this.#sim.addressable()), run, extraMs);
     } catch {
       return null;
     }

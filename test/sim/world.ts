@@ -169,12 +169,11 @@ export class NodeClock implements Clock {
   /** Wall clock error, ms. */
   wallOffset: Millis = 0;
   #alive = true;
-  /** The monotonic clock showed `#shown` at virtual time `#since`, and runs at `#rate` from there. */
+  /** The monotonic clock shows `#shown` until virtual time `#since`, and runs at `#rate` from there. */
   #shown: Millis = 0;
   #since: Millis = 0;
   #rate = 1;
   #stillUntil: Millis = 0;
-  #suspendedUntil: Millis = 0;
   /** How often it stood still so far. */
   pauses = 0;
   /** What came while the process stood still, oldest first. */
@@ -199,7 +198,7 @@ export class NodeClock implements Clock {
   }
 
   monotonic(): Millis {
-    return this.#shown + (this.#world.now - this.#since) * this.#rate;
+    return this.#shown + Math.max(0, this.#world.now - this.#since) * this.#rate;
   }
 
   wall(): Millis {
@@ -209,7 +208,7 @@ export class NodeClock implements Clock {
   /** From now on this clock gains or loses: 1.1 is a tenth too fast. */
   setRate(rate: number): void {
     this.#shown = this.monotonic();
-    this.#since = this.#world.now;
+    this.#since = Math.max(this.#since, this.#world.now);
     this.#rate = rate;
   }
 
@@ -223,16 +222,14 @@ export class NodeClock implements Clock {
   /** The whole machine stands still: the monotonic clock does not count that time; the wall clock is set afterwards. */
   suspend(ms: Millis): void {
     this.pause(ms);
-    this.#shown -= ms * this.#rate;
-    this.#suspendedUntil = this.#world.now + ms;
+    this.#shown = this.monotonic();
+    this.#since = this.#world.now + ms;
   }
 
   resume(): void {
     this.pauses += 1;
     this.#stillUntil = Math.min(this.#stillUntil, this.#world.now);
-    // The time that it did not stand still after all counts.
-    this.#shown += Math.max(0, this.#suspendedUntil - this.#world.now) * this.#rate;
-    this.#suspendedUntil = 0;
+    this.#since = Math.min(this.#since, this.#world.now);
     this.#wake();
   }
 

@@ -12,6 +12,9 @@ const SERVE_MS: Millis = 5_000;
 /** The longest time-out of a task, its lease, its retries. */
 const FINISH_MS: Millis = 180_000;
 const CONVERGE_MS: Millis = 10_000;
+/** A change of the membership that was asked for takes so long at most; and so long nothing more is changed. */
+const SETTLE_MAX_MS: Millis = 20_000;
+const UNCHANGED_MS: Millis = 600;
 /** The last news of what was just done. */
 const SETTLE_MS: Millis = 500;
 /** Workers finish what they hold, and their long polls end. */
@@ -30,6 +33,7 @@ export async function checkLiveness(sim: Simulation): Promise<void> {
     fail("L1", `no leader within ${RECONNECT_MS + 10 * electionTimeoutMs} ms: ${describe(sim)}`);
     return;
   }
+  await settles(sim);
   // What was handed over in the last moment ends, well or badly, before anybody is expected to stay.
   await sim.until(2 * electionTimeoutMs);
   if (!(await sim.until(RECONNECT_MS + 10 * electionTimeoutMs, () => isFollowed(sim)))) {
@@ -65,10 +69,31 @@ export async function checkLiveness(sim: Simulation): Promise<void> {
   const hashes = new Map(sim.core().map((node) => [node.id, node.machine?.hash()]));
   if (new Set(hashes.values()).size !== 1)
     fail("L3", `equal indexes, unequal states: ${JSON.stringify([...hashes])}`);
+  await unchanged(sim);
   await quiet(sim);
   const now = standing(sim);
   if (now.leader !== leader || now.term !== term)
     fail("L2", `${leader?.id} led in term ${term}, now ${now.leader?.id} in term ${now.term}`);
+}
+
+/** What operators had begun ends, and so does what members do by themselves about it. */
+async function settles(sim: Simulation): Promise<void> {
+  await sim.until(SETTLE_MAX_MS, () => !sim.operating);
+  await unchanged(sim);
+}
+
+async function unchanged(sim: Simulation): Promise<void> {
+  let since = sim.world.now;
+  let index = sim.membership?.index;
+  await sim.until(SETTLE_MAX_MS, () => {
+    const { now } = sim.world;
+    const { membership } = sim;
+    if (membership?.index !== index || (membership?.configuration.outgoing.length ?? 0) > 0) {
+      index = membership?.index;
+      since = now;
+    }
+    return now - since >= UNCHANGED_MS;
+  });
 }
 
 /** Nobody in the core believes in anybody else, or in a later term. */

@@ -158,7 +158,7 @@ export class Operator {
       node.wipe();
       node.start();
     }
-    void this.#mend(node);
+    await this.#mend(node);
     return true;
   }
 
@@ -184,7 +184,7 @@ export class Operator {
 
   #join(node: SimNode): void {
     const through = this.#sim.members().filter((other) => other !== node);
-    if (through.length === 0) return;
+    if (through.length === 0 || !this.#sim.mood.wild()) return;
     node.through = this.#prng.pick(through).id;
     node.start();
   }

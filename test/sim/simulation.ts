@@ -85,6 +85,8 @@ export class Simulation {
   /** Clients, and workers, that have not come to their end. */
   asking = 0;
   working = 0;
+  /** The operator has something under way. */
+  operating = false;
   #wild = true;
   readonly #hand: Client;
   #core: readonly SimNode[] | null = null;
@@ -334,7 +336,8 @@ export class Simulation {
       this.working += 1;
       this.#follow(worker.run(), () => (this.working -= 1));
     }
-    this.#follow(new Operator(this).run(), () => undefined);
+    this.operating = true;
+    this.#follow(new Operator(this).run(), () => (this.operating = false));
     void this.#hand.watch();
     this.#lookEvery(MARK_MS, () => {
       for (const invariant of this.invariants) invariant.marked?.();

@@ -10,8 +10,14 @@ import { TaskMachine } from "../../src/queue/machine.ts";
 /** As the task machine makes it at its first start; made once for all. */
 let born: Uint8Array | null = null;
 
-/** An empty state, or the one that `image` holds; the image stays as it is. */
-export function openState(image: Uint8Array = (born ??= birth())): Database {
+/**
+ * An empty state, or the one that `image` holds; the image stays as it is. `committed` runs after each transaction,
+ * and may throw: the process dies there.
+ */
+export function openState(
+  image: Uint8Array = (born ??= birth()),
+  committed: (() => void) | null = null,
+): Database {
   const db = Database.deserialize(image);
   const compile = db.prepare.bind(db);
   const compiled = new Map<string, Statement>();
@@ -22,6 +28,7 @@ export function openState(image: Uint8Array = (born ??= birth())): Database {
       // Whoever is done with it is not the last one.
       statement.finalize = () => undefined;
       compiled.set(sql, statement);
+      if (sql === "COMMIT" && committed !== null) runAfter(statement, committed);
     }
     return statement;
   };
@@ -34,4 +41,13 @@ function birth(): Uint8Array {
   const image = db.serialize();
   db.close();
   return image;
+}
+
+function runAfter(statement: Statement, then: () => void): void {
+  const run = statement.run.bind(statement);
+  statement.run = (...params) => {
+    const changes = run(...params);
+    then();
+    return changes;
+  };
 }

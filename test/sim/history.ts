@@ -24,6 +24,8 @@ export class History {
   /** Highest index that a call which has ended stands for. */
   #floor = 0;
   readonly #handed = new Map<number, string>();
+  /** When the newest heartbeat began that was answered `ok`, virtual ms, by fence. */
+  readonly heardAt = new Map<number, number>();
   counts = { writes: 0, reads: 0, claims: 0, heartbeats: 0, failed: 0, unknown: 0 };
 
   constructor(sim: Simulation) {
@@ -33,6 +35,10 @@ export class History {
   /** A call begins: what it answers must stand behind this index. */
   begin(): number {
     return this.#floor;
+  }
+
+  get now(): number {
+    return this.#sim.world.now;
   }
 
   #stands(what: string, index: number | undefined): void {
@@ -68,7 +74,10 @@ export class History {
   claimed(claim: Claim, tasks: readonly ClaimedTask[]): void {
     this.counts.claims += 1;
     const request = `${claim.worker_id} ${claim.request_id}`;
-    for (const { id, lease } of tasks) {
+    for (const { id, lease, queue, name } of tasks) {
+      const named = claim.names?.includes(name) ?? true;
+      if (claim.queues?.includes(queue) === false || (!named && !claim.star))
+        this.#fail(`${request} got ${id} of ${queue} and ${name}, which it did not ask for`);
       const known = this.#handed.get(lease.fence);
       if (known !== undefined && known !== request)
         this.#fail(`fence ${lease.fence} of ${id} was handed to ${known} and to ${request}`);
@@ -85,10 +94,13 @@ export class History {
     refs: readonly LeaseRef[],
     verdicts: readonly LeaseVerdict[],
     since: number,
+    begunAt: number,
   ): void {
     this.counts.heartbeats += 1;
     const { ledger } = this.#sim;
     for (const [i, { task_id, fence }] of refs.entries()) {
+      if (verdicts[i] === "ok")
+        this.heardAt.set(fence, Math.max(begunAt, this.heardAt.get(fence) ?? 0));
       const endedAt = ledger.endedAt.get(fence);
       const claimedAt = ledger.claimedAt.get(fence);
       if (verdicts[i] === "ok" && endedAt !== undefined && endedAt <= since)

@@ -49,6 +49,8 @@ export class Ledger implements Invariant {
   /** Index of the claim, of the end, by fence. */
   readonly claimedAt = new Map<number, number>();
   readonly endedAt = new Map<number, number>();
+  /** When the entry with the claim was first applied, virtual ms, by fence. */
+  readonly claimedMs = new Map<number, number>();
   readonly completed = new Set<number>();
   readonly cancelledAt = new Map<string, number>();
   /** Where each claim, by worker and request, took its tasks. */
@@ -111,7 +113,10 @@ export class Ledger implements Invariant {
       const answer = answers[i];
       if (answer !== undefined) this.#answered(entry, decodeCommand(command), answer);
     }
-    for (const id of touched) this.#charged(id, node, retried.has(id));
+    // A restart gives leases back for free, so often; then it counts as a crash.
+    const restarts = entry.requests.some(({ command }) => (command as Command).type === "boot");
+    const due = restarts ? touched : chargesDue(entry, answers);
+    for (const id of touched) this.#charged(id, node, retried.has(id), due);
   }
 
   #signal(
@@ -156,6 +161,7 @@ export class Ledger implements Invariant {
         task.attempt = lease.attempt;
         task.fence = lease.fence;
         this.claimedAt.set(lease.fence, entry.index);
+        this.claimedMs.set(lease.fence, this.#sim.world.now);
         return;
       }
       case "lease-end":
@@ -234,7 +240,7 @@ export class Ledger implements Invariant {
   }
 
   /** Failures and time-outs are charged to one budget, crashes to the other, once for each attempt. */
-  #charged(id: string, node: SimNode, retried: boolean): void {
+  #charged(id: string, node: SimNode, retried: boolean, due: ReadonlySet<string>): void {
     const known = this.tasks.get(id);
     const task = node.machine?.task(id) ?? null;
     if (known === undefined) return;
@@ -249,6 +255,8 @@ export class Ledger implements Invariant {
     if (!retried && retries + crashes > known.retries + known.crashes + 1)
       this.#fail(`${id} was charged twice for one attempt`);
     if (retries + crashes > attempt) this.#fail(`${id} was charged more often than it was claimed`);
+    if (!retried && retries + crashes > known.retries + known.crashes && !due.has(id))
+      this.#fail(`${id} was charged for what is free: neither failed, timed out, nor crashed`);
     known.retries = retries;
     known.crashes = crashes;
   }
@@ -287,4 +295,19 @@ export class Ledger implements Invariant {
       }
     }
   }
+}
+
+/** Tasks of which this entry says that an attempt failed, ran too long, crashed, or was given up. */
+function chargesDue(entry: CommittedEntry, answers: readonly Answer[]): ReadonlySet<string> {
+  const due = new Set<string>();
+  for (const [i, { command }] of entry.requests.entries()) {
+    const asked = command as Command;
+    if (answers[i]?.ok !== true) continue;
+    if (asked.type === "end") {
+      for (const { task_id, end } of asked.items) if (end.kind === "fail") due.add(task_id);
+    }
+    if (asked.type === "expire" || asked.type === "timeout")
+      for (const { task_id } of asked.items) due.add(task_id);
+  }
+  return due;
 }

@@ -191,13 +191,27 @@ export const MUTANTS: readonly Mutant[] = [
     }
 `,
   ),
-  one(
-    "8",
-    "truncates below commit",
-    "src/raft/log.ts",
-    "    invariant(from > this.#commit, `a committed entry would be truncated, at index ${from}`);\n",
-    "",
-  ),
+  {
+    name: "8",
+    what: "truncates below commit, as any append that comes late would have it",
+    edits: [
+      {
+        file: "src/raft/log.ts",
+        find: "    invariant(from > this.#commit, `a committed entry would be truncated, at index ${from}`);\n",
+        replace: "",
+      },
+      {
+        file: "src/raft/log.ts",
+        find: "const news = entries.findIndex(({ index, term }) => this.termAt(index) !== term);",
+        replace: "const news = entries.length > 0 ? 0 : -1;",
+      },
+      {
+        file: FOLLOWING,
+        find: "    if (skipped <= 0) {\n",
+        replace: "    if (skipped <= Number.MAX_SAFE_INTEGER) {\n",
+      },
+    ],
+  },
   one(
     "14",
     "keeps the transfer flag when a transfer comes to nothing",
@@ -231,9 +245,38 @@ export const MUTANTS: readonly Mutant[] = [
   one(
     "18",
     "promotes a learner that is behind",
-    RAFT,
-    '      if (behind !== null) return refuse("invalid", behind);\n',
-    "",
+    "src/raft/leadership.ts",
+    '    if (peer?.state === "replicate" && peer.match > 0 && behind <= PROMOTION_LAG_ENTRIES)\n',
+    "    if (behind < Number.MAX_SAFE_INTEGER)\n",
+  ),
+  one(
+    "19",
+    "keeps its log behind a snapshot, also what conflicts with it",
+    "src/raft/log.ts",
+    `    this.#terms.restart({ index, term });
+    this.#cache.restart(index);
+`,
+    `    if (this.last > index && this.#configurations.currentIndex <= index) {
+      this.#terms.compact(index);
+      this.#cache.forgetTo(index);
+      this.#commit = index;
+      this.#applied = index;
+      this.#durable = this.last;
+      this.#handed = this.last;
+      this.#writes.truncated(asIndex(1));
+      this.#undurableBytes = 0;
+      return;
+    }
+    this.#terms.restart({ index, term });
+    this.#cache.restart(index);
+`,
+  ),
+  one(
+    "20",
+    "compacts before the checkpoint is durable",
+    "src/storage/log-compaction.ts",
+    "Math.min(this.#beyond(tail, now), this.#o.durableApplied())",
+    "this.#beyond(tail, now)",
   ),
   one(
     "21",
@@ -255,6 +298,62 @@ export const MUTANTS: readonly Mutant[] = [
     "src/storage/state-checkpointer.ts",
     "  return busy === 0 && log >= 0 && log === checkpointed;",
     "  return busy === 0 && log >= 0 && checkpointed >= 0;",
+  ),
+  one(
+    "snooze",
+    "charges a snooze as a failure",
+    "src/queue/transitions.ts",
+    '      putBack(store, row, SCHEDULED, end.delay_ms, {});',
+    '      putBack(store, row, SCHEDULED, end.delay_ms, { retries: Math.min(row.retries + 1, row.max_retries) });',
+  ),
+  one(
+    "cancel",
+    "lets a completion win over a cancel that was answered",
+    "src/queue/transitions.ts",
+    '  if (row.detail === CANCELLING) {\n    finishCancel(store, row, true);',
+    '  if (row.detail === CANCELLING && end.kind !== "complete") {\n    finishCancel(store, row, true);',
+  ),
+  one(
+    "queues",
+    "serves a claim from queues that it did not name",
+    "src/queue/claiming.ts",
+    "store.ready.matching(claim.queues, claim.names",
+    "store.ready.matching(null, claim.names",
+  ),
+  one(
+    "period",
+    "a new leader takes every lease for one that was not heard of for long",
+    "src/queue/leases.ts",
+    "    this.#expiries.set(id, heardAt + this.#patienceMs());\n    if (timeoutAt === null)",
+    "    this.#expiries.set(id, heardAt + this.#patienceMs() / 3);\n    if (timeoutAt === null)",
+  ),
+  one(
+    "applied",
+    "answers a read before its index is applied",
+    "src/replica/replica.ts",
+    "        if (this.#applied() >= index) resolve(index);",
+    "        if (this.#applied() >= 0) resolve(index);",
+  ),
+  one(
+    "folder",
+    "lets a folder in that was wiped, under the id of the one that was there",
+    "src/replica/admission.ts",
+    "    if (record?.incarnation === hello.incarnation) {",
+    "    if (record !== undefined) {",
+  ),
+  one(
+    "answers",
+    "says that it has an answer which it still waits for",
+    "src/replica/pending.ts",
+    "    for (const seq of this.#bySeq.keys()) return seq;\n    return this.#next;",
+    "    return this.#next;",
+  ),
+  one(
+    "order",
+    "serves the lowest priority first",
+    "src/queue/ready.ts",
+    "    for (let priority = 9; priority >= 0; priority--) {\n      const lane = pair.lanes[priority];\n      if (lane === undefined) continue;\n      const row = this.#firstOf",
+    "    for (let priority = 0; priority <= 9; priority++) {\n      const lane = pair.lanes[priority];\n      if (lane === undefined) continue;\n      const row = this.#firstOf",
   ),
   one(
     "t2",

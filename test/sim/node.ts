@@ -74,6 +74,7 @@ export class SimNode {
   /** Until the process dies of an effect: 0 kills at the next one. */
   #effectsLeft = Number.POSITIVE_INFINITY;
   #starts = 0;
+  #inProcess = false;
   /** Up to which index the state was when the process started. */
   startedAt = 0;
 
@@ -132,7 +133,7 @@ export class SimNode {
     this.clock.wallOffset = this.wallOffset;
     this.clock.setRate(this.rate);
     const clock = this.clock;
-    this.#db ??= openState();
+    this.#db ??= openState(undefined, this.#committed);
     const db = this.#db;
     const machine = TaskMachine.open(db, { writeBehind: sim.options.writeBehind });
     const reader = new InlineReader(db);
@@ -160,7 +161,7 @@ export class SimNode {
         position: positionOf,
         switchTo: (state, image) => {
           this.disk.currentState = state;
-          this.#db = openState(image);
+          this.#db = openState(image, this.#committed);
           this.#checkpoint = image;
         },
         reopen: () => {
@@ -278,13 +279,14 @@ export class SimNode {
       case "none":
         return;
       case "to-checkpoint":
-        this.#db = this.#checkpoint === null ? null : openState(this.#checkpoint);
+        this.#db = this.#checkpoint === null ? null : openState(this.#checkpoint, this.#committed);
         return;
       case "all":
         // Built anew from the log, where that is whole; else the state is all there is of its beginning, and
         // without it the member would have to be added anew.
         if (this.disk.compacted.index > 0) {
-          this.#db = this.#checkpoint === null ? null : openState(this.#checkpoint);
+          this.#db =
+            this.#checkpoint === null ? null : openState(this.#checkpoint, this.#committed);
           return;
         }
         this.#db = null;
@@ -340,7 +342,7 @@ export class SimNode {
       `gets a copy of its folder that ends at ${this.#copy.disk.entries.length}`,
     );
     this.disk = this.#copy.disk;
-    this.#db = openState(this.#copy.state);
+    this.#db = openState(this.#copy.state, this.#committed);
     this.#checkpoint = this.#copy.state;
     this.#copy = null;
     this.rolledBack = true;
@@ -412,6 +414,21 @@ export class SimNode {
     this.#sim.crashed(this, "none");
   }
 
+  /** A transaction of the state is over. What others make the machine commit is no effect of the process. */
+  readonly #committed = (): void => {
+    if (this.#inProcess && !this.#effect(this.clock)) throw new Error("killed (injected)");
+  };
+
+  /** Runs what may commit as a part of the process. */
+  #inside<T>(run: () => T): T {
+    this.#inProcess = true;
+    try {
+      return run();
+    } finally {
+      this.#inProcess = false;
+    }
+  }
+
   /** False: the process is dead, this effect does not happen. */
   #effect(clock: NodeClock): boolean {
     if (!clock.alive) return false;
@@ -481,7 +498,7 @@ export class SimNode {
     });
     const apply = (entries: readonly CommittedEntry[]): readonly RequestAnswer[] => {
       signals = [];
-      const given = machine.apply(entries);
+      const given = this.#inside(() => machine.apply(entries));
       let at = 0;
       for (const entry of entries) {
         const answers = given
@@ -506,7 +523,7 @@ export class SimNode {
       logTime: () => machine.logTime(),
       flush: () => {
         if (!this.#effect(clock)) throw new Error("killed (injected)");
-        machine.flush();
+        this.#inside(() => machine.flush());
       },
       machineVersion: () => machine.machineVersion(),
       chainAt: (index) => machine.chainAt(index),
@@ -547,8 +564,9 @@ export class SimNode {
       },
       heartbeat: async (workerId, principal, leases, info) => {
         const since = history.begin();
+        const begunAt = history.now;
         const answer = await queue.heartbeat(workerId, principal, leases, info);
-        if (clock.alive) history.heartbeat(workerId, leases, answer.verdicts, since);
+        if (clock.alive) history.heartbeat(workerId, leases, answer.verdicts, since, begunAt);
         return answer;
       },
       end: async (workerId, principal, items, idempotency) => {

@@ -126,13 +126,14 @@ export class OutsideWorker {
 
   async #heartbeat(ref: LeaseRef) {
     const since = this.#sim.history.begin();
+    const begunAt = this.#sim.history.now;
     const answer = await this.#call((queue) =>
       queue.heartbeat(this.#id, PRINCIPAL, [
         this.#prng.chance(0.2) ? { ...ref, progress: { percent: 10, message: "on" } } : ref,
       ]),
     );
     if (answer === null) return null;
-    this.#sim.history.heartbeat(this.#id, [ref], answer.verdicts, since);
+    this.#sim.history.heartbeat(this.#id, [ref], answer.verdicts, since, begunAt);
     return answer.verdicts[0] ?? null;
   }
 

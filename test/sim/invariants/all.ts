@@ -6,6 +6,8 @@ import { Counters } from "./counters.ts";
 import { OneKeyOneTask } from "./idempotency.ts";
 import { ElectionTimer } from "./election-timer.ts";
 import type { Invariant } from "./invariant.ts";
+import { LeasePeriod } from "./lease-period.ts";
+import { LogBounds } from "./log-bounds.ts";
 import { LogMatching } from "./log-matching.ts";
 import { LogTime } from "./log-time.ts";
 import { Memberships } from "./memberships.ts";
@@ -33,6 +35,8 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new OneKeyOneTask(sim),
   (sim) => new Counters(sim),
   (sim) => new Bounds(sim),
+  (sim) => new LogBounds(sim),
+  (sim) => new LeasePeriod(sim),
   (sim) => new LogTime(sim),
   (sim) => new Replay(sim),
 ];

@@ -114,7 +114,7 @@ export class Ledger implements Invariant {
       if (answer !== undefined) this.#answered(entry, decodeCommand(command), answer);
     }
     // A restart gives leases back for free, so often; then it counts as a crash.
-    const restarts = entry.requests.some(({ command }) => (command as Command).type === "boot");
+    const restarts = entry.requests.some(({ command }) => decodeCommand(command).type === "boot");
     const due = restarts ? touched : chargesDue(entry, answers);
     for (const id of touched) this.#charged(id, node, retried.has(id), due);
   }
@@ -301,7 +301,7 @@ export class Ledger implements Invariant {
 function chargesDue(entry: CommittedEntry, answers: readonly Answer[]): ReadonlySet<string> {
   const due = new Set<string>();
   for (const [i, { command }] of entry.requests.entries()) {
-    const asked = command as Command;
+    const asked = decodeCommand(command);
     if (answers[i]?.ok !== true) continue;
     if (asked.type === "end") {
       for (const { task_id, end } of asked.items) if (end.kind === "fail") due.add(task_id);

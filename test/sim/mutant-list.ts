@@ -176,7 +176,7 @@ export const MUTANTS: readonly Mutant[] = [
     "keeps term and vote in two transactions",
     "src/storage/log-file.ts",
     `        if (hardState !== null) {
-          this.#writeHardState.run(hardState.term, hardState.vote, hardStateCrc(hardState));
+          this.#writeHardState(hardState);
         }
       }
     });
@@ -185,9 +185,8 @@ export const MUTANTS: readonly Mutant[] = [
     });
     for (const { hardState } of ops) {
       if (hardState === null) continue;
-      const early: HardState = { term: hardState.term, vote: null };
-      this.#writeHardState.run(early.term, early.vote, hardStateCrc(early));
-      this.#writeHardState.run(hardState.term, hardState.vote, hardStateCrc(hardState));
+      this.#writeHardState({ term: hardState.term, vote: null });
+      this.#writeHardState(hardState);
     }
 `,
   ),
@@ -289,8 +288,8 @@ export const MUTANTS: readonly Mutant[] = [
     "24",
     "reads a damaged entry as the end of the log",
     "src/storage/log-file.ts",
-    "      if (error instanceof FatalError) throw error;\n      throw damaged(this.path, `entry",
-    "      if (error instanceof FatalError) this.#truncate.run(expected);\n      else throw damaged(this.path, `entry",
+    "    if (what !== null) this.#damage = this.#damageAt(expected, what, hardState.term);\n",
+    "",
   ),
   one(
     "34",
@@ -303,14 +302,14 @@ export const MUTANTS: readonly Mutant[] = [
     "snooze",
     "charges a snooze as a failure",
     "src/queue/transitions.ts",
-    '      putBack(store, row, SCHEDULED, end.delay_ms, {});',
-    '      putBack(store, row, SCHEDULED, end.delay_ms, { retries: Math.min(row.retries + 1, row.max_retries) });',
+    "      putBack(store, row, SCHEDULED, end.delay_ms, {});",
+    "      putBack(store, row, SCHEDULED, end.delay_ms, { retries: Math.min(row.retries + 1, row.max_retries) });",
   ),
   one(
     "cancel",
     "lets a completion win over a cancel that was answered",
     "src/queue/transitions.ts",
-    '  if (row.detail === CANCELLING) {\n    finishCancel(store, row, true);',
+    "  if (row.detail === CANCELLING) {\n    finishCancel(store, row, true);",
     '  if (row.detail === CANCELLING && end.kind !== "complete") {\n    finishCancel(store, row, true);',
   ),
   one(

@@ -2,7 +2,8 @@
  * T6: a lease that was claimed, or whose heartbeat was answered `ok`, is not given up before its period is over.
  * `History` tells of the heartbeats; what a leader gives up stands in its `expire` commands.
  */
-import type { Answer, Command } from "../../../src/queue/commands.ts";
+import { decodeCommand } from "../../../src/queue/command-codec.ts";
+import type { Answer } from "../../../src/queue/commands.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
@@ -20,7 +21,7 @@ export class LeasePeriod implements Invariant {
   logged({ index, requests }: CommittedEntry, answers: readonly Answer[]): void {
     const { history, ledger, options, world } = this.#sim;
     for (const [i, { command }] of requests.entries()) {
-      const asked = command as Command;
+      const asked = decodeCommand(command);
       if (asked.type !== "expire" || answers[i]?.ok !== true) continue;
       for (const { fence, task_id } of asked.items) {
         if (ledger.endedAt.get(fence) !== index) continue;

@@ -45,8 +45,8 @@ function birth(): Uint8Array {
 
 function runAfter(statement: Statement, then: () => void): void {
   const run = statement.run.bind(statement);
-  statement.run = (...params) => {
-    const changes = run(...params);
+  statement.run = () => {
+    const changes = run();
     then();
     return changes;
   };

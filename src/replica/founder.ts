@@ -145,7 +145,7 @@ export class Founder {
 
   /** Writes entry 1. The log is empty. */
   #adopt(record: BootstrapRecord): void {
-    const { store, log, recovered } = this.#port;
+    const { store, log, recovered, identity } = this.#port;
     this.#adopting = true;
     const index = asIndex(1);
     const term = asTerm(1);
@@ -156,7 +156,7 @@ export class Founder {
       await store.bindCluster(record.clusterId);
       this.#record = record;
       this.#waiting = null;
-      log.info("cluster founded", {
+      log.info(names(record, identity) ? "cluster founded" : "joined the cluster", {
         cluster: record.clusterId,
         members: record.members.map(({ id }) => id),
       });

@@ -43,7 +43,7 @@ import { findMember } from "./transport/find-member.ts";
 import { WebSocketTransport } from "./transport/websocket-transport.ts";
 
 /** Between two looks at the free space of the data folder. */
-const DISK_LOOK_MS = 2_000;
+const DISK_LOOK_MS = 1_000;
 /** A leader that leaves waits this long for somebody to take over. */
 const HANDOVER_MS = 2_000;
 /** Between two tries to reach the member at `--join`. */
@@ -232,6 +232,7 @@ async function run(config: Config, log: Log): Promise<void> {
     onJoinRefused: (why) => fail(joinRefused(config, why), config, log),
     foundingSettings: foundingSettings(config),
     diskFull: () => disk.full(),
+    diskLow: () => disk.free() < config.diskReserveBytes,
     stateDamage: state.damage,
     onFatal: (error) => {
       if (isDamage(error)) markDamaged(state.path);
@@ -256,6 +257,7 @@ async function run(config: Config, log: Log): Promise<void> {
     clock,
     log,
     appliedIndex,
+    onFatal: (error) => fail(error, config, log),
   });
   const compaction = new LogCompaction({
     clock,
@@ -275,8 +277,8 @@ async function run(config: Config, log: Log): Promise<void> {
     log,
     requestTimeoutMs: config.requestTimeoutMs,
     contactTimeoutMs: 2 * config.electionTimeoutMs,
-    admission: () => (disk.free() < config.diskReserveBytes ? "low-disk" : null),
-    diskFault: () => disk.fault(),
+    admission: () => (replica.diskLow() ? "low-disk" : null),
+    diskFault: () => replica.diskFault() ?? disk.fault(),
   });
   const pool = new ExecutorPool({
     queue,

@@ -11,7 +11,9 @@ import { asIndex, asTerm, type LogIndex, type Term } from "../raft/types.ts";
 import {
   type CommittedEntry,
   FatalError,
+  isNoRoom,
   type LoggedRequest,
+  NoRoomError,
   type RequestAnswer,
   type StateMachine,
 } from "../replica/ports.ts";
@@ -256,7 +258,10 @@ export class TaskMachine implements StateMachine, TaskState {
     });
   }
 
-  /** An error leaves the last commit, and a machine that answers nothing any more. */
+  /**
+   * An error leaves the last commit, and a machine that answers nothing any more; a full disk leaves one that stands
+   * where that commit does.
+   */
   #whole(run: () => void): void {
     try {
       run();
@@ -264,7 +269,9 @@ export class TaskMachine implements StateMachine, TaskState {
       this.#broken = true;
       this.#uncommitted = false;
       if (this.#db.inTransaction) this.#db.run("ROLLBACK");
-      throw error;
+      if (!isNoRoom(error)) throw error;
+      this.#load(this.#db);
+      throw new NoRoomError("the disk has no room for the state");
     }
   }
 

@@ -4,7 +4,7 @@
  * claims and heartbeats go to whoever leads. Any member answers anything.
  */
 import type { Consensus } from "../replica/consensus.ts";
-import type { Clock, Log, Millis } from "../replica/ports.ts";
+import { type Clock, isNoRoom, type Log, type Millis } from "../replica/ports.ts";
 import { ClaimWaiters } from "./claim-waiters.ts";
 import { ClusterMembers, type MemberChanges } from "./cluster-members.ts";
 import { clusterView, healthOf, memberViews } from "./cluster-view.ts";
@@ -367,10 +367,11 @@ export class FlotillaQueue implements TaskQueue {
     await this.#current(consistency);
     // How fresh it was when it was asked: what the reader sees is at least that new.
     const read = this.#readInfo(consistency);
-    this.#o.machine.flush();
     try {
+      this.#o.machine.flush();
       return { page: await this.#o.reader.list(filter, limit, cursor), read };
     } catch (error) {
+      if (isNoRoom(error)) throw queueError("low-disk", ADMISSION["low-disk"] ?? "");
       throw error instanceof ReaderOverloaded ? queueError("overloaded", error.message) : error;
     }
   }
@@ -632,7 +633,7 @@ export class FlotillaQueue implements TaskQueue {
 }
 
 const ADMISSION: Partial<Record<QueueErrorCode, string>> = {
-  "low-disk": "the disk of this member is nearly full: no tasks are taken",
+  "low-disk": "the disk of this member, or of the leader, is nearly full: no tasks are taken",
   overloaded: "too much is waiting already",
   stopping: "this member is shutting down",
 };

@@ -132,6 +132,8 @@ export interface LogStore {
   cut(): Promise<void>;
   /** Binds the folder to a cluster, durably. Refused when it is bound to another one. */
   bindCluster(clusterId: string): Promise<void>;
+  /** True while a write waits for room on a full disk; it is tried again by itself. */
+  readonly noRoom?: boolean;
   /** Bytes on disk, newest durable index, writes and fsyncs so far. */
   stats(): LogStats;
   onFailure(report: (error: Error) => void): void;
@@ -442,12 +444,15 @@ export interface StateMachine {
   machineVersion(): number;
   /** T9: the rolling hash of what was decided up to `index`; null: too long ago, or not applied yet. */
   chainAt(index: LogIndex): string | null;
-  /** @throws FatalError when an entry has a version this build does not know. */
+  /**
+   * @throws FatalError when an entry has a version this build does not know; NoRoomError: the state is as of its
+   * newest commit again, `applied` too, and goes on from there when there is room
+   */
   apply(entries: readonly CommittedEntry[]): readonly RequestAnswer[];
   /**
    * Commits what was applied to the state's file. Other connections see it then, and a restart goes on behind
    * it; what is not committed comes again from the log. The driver calls it on its clock, and before applies
-   * are held for a checkpoint.
+   * are held for a checkpoint. @throws NoRoomError as `apply`
    */
   flush(): void;
 }
@@ -475,6 +480,21 @@ export interface Log {
   info(message: string, fields?: Readonly<Record<string, unknown>>): void;
   warn(message: string, fields?: Readonly<Record<string, unknown>>): void;
   error(message: string, fields?: Readonly<Record<string, unknown>>): void;
+}
+
+/**
+ * The disk has no room for what was to be written; nothing of it was, and it can be tried again. Unlike any other
+ * failure of a write this says nothing about what is on the disk already.
+ */
+export class NoRoomError extends Error {
+  override name = "NoRoomError";
+}
+
+/** SQLite's word for a full disk; a sync that fails for it has another one, and is not forgiven. */
+export function isNoRoom(error: unknown): boolean {
+  if (error instanceof NoRoomError) return true;
+  if (!(error instanceof Error) || !("code" in error)) return false;
+  return error.code === "SQLITE_FULL" || error.code === "SQLITE_IOERR_SHMSIZE";
 }
 
 /** Nothing in this process can go on safely: it logs the message and ends with a non-zero code. */

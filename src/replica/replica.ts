@@ -46,6 +46,7 @@ import {
   type Clock,
   type DisconnectReason,
   FatalError,
+  isNoRoom,
   type Identity,
   type Log,
   type LogStore,
@@ -54,6 +55,7 @@ import {
   type PeerHello,
   type Random,
   type RecoveredLog,
+  type RequestAnswer,
   type SnapshotManifest,
   type SnapshotStore,
   type Refusal,
@@ -75,6 +77,8 @@ const TICK_MS: Millis = 10;
 const NO_QUORUM_MS: Millis = 1_700;
 /** A leader's own disk may take this long, and two election timeouts, before others lead if they can. */
 const STALL_MS: Millis = 1_000;
+/** Between two tries to write the state to a full disk. */
+const ROOM_RETRY_MS: Millis = 1_000;
 /** A tick so late was not late by itself: this member did not run, and could hear nobody. */
 const AWAY_MS: Millis = 100;
 /** Entries decoded and applied in one transaction. */
@@ -116,6 +120,8 @@ export interface ReplicaOptions {
   readonly stateDamage?: string | null;
   /** True while the disk is almost full: nothing is written, and leadership is handed over. */
   readonly diskFull?: () => boolean;
+  /** True while the disk has less room than its reserve; told to the others. */
+  readonly diskLow?: () => boolean;
   /** Other limits of the core than production's: small ones bring its rarer branches within a test's reach. */
   readonly limits?: Partial<CoreLimits>;
   /** Hashes rows for the consistency check (T9); without one the rolling hash alone is compared. */
@@ -162,6 +168,10 @@ export class Replica implements Consensus {
   readonly #clockWatch: ClockWatch;
   readonly #applyWaiters = new ApplyWaiters();
   readonly #hellos = new Map<NodeId, PeerHello>();
+  /** Who said a moment ago that its disk is full. */
+  readonly #fullDisks = new Set<NodeId>();
+  /** Who said that it has less room than its reserve. */
+  readonly #lowDisks = new Set<NodeId>();
   readonly #leadershipListeners: ((leadership: Leadership) => void)[] = [];
   readonly #installListeners: (() => void)[] = [];
   readonly #counts = {
@@ -192,6 +202,8 @@ export class Replica implements Consensus {
   /** Since the start. What was read from the log before one of them must not be applied after it. */
   #installs = 0;
   #readingLog = false;
+  /** When the state found no room on the disk last; null while it has some. */
+  #fullSince: Millis | null = null;
   #pumpScheduled = false;
   #lastQuorumAt: Millis;
   /** As of the newest tick: while requests by the thousand keep the loop busy, the peers' words wait unread. */
@@ -426,7 +438,7 @@ export class Replica implements Consensus {
     this.#calls.failAll(stopping);
     this.#applyWaiters.failAll(stopping);
     this.#flushTimer?.cancel();
-    this.#guard(() => this.#o.machine.flush());
+    if (this.#hasRoom()) this.#commitState();
     await this.#o.transport.close();
     await this.#snapshots.stop();
     await this.#o.store.close();
@@ -756,6 +768,8 @@ export class Replica implements Consensus {
   #disconnected(peer: NodeId, reason: DisconnectReason): void {
     this.#guard(() => {
       this.#hellos.delete(peer);
+      this.#fullDisks.delete(peer);
+      this.#lowDisks.delete(peer);
       this.#clockWatch.forget(peer);
       this.#calls.disconnected(peer);
       this.#writes.disconnected(peer);
@@ -926,6 +940,7 @@ export class Replica implements Consensus {
   }
 
   #diskFull(): boolean {
+    if (this.#fullSince !== null || this.#o.store.noRoom === true) return true;
     return this.#o.diskFull?.() ?? false;
   }
 
@@ -1030,7 +1045,7 @@ export class Replica implements Consensus {
 
   /** Applies what is committed and durable here (S2), a bounded piece at a time. */
   #apply(raft: Raft): void {
-    if (this.#applyHolds > 0 || this.#readingLog) return;
+    if (this.#applyHolds > 0 || this.#readingLog || !this.#hasRoom()) return;
     const from = asIndex(this.#applied() + 1);
     const to = asIndex(Math.min(raft.applicable, from + APPLY_ENTRIES_MAX - 1));
     if (to < from) return;
@@ -1066,12 +1081,20 @@ export class Replica implements Consensus {
     }
     const startedAt = this.#o.clock.monotonic();
     const decoded = piece.map(decodeEntry);
-    const answers = this.#o.machine.apply(decoded);
+    let answers: readonly RequestAnswer[];
+    try {
+      answers = this.#o.machine.apply(decoded);
+    } catch (error) {
+      this.#outOfRoom(error);
+      return;
+    }
+    this.#foundRoom();
     this.#counts.applySeconds += (this.#o.clock.monotonic() - startedAt) / 1_000;
     this.#counts.entriesApplied += piece.length;
     this.#counts.commandsApplied += answers.length;
     const applied = this.#applied();
-    raft.applied(applied);
+    // A full disk has put the state back: what comes again was applied once.
+    if (applied > raft.appliedIndex) raft.applied(applied);
     this.#staleness.applied(applied);
     const since = this.#admission.memberSince;
     const foreign = decoded
@@ -1095,7 +1118,59 @@ export class Replica implements Consensus {
     if (this.#stopped) return;
     // Under an install the state is being replaced: what it has not committed goes with it.
     if (this.#halted) this.#flushLater();
-    else this.#guard(() => this.#o.machine.flush());
+    else if (this.#hasRoom()) this.#commitState();
+  }
+
+  #commitState(): void {
+    this.#guard(() => {
+      try {
+        this.#o.machine.flush();
+      } catch (error) {
+        this.#outOfRoom(error);
+        return;
+      }
+      this.#foundRoom();
+    });
+  }
+
+  // ------------------------------------------------------------------ a full disk
+
+  /** While the disk is full nothing is applied: it is tried again once there may be room. */
+  #hasRoom(): boolean {
+    if (this.#fullSince === null) return true;
+    const waited = this.#o.clock.monotonic() - this.#fullSince;
+    return waited >= ROOM_RETRY_MS && !(this.#o.diskFull?.() ?? false);
+  }
+
+  /** @throws the error, if it is another one */
+  #outOfRoom(error: unknown): void {
+    if (!isNoRoom(error)) throw error;
+    if (this.#fullSince === null)
+      this.#o.log.error("the disk is full: nothing is applied until there is room");
+    this.#fullSince = this.#o.clock.monotonic();
+  }
+
+  #foundRoom(): void {
+    if (this.#fullSince === null) return;
+    this.#fullSince = null;
+    this.#o.log.info("there is room on the disk again");
+    // The state went back and came again: who waits for it looks again, as after an install.
+    for (const listener of this.#installListeners) listener();
+  }
+
+  /** This member's disk, or its leader's, has less room than its reserve: what only adds is not to be taken. */
+  diskLow(): boolean {
+    if (this.#diskFull() || this.#o.diskLow?.() === true) return true;
+    const { leader } = this.#leadership;
+    return leader !== null && this.#lowDisks.has(leader);
+  }
+
+  /** A sentence while this member's log cannot be written. */
+  diskFault(): string | null {
+    if (this.#fullSince !== null || this.#o.store.noRoom === true) return "the disk is full";
+    const waitMs = (this.#raft?.diskWaitTicks ?? 0) * TICK_MS;
+    if (waitMs < STALL_MS) return null;
+    return `the disk has not answered a write for ${Math.floor(waitMs / 1_000)} s`;
   }
 
   // ------------------------------------------------------------------ a snapshot in place of state and log
@@ -1238,7 +1313,8 @@ export class Replica implements Consensus {
   }
 
   #sendClock(peer: NodeId): void {
-    const body = { wall: this.#o.clock.wall() };
+    const disk = this.#diskFull() ? "full" : this.#o.diskLow?.() === true ? "low" : null;
+    const body = { wall: this.#o.clock.wall(), ...(disk === null ? {} : { disk }) };
     this.#send(peer, { kind: "call", id: 0, method: "replica.clock", body });
   }
 
@@ -1264,7 +1340,11 @@ export class Replica implements Consensus {
   }
 
   async #hearClock(body: unknown, from: NodeId): Promise<null> {
-    const wall = (body as { wall?: unknown } | null)?.wall;
+    const { wall, disk } = (body ?? {}) as { wall?: unknown; disk?: unknown };
+    if (disk === "full") this.#fullDisks.add(from);
+    else this.#fullDisks.delete(from);
+    if (disk === "full" || disk === "low") this.#lowDisks.add(from);
+    else this.#lowDisks.delete(from);
     if (typeof wall === "number" && Number.isFinite(wall)) this.#clockWatch.heard(from, wall);
     return null;
   }
@@ -1278,15 +1358,16 @@ export class Replica implements Consensus {
 
   /** Best effort: whoever takes over may have a disk to write to. */
   #handOver(why: string): void {
-    const target = this.#raft === null ? null : this.#bestFollower(this.#raft);
+    const target = this.#raft === null ? null : this.#bestFollower(this.#raft, this.#fullDisks);
     if (target === null || this.#raft?.transfer(target) !== true) return;
     this.#o.log.warn(`${why}: handing leadership to ${target}`);
     this.#schedulePump();
   }
 
-  #bestFollower(raft: Raft): NodeId | null {
+  #bestFollower(raft: Raft, except: ReadonlySet<NodeId> = new Set()): NodeId | null {
     let best: { id: NodeId; match: LogIndex } | null = null;
     for (const [id, { match, learner, recentActive }] of raft.progress()) {
+      if (except.has(id)) continue;
       if (id === this.id || learner || !recentActive || !this.#o.transport.isConnected(id))
         continue;
       // It would not take over; unless this member is the odd one out itself.

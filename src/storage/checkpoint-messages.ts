@@ -21,4 +21,5 @@ export type CheckpointReply =
     }
   /** Whether there are more pages to give back. */
   | { readonly kind: "vacuumed"; readonly more: boolean }
-  | { readonly kind: "failed"; readonly message: string };
+  /** `fatal`: the disk failed, and what it took before is in doubt. */
+  | { readonly kind: "failed"; readonly message: string; readonly fatal: boolean };

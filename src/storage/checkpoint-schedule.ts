@@ -4,7 +4,7 @@
  * WAL from starting over. Between checkpoints, and also when nothing comes in any more, what deleted tasks
  * left free goes back to the file system, a step at a time.
  */
-import type { Clock, Log, Millis, Timer } from "../replica/ports.ts";
+import { type Clock, FatalError, type Log, type Millis, type Timer } from "../replica/ports.ts";
 import type { StateCheckpointer } from "./state-checkpointer.ts";
 
 /** Long enough to gather many transactions, short enough that a busy member's WAL stays at some tens of MiB. */
@@ -17,6 +17,8 @@ export interface CheckpointScheduleOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly appliedIndex: () => number;
+  /** The disk failed: the process must stop. */
+  readonly onFatal: (error: FatalError) => void;
 }
 
 export class CheckpointSchedule {
@@ -58,6 +60,10 @@ export class CheckpointSchedule {
       }
     } catch (error) {
       this.#spare = false;
+      if (error instanceof FatalError) {
+        this.#o.onFatal(error);
+        return;
+      }
       this.#o.log.error("the state cannot be checkpointed", { error: String(error) });
     }
     this.#again(this.#spare ? VACUUM_PAUSE_MS : CHECKPOINT_INTERVAL_MS);

@@ -4,6 +4,7 @@
  * vacuum takes that lock too: the owner holds its applies meanwhile.
  */
 import { Database } from "bun:sqlite";
+import { isNoRoom } from "../replica/ports.ts";
 import type { CheckpointReply, CheckpointRequest } from "./checkpoint-messages.ts";
 
 declare const self: Worker;
@@ -81,7 +82,11 @@ function pragma(db: Database, name: "page_count" | "freelist_count"): number {
 }
 
 function failed(error: unknown): CheckpointReply {
-  return { kind: "failed", message: error instanceof Error ? error.message : String(error) };
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  // A sync that failed once may succeed the second time without having written anything (S6).
+  const fatal = code.startsWith("SQLITE_IOERR") || code.startsWith("SQLITE_CORRUPT");
+  const message = error instanceof Error ? error.message : String(error);
+  return { kind: "failed", message, fatal: fatal && !isNoRoom(error) };
 }
 
 self.onmessage = ({ data: request }: MessageEvent<CheckpointRequest>): void => {

@@ -72,6 +72,8 @@ export type LogReply =
       readonly message: string;
       readonly fatal: boolean;
     }
+  /** A write waits for room on a full disk, and is tried again; the next `durable` says that it is over. */
+  | { readonly kind: "no-room" }
   /** The thread has stopped writing for good. */
   | { readonly kind: "failed"; readonly message: string };
 

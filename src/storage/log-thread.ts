@@ -11,7 +11,7 @@ import {
   type PersistOp,
   type Term,
 } from "../raft/types.ts";
-import { FatalError } from "../replica/ports.ts";
+import { FatalError, isNoRoom, NoRoomError } from "../replica/ports.ts";
 import { LogFile } from "./log-file.ts";
 import {
   type LogReply,
@@ -26,6 +26,9 @@ declare const self: Worker;
 /** One transaction takes no more than this, so that the first of many does not wait for all of them. */
 const TRANSACTION_BYTES_MAX = 8 * 1024 * 1024;
 
+/** Between two tries on a full disk. */
+const ROOM_RETRY_MS = 250;
+
 interface Compaction {
   readonly id: number;
   readonly index: LogIndex;
@@ -35,6 +38,8 @@ interface Compaction {
 let file: LogFile | null = null;
 let failed = false;
 let scheduled = false;
+/** The disk was full at the newest try. */
+let roomless = false;
 /** Bytes of files as of the newest checkpoint or compaction, and what was written since. */
 let fileBytes = 0;
 /** Bounded by the owner, which stops handing over beyond a limit. */
@@ -67,7 +72,7 @@ function reasonOf(error: unknown): string {
 }
 
 function schedule(): void {
-  if (scheduled) return;
+  if (scheduled || roomless) return;
   scheduled = true;
   setImmediate(() => {
     scheduled = false;
@@ -75,15 +80,27 @@ function schedule(): void {
   });
 }
 
+/** The disk is full: what waits stays, and is tried again by and by. Nothing was written, so nothing is in doubt. */
+function waitForRoom(): void {
+  if (roomless) return;
+  roomless = true;
+  post({ kind: "no-room" });
+  setTimeout(() => {
+    roomless = false;
+    turn();
+  }, ROOM_RETRY_MS);
+}
+
 /** Commits what waits, then does one piece of upkeep, and comes again while there is more of either. */
 function turn(): void {
-  if (failed || file === null) return;
+  if (failed || roomless || file === null) return;
   try {
     commitWaiting();
     if (file.checkpointIfDue()) fileBytes = file.bytes();
     else compactOneStep();
   } catch (error) {
-    fail(error);
+    if (isNoRoom(error)) waitForRoom();
+    else fail(error);
     return;
   }
   if (waiting.length > 0 || compactions.length > 0) schedule();
@@ -93,7 +110,12 @@ function commitWaiting(): void {
   if (waiting.length === 0) return;
   const batch = takeBatch();
   const startedAt = performance.now();
-  opened().commit(batch);
+  try {
+    opened().commit(batch);
+  } catch (error) {
+    waiting.unshift(...batch);
+    throw error;
+  }
   const ms = performance.now() - startedAt;
   post({ kind: "durable", writes: batch.length, ms, sizes: sizes() });
 }
@@ -117,7 +139,7 @@ function compactOneStep(): void {
   try {
     more = opened().compactStep(next.index, next.term);
   } catch (error) {
-    // SQLite's own errors are the disk's: fatal. Ours refuse what was asked and have changed nothing.
+    // SQLite's own errors are the disk's: fatal, unless it is full. Ours refuse what was asked and have changed nothing.
     if (error instanceof Error && "code" in error) throw error;
     compactions.shift();
     refuse(next.id, error);
@@ -135,9 +157,14 @@ function refuse(id: number, error: unknown): void {
   post({ kind: "refused", id, message: reasonOf(error), fatal: error instanceof FatalError });
 }
 
-/** Reads and bindings come after every write that was handed over before them. */
+/** Reads and bindings come after every write that was handed over before them, but for those that wait for room. */
 function settleWaiting(): LogFile {
-  while (waiting.length > 0) commitWaiting();
+  try {
+    while (waiting.length > 0 && !roomless) commitWaiting();
+  } catch (error) {
+    if (!isNoRoom(error)) throw error;
+    waitForRoom();
+  }
   return opened();
 }
 
@@ -162,14 +189,16 @@ function read({ id, from, to, maxBytes }: Extract<LogRequest, { kind: "read" }>)
   }
 }
 
-/** SQLite's own errors are the disk's: fatal. Ours refuse what was asked and have changed nothing. */
+/** SQLite's own errors are the disk's: fatal, unless it is full. Ours refuse what was asked and have changed nothing. */
 function change(id: number, run: (log: LogFile) => void): void {
   const log = settleWaiting();
   try {
+    if (roomless) throw new NoRoomError("the disk is full");
     run(log);
     post({ kind: "done", id, sizes: sizes() });
   } catch (error) {
     refuse(id, error);
+    if (isNoRoom(error)) return;
     if (error instanceof Error && "code" in error) throw error;
   }
 }

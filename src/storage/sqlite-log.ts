@@ -44,6 +44,8 @@ export class SqliteLog implements LogStore {
   readonly #folder: string;
   readonly #member: NodeId;
   #worker: Worker | null = null;
+  /** A write waits for room on a full disk. */
+  noRoom = false;
   /** Resolves with the thread's `close` event: only then are the file's locks free again. */
   #ended: Promise<void> = Promise.resolve();
   #closing = false;
@@ -216,7 +218,11 @@ export class SqliteLog implements LogStore {
 
   #receive(reply: LogReply): void {
     switch (reply.kind) {
+      case "no-room":
+        this.noRoom = true;
+        return;
       case "durable":
+        this.noRoom = false;
         this.#durable(reply);
         return;
       case "failed":

@@ -6,6 +6,7 @@
  * The same thread gives free pages back to the file system, in steps for which applies are held too: SQLite has
  * one writer at a time.
  */
+import { FatalError } from "../replica/ports.ts";
 import type { CheckpointReply, CheckpointRequest } from "./checkpoint-messages.ts";
 
 export interface Checkpoint {
@@ -130,7 +131,10 @@ export class StateCheckpointer {
     const path = typeof this.#o.path === "string" ? this.#o.path : this.#o.path();
     this.#worker.postMessage({ kind, path } satisfies CheckpointRequest);
     const reply = await this.#answer.promise;
-    if (reply.kind === "failed") throw new Error(`the state ${kind} failed: ${reply.message}`);
+    if (reply.kind === "failed") {
+      const what = `the state ${kind} failed: ${reply.message}`;
+      throw reply.fatal ? new FatalError(what) : new Error(what);
+    }
     return reply;
   }
 

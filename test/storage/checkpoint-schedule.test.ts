@@ -41,6 +41,9 @@ function scheduled(): Scheduled {
     clock,
     log: silent,
     appliedIndex,
+    onFatal: (error) => {
+      throw error;
+    },
   });
   const made: Scheduled = { clock, schedule, applied: 5, holds: 0 };
   return made;

@@ -145,6 +145,9 @@ test("a queue that was emptied gives back the disk of log and state", async () =
     clock,
     log: silent,
     appliedIndex: applied,
+    onFatal: (error) => {
+      throw error;
+    },
   });
   const compaction = new LogCompaction({
     clock,

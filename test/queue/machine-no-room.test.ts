@@ -1,0 +1,47 @@
+import { expect, test } from "bun:test";
+import type { CommittedEntry } from "../../src/replica/ports.ts";
+import { NoRoomError } from "../../src/replica/ports.ts";
+import { Harness } from "./machine-harness.ts";
+
+test("a full disk puts the state back to its last commit, and what comes again makes the same state", () => {
+  for (const writeBehind of [0, 10_000]) {
+    const full = new Harness({ writeBehind });
+    const whole = new Harness({ writeBehind });
+    const twice = (entries: readonly CommittedEntry[]): void => {
+      full.machine.apply(entries);
+    };
+    for (let n = 0; n < 10; n++) {
+      full.submit();
+      whole.submit();
+    }
+    full.machine.flush();
+    const committed = full.machine.applied();
+    const pages = Object.values(
+      full.db.query<Record<string, number>, []>("PRAGMA page_count").get() ?? {},
+    )[0];
+    full.db.run(`PRAGMA max_page_count = ${pages ?? 1}`);
+    let refused: unknown = null;
+    for (let n = 0; n < 500 && refused === null; n++) {
+      whole.submit({ payload: JSON.stringify("x".repeat(500)) });
+      try {
+        full.submit({ payload: JSON.stringify("x".repeat(500)) });
+        if (n % 50 === 49) full.machine.flush();
+      } catch (error) {
+        refused = error;
+      }
+    }
+    expect(refused).toBeInstanceOf(NoRoomError);
+    const back = full.machine.applied().index;
+    expect(back).toBeGreaterThanOrEqual(committed.index);
+    // Nothing more fits, and it says so as often as it is asked.
+    expect(() => {
+      twice(full.entries.filter(({ index }) => index > back));
+      full.machine.flush();
+    }).toThrow(NoRoomError);
+    full.db.run("PRAGMA max_page_count = 1000000");
+    const from = full.machine.applied().index;
+    twice(full.entries.filter(({ index }) => index > from));
+    expect(full.machine.applied()).toEqual(whole.machine.applied());
+    expect(full.machine.hash()).toBe(whole.machine.hash());
+  }
+});

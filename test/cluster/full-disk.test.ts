@@ -58,7 +58,11 @@ function ballast(member: Member): string {
 function fill(member: Member, bytes: number): void {
   rmSync(ballast(member), { force: true });
   const { bavail, bsize } = statfsSync(join(cluster.folder, member.id));
-  writeFileSync(ballast(member), new Uint8Array(Math.max(0, bavail * bsize - bytes)));
+  try {
+    writeFileSync(ballast(member), new Uint8Array(Math.max(0, bavail * bsize - bytes)));
+  } catch {
+    // The member took some of it meanwhile: it is full now.
+  }
 }
 
 function empty(member: Member): void {

@@ -159,8 +159,9 @@ function refuse(id: number, error: unknown): void {
 
 /** Reads and bindings come after every write that was handed over before them, but for those that wait for room. */
 function settleWaiting(): LogFile {
+  if (roomless) return opened();
   try {
-    while (waiting.length > 0 && !roomless) commitWaiting();
+    while (waiting.length > 0) commitWaiting();
   } catch (error) {
     if (!isNoRoom(error)) throw error;
     waitForRoom();

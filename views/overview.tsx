@@ -6,7 +6,7 @@ import type { ClusterView, Task } from "../src/queue/types.ts";
 import type { Stats, WorkerView } from "../src/queue/service.ts";
 import { StatusSign, attributeText } from "./elements.tsx";
 import type { Allowed } from "./elements.tsx";
-import { formatCount, formatDuration } from "./format.ts";
+import { formatAge, formatCount, formatDuration } from "./format.ts";
 import { Banner, Page } from "./layout.tsx";
 import type { Frame } from "./layout.tsx";
 import { TaskTable } from "./task-table.tsx";
@@ -209,7 +209,7 @@ function WorkerRow(props: { worker: WorkerView }): JSX.Element {
         {`${worker.kills}/${worker.restarts}`}
       </td>
       <td class="number" data-label="Seen" safe>
-        {`${formatDuration(worker.last_seen_ms)} ago`}
+        {formatAge(-worker.last_seen_ms, 0)}
       </td>
     </tr>
   );

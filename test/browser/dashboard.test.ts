@@ -162,6 +162,21 @@ describe.skipIf(path === null)("in a browser", () => {
       fakeTask({ id: "long", name: long, queue: long, payload: `"${"x".repeat(10_000)}"` }),
     );
     queue.add(fakeTask({ id: "plain", status: "Running", started_at: START }));
+    const running = (name: string) => ({ task_id: name, name, attempt: 1, started_at: START });
+    queue.workerList = ["n1/1", long].map((id) => ({
+      id,
+      member: "n1",
+      principal: "executor",
+      queues: null,
+      names: null,
+      slots: 10,
+      running: ["report.render.1", "report.render.2", "report.render.3", long].map(running),
+      stuck: 10,
+      kills: 100,
+      restarts: 100,
+      directive: "ok" as const,
+      last_seen_ms: 90_000,
+    }));
     for (const colorScheme of ["dark", "light"] as const) {
       for (const width of [1280, 800, 400]) {
         const context = await browser.newContext({ colorScheme, viewport: { width, height: 900 } });

@@ -195,6 +195,11 @@ export class Raft {
     return this.#promised?.index ?? null;
   }
 
+  /** Bytes of the log that are in memory. */
+  get cachedBytes(): number {
+    return this.#log.cachedBytes;
+  }
+
   /** How long the oldest write to the own disk has been on its way, in ticks; 0: none is. */
   get diskWaitTicks(): number {
     return this.#disk.waitingTicks;

@@ -5,6 +5,12 @@
 import { type Message, type PersistAck, type PersistOp, TERM_0 } from "../raft/types.ts";
 import type { LogStore } from "./ports.ts";
 
+/**
+ * Gathered messages that may wait for a disk. A disk that hangs for hours must not fill the memory with promises; what is
+ * not kept was as good as lost on the wire, and the leader asks again.
+ */
+const HELD_MAX = 8_192;
+
 export class Persistence {
   readonly #store: LogStore;
   readonly #send: (message: Message) => void;
@@ -37,8 +43,9 @@ export class Persistence {
    */
   sendAfter(messages: readonly Message[]): void {
     if (messages.length === 0) return;
-    if (this.#durable < this.#issued) this.#held.push({ after: this.#issued, messages });
-    else for (const message of messages) this.#send(message);
+    if (this.#durable < this.#issued) {
+      if (this.#held.length < HELD_MAX) this.#held.push({ after: this.#issued, messages });
+    } else for (const message of messages) this.#send(message);
   }
 
   #release(): void {

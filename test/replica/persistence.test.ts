@@ -60,3 +60,15 @@ test("what a member would vouch for in a term that it has left is not sent any m
   answer();
   expect(sent).toEqual([reply(3, 661)]);
 });
+
+test("a disk that hangs for hours does not gather promises without end", () => {
+  const { store, answer } = slowDisk();
+  const sent: Message[] = [];
+  const persistence = new Persistence(store, (message) => sent.push(message));
+  persistence.write({ hardState: null, entries: [] }, () => undefined);
+  for (let n = 0; n < 100_000; n++) persistence.sendAfter([reply(1, 5)]);
+  answer();
+  expect(sent.length).toBeLessThan(10_000);
+  persistence.sendAfter([reply(1, 6)]);
+  expect(sent.at(-1)).toEqual(reply(1, 6));
+});

@@ -54,6 +54,8 @@ export interface Config {
   readonly peers: ReadonlyMap<NodeId, string> | null;
   /** Origin of a member of the cluster that an empty folder joins, or null. */
   readonly join: string | null;
+  /** A backup to begin a new cluster with; null: none. */
+  readonly restore: string | null;
   readonly concurrency: number;
   /** Absolute path of the module of handlers, or null. */
   readonly handlers: string | null;
@@ -181,6 +183,7 @@ function configOf(given: GivenFlags, surroundings: ConfigSurroundings): Config {
     data: given.text("data") ?? `./data/${id}`,
     peers,
     join,
+    restore: parseRestore(given.text("restore"), join),
     concurrency: integerFlag("concurrency", given.text("concurrency") ?? "10", 0, MAX_CONCURRENCY),
     handlers,
     builtin: parseBuiltin(given.text("builtin"), handlers !== null),
@@ -305,6 +308,15 @@ function parseHandlers(text: string | null): string | null {
     `--handlers ${JSON.stringify(text)} is not a file: give the path of a TypeScript or ` +
       "JavaScript module.",
   );
+}
+
+function parseRestore(file: string | null, join: string | null): string | null {
+  if (file !== null && join !== null) {
+    throw new ConfigError(
+      "--restore begins a new cluster and --join enters one that exists: give one of them.",
+    );
+  }
+  return file;
 }
 
 function parseBuiltin(text: string | null, hasHandlers: boolean): readonly BuiltinHandler[] {

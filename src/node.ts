@@ -17,11 +17,15 @@ import { TaskMachine, WRITE_BEHIND_ROWS } from "./queue/machine.ts";
 import { ThreadAuditor } from "./queue/auditor.ts";
 import { POSITION_QUERY } from "./queue/schema.ts";
 import { FlotillaQueue } from "./queue/queue.ts";
+import { QueueError } from "./queue/service.ts";
 import { ThreadReader } from "./queue/task-reader.ts";
 import { DEFAULT_SETTINGS, type Settings } from "./queue/types.ts";
 import { FatalError, type Log } from "./replica/ports.ts";
 import type { NodeId } from "./raft/types.ts";
+import { ConsensusError } from "./replica/consensus.ts";
 import { Replica } from "./replica/replica.ts";
+import { refuseHalfRestored, restore } from "./restore.ts";
+import { Backups } from "./storage/backups.ts";
 import { CheckpointSchedule } from "./storage/checkpoint-schedule.ts";
 import { condemnState, readCondemned } from "./storage/condemned-file.ts";
 import { openDataFolder } from "./storage/data-folder.ts";
@@ -44,6 +48,8 @@ import { WebSocketTransport } from "./transport/websocket-transport.ts";
 
 /** Between two looks at the free space of the data folder. */
 const DISK_LOOK_MS = 1_000;
+/** Between two tries to add a member to a restored cluster. */
+const ADD_AGAIN_MS = 1_000;
 /** A leader that leaves waits this long for somebody to take over. */
 const HANDOVER_MS = 2_000;
 /** Between two tries to reach the member at `--join`. */
@@ -155,6 +161,47 @@ async function joinCluster(
   }
 }
 
+async function restoreIfAsked(
+  { restore: file, id, data }: Config,
+  folder: string,
+  advertise: string,
+  log: Log,
+): Promise<void> {
+  if (file === null) {
+    refuseHalfRestored(folder, data);
+    return;
+  }
+  const now = clock.wall();
+  const clusterId = random.uuid(now);
+  await restore({ folder, data, file, member: id, advertise, clusterId, now, log });
+}
+
+/**
+ * A restored cluster begins with one member, who alone has the state. The others of `--peers`, started with empty
+ * folders, are added to it as if they had asked.
+ */
+async function addOthers(
+  replica: Replica,
+  { peers, id, requestTimeoutMs }: Config,
+  log: Log,
+): Promise<void> {
+  if (Object.keys(replica.status().configuration.members).length > 1) return;
+  for (const [peer, url] of peers ?? []) {
+    if (peer === id) continue;
+    const request = { id: peer, url, incarnation: null, voter: false, replaces: null };
+    for (let tries = 0; ; tries++) {
+      try {
+        await replica.call("members.add", request, requestTimeoutMs);
+        break;
+      } catch (error) {
+        if (error instanceof ConsensusError && error.reason === "stopping") return;
+        if (tries === 0) log.warn(`${peer} cannot be added yet`, { error: String(error) });
+        await Bun.sleep(ADD_AGAIN_MS);
+      }
+    }
+  }
+}
+
 /** Ends the process: one sentence for what the operator can mend, the stack for what only we can. */
 function fail(error: unknown, { fromEnvironment }: Config, log: Log): never {
   const usage = error instanceof HandlersError || error instanceof ConfigError;
@@ -189,6 +236,7 @@ async function run(config: Config, log: Log): Promise<void> {
   const url = originOf(config.tls === null ? "http" : "https", config.host, server.port ?? 0);
   const advertise = config.advertise ?? url;
 
+  await restoreIfAsked(config, folder.path, advertise, log);
   let state = openStateDatabase(folder.path);
   const machine = TaskMachine.open(state.db, { writeBehind: WRITE_BEHIND_ROWS });
   const store = new SqliteLog(folder.path, config.id);
@@ -244,7 +292,7 @@ async function run(config: Config, log: Log): Promise<void> {
   });
 
   const members = (): readonly string[] => Object.keys(replica.status().configuration.members);
-  refuseOtherCluster(config, members(), replica.foundedAlone);
+  if (config.restore === null) refuseOtherCluster(config, members(), replica.foundedAlone);
   const asStarted = takesPeers;
   takesPeers = () => asStarted() || members().length > 1;
   const appliedIndex = (): number => machine.applied().index;
@@ -258,6 +306,13 @@ async function run(config: Config, log: Log): Promise<void> {
     log,
     appliedIndex,
     onFatal: (error) => fail(error, config, log),
+  });
+  const backups = new Backups({
+    snapshots,
+    flush: () => machine.flush(),
+    nodeId: config.id,
+    clusterId: () => machine.clusterId(),
+    wall: () => clock.wall(),
   });
   const compaction = new LogCompaction({
     clock,
@@ -318,6 +373,12 @@ async function run(config: Config, log: Log): Promise<void> {
       log,
       version: packageJson.version,
       draining: () => queue.draining,
+      backup: async (signal) => {
+        const { size } = await stat(state.path);
+        if (disk.free() < size + config.diskReserveBytes / 16)
+          throw new QueueError("low-disk", "There is no room on the disk for a copy of the state.");
+        return backups.open(signal);
+      },
     },
     consensusGauges(() => ({ counters: { ...replica.counters }, log: store.stats() })),
   ).use(
@@ -357,6 +418,8 @@ async function run(config: Config, log: Log): Promise<void> {
     .then(() => warnOfSettings(config, queue.settings(), log))
     .then(() => pool.start())
     .catch((error: unknown) => (queue.draining ? undefined : fail(error, config, log)));
+
+  if (config.restore !== null) void addOthers(replica, config, log);
 
   const stop = async (): Promise<void> => {
     log.info("draining", { running: pool.running, at_most_ms: config.drainMs });

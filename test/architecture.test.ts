@@ -32,7 +32,14 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   views: ["src/queue/types.ts", "src/queue/service.ts"],
 };
 /** What composes the parts, and its configuration, know everybody. */
-const FREE = ["src/node.ts", "src/config.ts", "src/index.ts", "src/rescue.ts", "src/rebirth.ts"];
+const FREE = [
+  "src/node.ts",
+  "src/config.ts",
+  "src/index.ts",
+  "src/rescue.ts",
+  "src/rebirth.ts",
+  "src/restore.ts",
+];
 
 /** Folders whose behaviour is a function of what they are given, and the packages that they may import. */
 const DETERMINISTIC: Readonly<Record<string, readonly string[]>> = {
@@ -66,6 +73,8 @@ const EXCEPTIONS: Readonly<Record<string, readonly string[]>> = {
   "src/queue/hash.ts": ["Bun.CryptoHasher"],
   // Starts the reader thread where the state is in a file. It answers queries, and no transition waits for it.
   "src/queue/task-reader.ts": ["Worker", "URL", "import.meta"],
+  // Starts the thread that reads all rows for the consistency check; no transition waits for it.
+  "src/queue/auditor.ts": ["Worker", "URL", "import.meta"],
   // The reader thread itself: a connection of its own, read-only, and a wait on the flag that pauses readers.
   "src/queue/reader-thread.ts": ["Atomics"],
 };

@@ -7,6 +7,7 @@
  */
 import { Elysia } from "elysia";
 import { Tokens } from "./auth.ts";
+import { backupRoutes } from "./backup.ts";
 import { clusterRoutes } from "./cluster.ts";
 import type { ApiDeps } from "./deps.ts";
 import { docsRoutes } from "./docs.ts";
@@ -30,6 +31,7 @@ export function createApi(deps: ApiDeps, gauges: readonly GaugeSource[] = []) {
     workerRoutes(deps),
     clusterRoutes(deps),
     memberRoutes(deps),
+    backupRoutes(deps),
     healthRoutes(deps, metrics),
   ] as const;
 

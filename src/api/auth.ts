@@ -63,6 +63,7 @@ export const ACCESS: Readonly<Record<string, Role | "open">> = {
   "POST /api/cluster/members": "admin",
   "DELETE /api/cluster/members/:id": "admin",
   "POST /api/cluster/transfer": "admin",
+  "GET /api/cluster/backup": "admin",
   "GET /metrics": "viewer",
   "GET /health": "open",
   "GET /health/live": "open",

@@ -4,6 +4,11 @@ import type { MemberChanges } from "../queue/cluster-members.ts";
 import type { TaskQueue } from "../queue/service.ts";
 import type { TokenRecord } from "./auth.ts";
 
+export interface BackupFile {
+  readonly manifest: { readonly cluster_id: string; readonly index: number };
+  readonly stream: ReadableStream<Uint8Array>;
+}
+
 export interface ApiDeps {
   readonly queue: TaskQueue;
   readonly members: MemberChanges;
@@ -22,6 +27,8 @@ export interface ApiDeps {
   readonly log: Log;
   /** Of this build, for `/health` and the documentation. */
   readonly version: string;
+  /** A backup of this member's state; null while another one is being made or read. `signal`: nobody wants it any more. */
+  readonly backup: (signal: AbortSignal) => Promise<BackupFile | null>;
   /** True from the first shutdown signal on: `/health/ready` says no. */
   draining(): boolean;
 }

@@ -36,6 +36,12 @@ const FLAGS = [
     meaning: "any member of a running cluster: joins it with an empty folder, as a learner",
   },
   {
+    name: "restore",
+    value: "FILE",
+    default: "none",
+    meaning: "begin a new cluster with a backup, in an empty data folder",
+  },
+  {
     name: "concurrency",
     value: "N",
     default: "10",

@@ -179,7 +179,7 @@ export function configurationOf(foundations: readonly Entry[]): Configuration | 
 }
 
 /** What a log that begins behind the snapshot must know of what lies before: entry 1, and who the members are. */
-function foundationsOf({
+export function foundationsOf({
   bootstrap,
   configuration,
   index,

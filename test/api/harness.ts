@@ -1,5 +1,6 @@
 /** The API over the fake queue, with a clock that stands where a test puts it. */
 import { createApi } from "../../src/api/api.ts";
+import type { BackupFile } from "../../src/api/deps.ts";
 import type { TokenRecord } from "../../src/api/auth.ts";
 import type { GaugeSource } from "../../src/api/metrics.ts";
 import type { Clock, Log, Random } from "../../src/replica/ports.ts";
@@ -19,7 +20,11 @@ export interface Harness {
   readonly members: FakeMembers;
   readonly app: ReturnType<typeof createApi>;
   readonly logged: { message: string; fields: Readonly<Record<string, unknown>> | undefined }[];
-  readonly state: { wall: number; draining: boolean };
+  readonly state: {
+    wall: number;
+    draining: boolean;
+    backup: (signal: AbortSignal) => BackupFile | null;
+  };
   /** In-process; the path begins with `/`. */
   readonly call: (method: string, path: string, options?: CallOptions) => Promise<Response>;
 }
@@ -34,7 +39,7 @@ export function harness(
   tokens: readonly TokenRecord[] = [],
   gauges: readonly GaugeSource[] = [],
 ): Harness {
-  const state = { wall: NOW, draining: false };
+  const state: Harness["state"] = { wall: NOW, draining: false, backup: () => null };
   const queue = new FakeQueue(() => state.wall);
   const members = new FakeMembers(queue);
   const logged: Harness["logged"] = [];
@@ -71,6 +76,7 @@ export function harness(
       log,
       version: "9.9.9",
       draining: () => state.draining,
+      backup: async (signal) => state.backup(signal),
     },
     gauges,
   );

@@ -64,6 +64,7 @@ const app = createApi({
   log: { debug: quiet, info: quiet, warn: quiet, error: console.error },
   version: "0",
   draining: () => false,
+  backup: async () => null,
 });
 await queue.prepare({
   id: random.uuid(clock.wall()),

@@ -35,6 +35,8 @@ export interface RebirthOptions {
   readonly source: string;
   readonly clusterId: string;
   readonly now: Millis;
+  /** Told before each step of putting it in place: tests end there. */
+  readonly onStep?: (step: "mark" | "switch" | "finish") => void;
   /** Why, and out of what: kept in entry 1 of the new log for ever. */
   readonly origin: Omit<NonNullable<BootstrapRecord["origin"]>, "index" | "term">;
 }
@@ -68,7 +70,7 @@ export function rebirth(options: RebirthOptions): Rebirth {
 }
 
 function beginAnew(
-  { folder, id, advertise, clusterId, now, origin }: RebirthOptions,
+  { folder, id, advertise, clusterId, now, origin, onStep }: RebirthOptions,
   file: LogFile,
   { identity, hardState, lastIndex }: ReturnType<typeof LogFile.open>["recovered"],
   name: string,
@@ -110,8 +112,11 @@ function beginAnew(
     { kind: "config", index, term, data: encodeConfiguration(configuration) },
   ] as const;
   const before = readCurrent(folder);
+  onStep?.("mark");
   file.markInstall({ index, term, foundations, state: name, clusterId });
+  onStep?.("switch");
   switchCurrent(folder, name);
+  onStep?.("finish");
   file.finishInstall();
   if (before !== null) removeState(folder, before);
   return { clusterId, from: born.from, index, term };

@@ -36,6 +36,7 @@ flags of go:
   --abandon CLUSTER   id of the cluster that is given up for ever
   --compare WHERE     another survivor: refused when it is further than FOLDER (repeatable)
   --though-behind     go on with FOLDER although another survivor is further
+  --peer-ca FILE      certificates (PEM) that sign those of the other members, as at their start
   --advertise URL     the member's address from now on (default: the one in its log)
 
 FLOTILLA_TOKEN: a viewer's token, where members that run ask for one.
@@ -59,6 +60,8 @@ async function main(): Promise<void> {
     process.stdout.write(HELP);
     return;
   }
+  const ca = values["peer-ca"];
+  if (ca !== undefined) how.tls = { ca: await readText("peer-ca", ca) };
   if (command === "look") return look(where);
   if (command !== "go") throw new Refused(`${command} is no command: look, or go (see --help).`);
   if (where.length > 0) throw new Refused(`go takes flags only: what is ${where.join(" ")}?`);
@@ -83,6 +86,7 @@ function parse() {
         compare: { type: "string", multiple: true },
         advertise: { type: "string" },
         "though-behind": { type: "boolean" },
+        "peer-ca": { type: "string" },
       },
     });
   } catch (error) {
@@ -90,7 +94,22 @@ function parse() {
   }
 }
 
-const token = process.env["FLOTILLA_TOKEN"] ?? null;
+/** How members are asked over HTTP. */
+const how: { readonly token: string | null; tls: { readonly ca?: string } } = {
+  token: process.env["FLOTILLA_TOKEN"] ?? null,
+  tls: {},
+};
+
+async function readText(flag: string, path: string): Promise<string> {
+  try {
+    return await Bun.file(path).text();
+  } catch (error) {
+    throw new Refused(
+      `--${flag} ${path} cannot be read: ${error instanceof Error ? error.message : String(error)}`,
+    );
+  }
+}
+
 const isUrl = (where: string): boolean => /^https?:\/\//.test(where);
 
 type Seen =
@@ -100,7 +119,7 @@ type Seen =
 
 async function see(where: string): Promise<Seen> {
   if (isUrl(where)) {
-    const live = await surveyMember(parseOrigin("join", where), token);
+    const live = await surveyMember(parseOrigin("join", where), how);
     return live === null ? { where, nothing: "nobody answers" } : { where, live };
   }
   try {
@@ -201,7 +220,7 @@ async function go(data: string, options: GoOptions): Promise<void> {
 async function refuseWhileAlive(self: NodeId, configuration: Configuration): Promise<void> {
   const others = Object.entries(configuration.members).filter(([id]) => id !== self);
   const answers = await Promise.all(
-    others.map(async ([id, { url }]) => ({ id, url, live: await surveyMember(url, token) })),
+    others.map(async ([id, { url }]) => ({ id, url, live: await surveyMember(url, how) })),
   );
   const healthy = answers.find(({ live }) => live?.healthy === true);
   if (healthy !== undefined)

@@ -418,16 +418,21 @@ export class FlotillaQueue implements TaskQueue {
     return this.#finals.wait(id, waitMs, signal);
   }
 
-  /** @throws QueueError inconsistent, however old an answer would do: what this member has is wrong */
-  async #current(consistency: Consistency): Promise<void> {
-    const condemned = this.#o.consensus.condemned();
+  /**
+   * @throws QueueError inconsistent, removed: however old an answer would do, what this member has is wrong, or
+   * grows older without an end
+   */
+  #mayAnswer(): void {
+    const { consensus } = this.#o;
+    const condemned = consensus.condemned();
     if (condemned !== null) throw queueError("inconsistent", condemned);
-    if (consistency === "stale") {
-      // What a removed member holds grows older without an end.
-      const { retired, waiting } = this.#o.consensus.status();
-      if (retired) throw queueError("removed", waiting ?? "this member was removed");
-      return;
-    }
+    const removed = consensus.removed();
+    if (removed !== null) throw queueError("removed", removed);
+  }
+
+  async #current(consistency: Consistency): Promise<void> {
+    this.#mayAnswer();
+    if (consistency === "stale") return;
     try {
       await this.#o.consensus.linearize(this.#o.requestTimeoutMs);
     } catch (error) {
@@ -455,8 +460,7 @@ export class FlotillaQueue implements TaskQueue {
       if (claim.local !== null) return { tasks: [], directive: "terminate" };
       throw queueError("stopping", "this member takes no claims any more: ask another one");
     }
-    const condemned = this.#o.consensus.condemned();
-    if (condemned !== null) throw queueError("inconsistent", condemned);
+    this.#mayAnswer();
     const { idem } = claim;
     if (idem !== undefined) return this.keyed.claim({ ...claim, idem }, waitMs, signal);
     return this.#claims.wait(claim, waitMs, signal);

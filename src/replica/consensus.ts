@@ -175,4 +175,6 @@ export interface Consensus {
   status(): ConsensusStatus;
   /** A sentence once this member must not answer any more, whatever was asked: its state is wrong (T9). */
   condemned(): string | null;
+  /** A sentence once this member knows that it was removed: it takes nothing any more. */
+  removed(): string | null;
 }

@@ -487,6 +487,8 @@ export class Replica implements Consensus {
   call(method: string, body: unknown, timeoutMs: Millis, signal?: AbortSignal): Promise<unknown> {
     if (this.#stopped)
       return Promise.reject(new ConsensusError("stopping", "this member is shutting down"));
+    const { retired } = this.#admission;
+    if (retired !== null) return Promise.reject(new ConsensusError("removed", retired));
     // In the order of the calls: a claim must not reach the leader before the end that freed its slot.
     this.#guard(() => this.#writes.flush());
     const deadline = this.#o.clock.monotonic() + timeoutMs;
@@ -638,6 +640,10 @@ export class Replica implements Consensus {
   /** A sentence once this member's state is known to differ from a majority's (T9): it does not answer any more. */
   condemned(): string | null {
     return this.#consistency.condemned;
+  }
+
+  removed(): string | null {
+    return this.#admission.retired;
   }
 
   /** What the consistency check has covered so far. */

@@ -112,13 +112,16 @@ export interface LiveSurvey {
 }
 
 /** Null: nobody answers there, or nobody of this kind. */
-export async function surveyMember(url: string, token: string | null): Promise<LiveSurvey | null> {
+export async function surveyMember(
+  url: string,
+  { token, tls }: { readonly token: string | null; readonly tls: { readonly ca?: string } },
+): Promise<LiveSurvey | null> {
   const headers: Record<string, string> =
     token === null ? {} : { authorization: `Bearer ${token}` };
   const ask = async (path: string): Promise<Readonly<Record<string, unknown>> | null> => {
     try {
       const signal = AbortSignal.timeout(ANSWER_MS);
-      const response = await fetch(`${url}${path}`, { headers, signal });
+      const response = await fetch(`${url}${path}`, { headers, signal, tls });
       const body: unknown = await response.json();
       return typeof body === "object" && body !== null ? { ...body } : null;
     } catch {

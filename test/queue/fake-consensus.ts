@@ -294,6 +294,10 @@ export class Member implements Consensus {
     return Promise.resolve(false);
   }
 
+  removed(): null {
+    return null;
+  }
+
   condemned(): null {
     return null;
   }

@@ -382,4 +382,25 @@ export const MUTANTS: readonly Mutant[] = [
     "descending[Math.floor(voters.length / 2)] ?? 0",
     "descending[Math.floor((voters.length - 1) / 2)] ?? 0",
   ),
+  one(
+    "stall",
+    "leads on though its disk hangs and others are faster",
+    RAFT,
+    "    if (this.#disk.stalls && this.#abdicate(leading)) return;\n",
+    "",
+  ),
+  one(
+    "promise",
+    "votes while its damaged log lacks what it promised",
+    RAFT,
+    "this.#promised === null && may &&",
+    "may &&",
+  ),
+  one(
+    "lost",
+    "does not say that its log is lost, and is never sent it again",
+    FOLLOWING,
+    "    if (this.#isInRepair()) {\n",
+    "    if (this.#isInRepair() && term < 0) {\n",
+  ),
 ];

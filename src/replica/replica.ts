@@ -204,6 +204,7 @@ export class Replica implements Consensus {
   #readingLog = false;
   /** When the state found no room on the disk last; null while it has some. */
   #fullSince: Millis | null = null;
+  #appliedSinceFull = false;
   #pumpScheduled = false;
   #lastQuorumAt: Millis;
   /** As of the newest tick: while requests by the thousand keep the loop busy, the peers' words wait unread. */
@@ -1094,7 +1095,7 @@ export class Replica implements Consensus {
       this.#outOfRoom(error);
       return;
     }
-    this.#foundRoom();
+    this.#appliedSinceFull = true;
     this.#counts.applySeconds += (this.#o.clock.monotonic() - startedAt) / 1_000;
     this.#counts.entriesApplied += piece.length;
     this.#counts.commandsApplied += answers.length;
@@ -1135,6 +1136,7 @@ export class Replica implements Consensus {
         this.#outOfRoom(error);
         return;
       }
+      this.#staleness.committed();
       this.#foundRoom();
     });
   }
@@ -1154,10 +1156,13 @@ export class Replica implements Consensus {
     if (this.#fullSince === null)
       this.#o.log.error("the disk is full: nothing is applied until there is room");
     this.#fullSince = this.#o.clock.monotonic();
+    this.#appliedSinceFull = false;
+    this.#staleness.wentBack();
   }
 
+  /** What was applied since then is committed: not before is it known that there is room. */
   #foundRoom(): void {
-    if (this.#fullSince === null) return;
+    if (this.#fullSince === null || !this.#appliedSinceFull) return;
     this.#fullSince = null;
     this.#o.log.info("there is room on the disk again");
     // The state went back and came again: who waits for it looks again, as after an install.

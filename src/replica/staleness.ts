@@ -13,6 +13,7 @@ const BEATS_KEPT = 64;
 
 export class Staleness {
   #freshAt: Millis | null = null;
+  #committedFreshAt: Millis | null = null;
   readonly #beats: { askedAt: Millis; commit: LogIndex }[] = [];
 
   beat(askedAt: Millis, commit: LogIndex, applied: LogIndex): void {
@@ -26,6 +27,17 @@ export class Staleness {
       this.#freshAt = Math.max(this.#freshAt ?? 0, this.#beats[0].askedAt);
       this.#beats.shift();
     }
+  }
+
+  /** The state is committed to its file as it is. */
+  committed(): void {
+    this.#committedFreshAt = this.#freshAt;
+  }
+
+  /** The state is as of its newest commit again: as old as it was then. */
+  wentBack(): void {
+    this.#freshAt = this.#committedFreshAt;
+    this.#beats.length = 0;
   }
 
   ageMs(now: Millis): Millis | null {

@@ -291,6 +291,23 @@ export const MUTANTS: readonly Mutant[] = [
     "    if (what !== null) this.#damage = this.#damageAt(expected, what, hardState.term);\n",
     "",
   ),
+  {
+    name: "33",
+    what: "renames a snapshot over the live state",
+    edits: [
+      {
+        file: "src/storage/sqlite-snapshots.ts",
+        find: "    const state = freshStateName(index);\n",
+        replace: "    const state = index > 0 ? old : freshStateName(index);\n",
+      },
+      {
+        file: "src/storage/sqlite-snapshots.ts",
+        find: '      await this.#work({ kind: "remove", folder, names: [old] });\n      if (!finishes)',
+        replace:
+          '      if (old !== state) await this.#work({ kind: "remove", folder, names: [old] });\n      if (!finishes)',
+      },
+    ],
+  },
   one(
     "34",
     "takes busy = 0 for a checkpoint that is done",

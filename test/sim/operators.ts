@@ -252,6 +252,12 @@ function mayLose(sim: Simulation, node: SimNode): boolean {
   );
   if (!settled) return false;
   if (!votes(membership.configuration, node.id)) return true;
+  // Its vote may be on its way to one whom it makes the leader.
+  const { term } = node.disk.hardState;
+  const decided = nodes.some(
+    ({ leadership }) => leadership?.role === "leader" && leadership.term >= term,
+  );
+  if (!decided) return false;
   const holders = nodes
     .filter((other) => other !== node && isSound(sim, other))
     .filter(({ disk }) => disk.termAt(last.index) === last.term)

@@ -30,6 +30,7 @@ import { CheckpointSchedule } from "./storage/checkpoint-schedule.ts";
 import { condemnState, readCondemned } from "./storage/condemned-file.ts";
 import { openDataFolder } from "./storage/data-folder.ts";
 import { LogCompaction } from "./storage/log-compaction.ts";
+import { SeenFile } from "./storage/seen-file.ts";
 import { SqliteLog } from "./storage/sqlite-log.ts";
 import { SqliteSnapshots } from "./storage/sqlite-snapshots.ts";
 import { StateCheckpointer } from "./storage/state-checkpointer.ts";
@@ -277,6 +278,7 @@ async function run(config: Config, log: Log): Promise<void> {
     advertise,
     peers: config.peers ?? new Map(),
     join,
+    seen: new SeenFile(folder.path, log),
     onJoinRefused: (why) => fail(joinRefused(config, why), config, log),
     foundingSettings: foundingSettings(config),
     diskFull: () => disk.full(),

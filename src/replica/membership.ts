@@ -168,6 +168,11 @@ export class Membership {
           ? `${id} cannot replace itself: remove it first, then add it with an empty folder.`
           : `There is no member ${replaces} to replace.`,
       );
+    if (replaces !== null && configuration.voters.includes(id) && members[replaces] !== undefined)
+      throw new CallError(
+        "bad-replacement",
+        `${id} is a voter already and takes nobody's place: remove ${replaces} instead.`,
+      );
     const wanted = this.#record(configuration, request);
     if (record === undefined) {
       if (Object.keys(members).length >= MEMBERS_MAX)

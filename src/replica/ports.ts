@@ -294,6 +294,14 @@ export interface ProposalRefusal {
   readonly leader: NodeId | null;
 }
 
+/** What was seen of the other members (sightings.ts), kept beside the log; losing it loses a memory only. */
+export interface SeenStore {
+  /** As it was kept last; null: nothing was. Whoever reads it checks it. */
+  load(): unknown;
+  /** Takes JSON-able data over; it is on the disk some time later, or never. */
+  keep(seen: unknown): void;
+}
+
 /** What a peer says of itself when a connection opens. */
 export interface PeerHello {
   readonly id: NodeId;

@@ -59,6 +59,7 @@ import {
   type SnapshotManifest,
   type SnapshotStore,
   type Refusal,
+  type SeenStore,
   type StateMachine,
   type Timer,
   type Transport,
@@ -112,6 +113,8 @@ export interface ReplicaOptions {
   readonly peers: ReadonlyMap<NodeId, string>;
   /** `--join`: an empty folder asks to be added to the cluster of the member there; see `joinThrough`. */
   readonly join?: string | null;
+  /** Where what was seen of the others outlives a start; absent: in memory only. */
+  readonly seen?: SeenStore;
   /** The cluster will not add this member: called once, with a sentence. */
   readonly onJoinRefused?: (sentence: string) => void;
   /** The cluster's settings, if this member founds it. */
@@ -154,7 +157,7 @@ export class Replica implements Consensus {
   readonly #o: ReplicaOptions;
   readonly #identity: Identity;
   readonly #founder: Founder;
-  readonly #sightings = new Sightings();
+  readonly #sightings: Sightings;
   readonly #admission: Admission;
   readonly #membership: Membership;
   readonly #writes: Writes;
@@ -272,6 +275,7 @@ export class Replica implements Consensus {
       },
       fatal: (error) => this.#fatal(asError(error)),
     });
+    this.#sightings = new Sightings(options.seen ?? null);
     this.#admission = new Admission({
       identity: recovered.identity,
       overrides: options.peers,
@@ -432,6 +436,7 @@ export class Replica implements Consensus {
     this.#campaignTimer?.cancel();
     this.#founder.stop();
     this.#admission.stop();
+    this.#sightings.keep(this.#o.clock.monotonic(), true);
     const stopping = (): ConsensusError =>
       new ConsensusError("stopping", "this member is shutting down");
     this.#writes.failAll(stopping);
@@ -1272,6 +1277,7 @@ export class Replica implements Consensus {
     this.#consistency.tick(now);
     this.#snapshots.sweep(now);
     this.#membership.look(now);
+    this.#sightings.keep(now);
     this.#lookAtSelf();
     this.#speak(now);
   }

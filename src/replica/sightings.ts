@@ -4,7 +4,8 @@
  * that is whole. A member that shows less has an old copy of its folder, and has forgotten entries or votes
  * that the others count on: it must not take part.
  *
- * Kept in memory, and told by the leader to all with every beat: lost only when all members stop at once.
+ * Told by the leader to all with every beat, and kept on each member's disk now and then: at once when a folder
+ * or a start is new, else at most every half minute. So it may be some entries behind after a stop of all.
  */
 import {
   asIndex,
@@ -15,8 +16,10 @@ import {
   TERM_0,
   type Term,
 } from "../raft/types.ts";
-import type { PeerHello } from "./ports.ts";
+import type { Millis, PeerHello, SeenStore } from "./ports.ts";
 
+/** Between two times that mere progress is kept on the disk. */
+const KEEP_MS: Millis = 30_000;
 /** Members remembered; more than a cluster has. */
 const SIGHTINGS_MAX = 256;
 
@@ -30,21 +33,42 @@ export interface Sighting {
 
 export class Sightings {
   readonly #seen = new Map<NodeId, Sighting>();
+  readonly #store: SeenStore | null;
+  #keptAt: Millis = Number.NEGATIVE_INFINITY;
+  /** Since it was kept last: nothing, how far somebody is, or somebody's folder or start. */
+  #unkept: "nothing" | "progress" | "start" = "nothing";
+
+  constructor(store: SeenStore | null = null) {
+    this.#store = store;
+    this.heard(store?.load() ?? null);
+    this.#unkept = "nothing";
+  }
+
+  /** On every tick; `ending`: the last time. */
+  keep(now: Millis, ending = false): void {
+    if (this.#store === null || this.#unkept === "nothing") return;
+    if (!ending && this.#unkept === "progress" && now - this.#keptAt < KEEP_MS) return;
+    this.#unkept = "nothing";
+    this.#keptAt = now;
+    this.#store.keep(this.toList());
+  }
 
   saw(id: NodeId, sighting: Sighting): void {
     const known = this.#seen.get(id);
     const same = known?.incarnation === sighting.incarnation ? known : null;
     if (known === undefined && this.#seen.size >= SIGHTINGS_MAX) return;
-    this.#seen.set(id, {
-      incarnation: sighting.incarnation,
-      boot: Math.max(same?.boot ?? 0, sighting.boot),
-      index: asIndex(Math.max(same?.index ?? INDEX_0, sighting.index)),
-      term: asTerm(Math.max(same?.term ?? TERM_0, sighting.term)),
-    });
+    const { incarnation } = sighting;
+    const boot = Math.max(same?.boot ?? 0, sighting.boot);
+    const index = asIndex(Math.max(same?.index ?? INDEX_0, sighting.index));
+    const term = asTerm(Math.max(same?.term ?? TERM_0, sighting.term));
+    if (same?.boot !== boot) this.#unkept = "start";
+    else if (this.#unkept === "nothing" && (same.index !== index || same.term !== term))
+      this.#unkept = "progress";
+    this.#seen.set(id, { incarnation, boot, index, term });
   }
 
   forget(id: NodeId): void {
-    this.#seen.delete(id);
+    if (this.#seen.delete(id)) this.#unkept = "start";
   }
 
   /** A sentence when `hello` shows less than was seen of that folder; else null. */

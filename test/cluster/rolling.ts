@@ -18,6 +18,8 @@ const LIMIT_MS = 5_000;
 /** Nothing acknowledged for longer than this is told as a gap. */
 const GAP_MS = 100;
 const PAUSE_BETWEEN_MS = 500;
+/** The same load without a restart, before the first one: what the machine itself makes of it. */
+const CALM_MS = 3_000;
 const TASKS_PER_PAGE = 1_000;
 
 export interface RestartReport {
@@ -37,6 +39,8 @@ export interface RollingReport {
   readonly late: readonly string[];
   /** Acknowledged, and not there afterwards. */
   readonly lost: readonly string[];
+  /** Longest time without an acknowledgement while nothing was restarted. */
+  readonly calmMs: number;
   readonly restarts: readonly RestartReport[];
 }
 
@@ -86,6 +90,10 @@ async function restartUnderLoad(
   const load = Array.from({ length: clients }, (_, n) => client(n));
   await eventually("the load to run", async () => acknowledged.size > 100);
 
+  const calmFrom = performance.now();
+  await Bun.sleep(CALM_MS);
+  const calmMs = gapsIn(ackedAt, calmFrom, performance.now())[0] ?? CALM_MS;
+
   const restarts: RestartReport[] = [];
   for (let round = 0; round < rounds; round++) {
     for (const member of cluster.members) {
@@ -106,7 +114,7 @@ async function restartUnderLoad(
   await Promise.all(load);
   const there = await allTasks(cluster.member(0));
   const lost = [...acknowledged].filter((id) => !there.has(id));
-  return { requests: acknowledged.size + late.length, retries, late, lost, restarts };
+  return { requests: acknowledged.size + late.length, retries, late, lost, calmMs, restarts };
 }
 
 async function submitted(member: Member, id: string, leftMs: number): Promise<boolean> {
@@ -131,9 +139,7 @@ function report(
   to: number,
   ackedAt: readonly number[],
 ): RestartReport {
-  const moments = ackedAt.filter((at) => at >= from && at <= to + PAUSE_BETWEEN_MS);
-  const gaps = moments.map((at, index) => at - (moments[index - 1] ?? from));
-  const sorted = gaps.toSorted((a, b) => b - a);
+  const sorted = gapsIn(ackedAt, from, to + PAUSE_BETWEEN_MS);
   return {
     member: id,
     wasLeader,
@@ -141,6 +147,13 @@ function report(
     gapsMs: sorted.filter((gap) => gap > GAP_MS),
     longestMs: sorted[0] ?? Number.POSITIVE_INFINITY,
   };
+}
+
+/** Between one acknowledgement and the next, longest first. */
+function gapsIn(ackedAt: readonly number[], from: number, to: number): readonly number[] {
+  const moments = ackedAt.filter((at) => at >= from && at <= to);
+  const gaps = moments.map((at, index) => at - (moments[index - 1] ?? from));
+  return gaps.toSorted((a, b) => b - a);
 }
 
 async function allTasks(member: Member): Promise<Set<string>> {
@@ -155,7 +168,8 @@ async function allTasks(member: Member): Promise<Set<string>> {
   return found;
 }
 
-export function format({ requests, retries, late, lost, restarts }: RollingReport): string {
+export function format(found: RollingReport): string {
+  const { requests, retries, late, lost, calmMs, restarts } = found;
   const lines = restarts.map(
     ({ member, wasLeader, tookMs, gapsMs, longestMs }) =>
       `${member}${wasLeader ? " (leader)" : ""}: ready again after ${tookMs.toFixed(0)} ms; ` +
@@ -165,7 +179,8 @@ export function format({ requests, retries, late, lost, restarts }: RollingRepor
         : `; over ${GAP_MS} ms: ${gapsMs.map((gap) => gap.toFixed(0)).join(", ")}`),
   );
   const sum = `${requests} requests, ${retries} retries, ${late.length} too late, ${lost.length} lost`;
-  return [...lines, sum].join("\n");
+  const calm = `without a restart: longest time without an acknowledgement ${calmMs.toFixed(0)} ms`;
+  return [calm, ...lines, sum].join("\n");
 }
 
 if (import.meta.main) {

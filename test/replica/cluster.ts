@@ -133,6 +133,8 @@ export interface Node {
   /** Its `--advertise`, if it is another than http://ID. */
   url?: string;
   joinRefused?: string;
+  /** What its disk keeps of how far it saw the others. */
+  seen: unknown;
 }
 
 const silent: Log = { debug() {}, info() {}, warn() {}, error() {} };
@@ -200,6 +202,7 @@ export class Cluster {
       transport: null,
       fatal: null,
       diskFull: false,
+      seen: null,
     };
     this.nodes.push(node);
     return node;
@@ -210,6 +213,7 @@ export class Cluster {
     const { truth } = node.disk;
     Object.assign(node.disk, new Disk(node.id, this.world.prng.hex(8)), { truth });
     node.image = null;
+    node.seen = null;
   }
 
   /** `through`: `--join`, at the address of this member. */
@@ -259,6 +263,7 @@ export class Cluster {
           ? []
           : this.#founders.map((id) => [id, `http://${id}`]),
       ),
+      seen: { load: () => node.seen, keep: (seen) => (node.seen = seen) },
       join: through === null ? null : `http://${through.id}`,
       onJoinRefused: (sentence) => {
         node.joinRefused = sentence;

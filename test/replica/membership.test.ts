@@ -298,6 +298,25 @@ describe("joining", () => {
     await cluster.run(3_000);
     await write(cluster, leaderOf(cluster), 20);
   });
+
+  test("an old copy that is put back while all members are stopped is refused too", async () => {
+    const cluster = new Cluster(19, 3);
+    await cluster.startAll();
+    await write(cluster, cluster.node(0), 1);
+    const victim = cluster.node(2);
+    const { entries, hardState } = victim.disk;
+    const copy = structuredClone({ entries, hardState });
+    for (let n = 2; n < 20; n++) await write(cluster, cluster.node(0), n);
+    // What was seen is kept every half minute.
+    await cluster.run(40_000);
+    for (const node of cluster.nodes) cluster.kill(node);
+    Object.assign(victim.disk, copy);
+    for (const node of cluster.nodes) await cluster.start(node);
+    await cluster.run(3_000);
+    expect(victim.replica?.status().waiting).toContain("older copy");
+    await write(cluster, cluster.node(0), 20);
+    expect(victim.machine.trace.length).toBeLessThan(19);
+  });
 });
 
 describe("replacing", () => {

@@ -2,10 +2,11 @@
  * The composition root: flags → real ports → parts → listen. What a member does is in the parts; this file
  * only puts them together, and takes them apart again on a signal.
  */
+import { statSync } from "node:fs";
 import { stat, statfs } from "node:fs/promises";
 import packageJson from "../package.json" with { type: "json" };
 import { createApi } from "./api/api.ts";
-import { consensusGauges } from "./api/consensus-gauges.ts";
+import { type ConsensusFigures, ConsensusMetrics } from "./api/consensus-metrics.ts";
 import { endedSessionCookie, Tokens } from "./api/auth.ts";
 import { taskFromForm } from "./api/form-task.ts";
 import { broken, peersOnly, refusedPeer, starting } from "./api/outside.ts";
@@ -41,6 +42,7 @@ import {
   openStateDatabase,
 } from "./storage/state-database.ts";
 import { systemClock as clock } from "./system/clock.ts";
+import { LoopWatch } from "./system/loop-watch.ts";
 import { listeningLine, openLog } from "./system/log.ts";
 import { Output } from "./system/output.ts";
 import { systemRandom as random } from "./system/random.ts";
@@ -241,6 +243,9 @@ async function run(config: Config, log: Log): Promise<void> {
   let state = openStateDatabase(folder.path);
   const machine = TaskMachine.open(state.db, { writeBehind: WRITE_BEHIND_ROWS });
   const store = new SqliteLog(folder.path, config.id);
+  const metrics = new ConsensusMetrics();
+  store.onTransaction((ms, writes) => metrics.logWritten(ms, writes));
+  const loop = new LoopWatch(clock, (ms) => metrics.loopDelayed(ms));
   // Readers wait while this word is 1: the last step of a checkpoint.
   const pause = new SharedArrayBuffer(4);
   const reader = new ThreadReader(
@@ -290,6 +295,7 @@ async function run(config: Config, log: Log): Promise<void> {
     },
     auditor,
     condemned: readCondemned(folder.path, state.name),
+    observer: metrics,
     onCondemned: (sentence) => condemnState(folder.path, state.name, sentence),
   });
 
@@ -336,6 +342,10 @@ async function run(config: Config, log: Log): Promise<void> {
     contactTimeoutMs: 2 * config.electionTimeoutMs,
     admission: () => (replica.diskLow() ? "low-disk" : null),
     diskFault: () => replica.diskFault() ?? disk.fault(),
+    lowDisk: () =>
+      replica.diskLow()
+        ? `the disk of ${config.id} has ${Math.round(disk.free() / 1024 ** 2)} MiB left, less than --disk-reserve: it takes no tasks until there is room`
+        : null,
   });
   const pool = new ExecutorPool({
     queue,
@@ -360,6 +370,21 @@ async function run(config: Config, log: Log): Promise<void> {
   });
   const names = await pool.load();
 
+  const figures = (): ConsensusFigures => ({
+    status: replica.status(),
+    elections: replica.elections,
+    counters: replica.counters,
+    log: store.stats(),
+    queues: { ...replica.waiting, ...queue.waiting() },
+    sendBuffers: transport.sendBuffers(),
+    receiving: replica.receiving,
+    consistency: replica.consistencyChecked(),
+    stateDurableIndex: checkpoints.durableApplied,
+    stateBytes: bytesOf(state.path),
+    stateWalBytes: bytesOf(`${state.path}-wal`),
+    diskFreeBytes: disk.free(),
+    loopBusy: loop.busyShare,
+  });
   const secure = advertise.startsWith("https:");
   const app = createApi(
     {
@@ -382,7 +407,8 @@ async function run(config: Config, log: Log): Promise<void> {
         return backups.open(signal);
       },
     },
-    consensusGauges(() => ({ counters: { ...replica.counters }, log: store.stats() })),
+    metrics.gauges(figures, () => new Set(queue.health().alarms.map(({ kind }) => kind))),
+    metrics.histograms,
   ).use(
     createDashboard({
       queue,
@@ -441,6 +467,7 @@ async function run(config: Config, log: Log): Promise<void> {
     await Promise.race([server.stop(), Bun.sleep(STOP_SERVER_MS)]);
     await replica.stop();
     auditor.close();
+    loop.stop();
     await server.stop(true);
     await peerServer?.stop(true);
     await checkpoints.stop();
@@ -568,6 +595,11 @@ function holdAll(replica: Replica, pause: Int32Array): () => void {
     Atomics.notify(pause, 0);
     release();
   };
+}
+
+/** Null: there is no such file at this moment. */
+function bytesOf(path: string): number | null {
+  return statSync(path, { throwIfNoEntry: false })?.size ?? null;
 }
 
 interface DiskWatch {

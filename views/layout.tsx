@@ -31,18 +31,18 @@ export interface Frame {
 }
 
 export interface BannerProps {
-  /** Why what the page shows may be old, or null when all is well. */
+  /** What needs attention, a line each: alarms, and why what the page shows may be old. Null: all is well. */
   readonly warning: string | null;
 }
 
 export function Banner(props: BannerProps): JSX.Element {
   return (
     <div id="banner" role="status" aria-live="polite">
-      {props.warning === null ? null : (
+      {(props.warning === null ? [] : props.warning.split("\n")).map((line) => (
         <p class="banner">
-          <strong>Attention</strong> <span safe>{props.warning}</span>
+          <strong>Attention</strong> <span safe>{line}</span>
         </p>
-      )}
+      ))}
     </div>
   );
 }

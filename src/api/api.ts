@@ -6,6 +6,7 @@
  * time-out.
  */
 import { Elysia } from "elysia";
+import type { Histogram } from "prom-client";
 import { Tokens } from "./auth.ts";
 import { backupRoutes } from "./backup.ts";
 import { clusterRoutes } from "./cluster.ts";
@@ -20,10 +21,15 @@ import { memberRoutes } from "./members.ts";
 import { taskRoutes } from "./tasks.ts";
 import { workerRoutes } from "./workers.ts";
 
-/** `gauges`: families of other parts, read at every scrape of `/metrics`. */
-export function createApi(deps: ApiDeps, gauges: readonly GaugeSource[] = []) {
+/** `gauges`: families of other parts, read at every scrape of `/metrics`; `histograms`: observed by others. */
+export function createApi(
+  deps: ApiDeps,
+  gauges: readonly GaugeSource[] = [],
+  histograms: readonly Histogram[] = [],
+) {
   const metrics = new Metrics(deps.clock);
   for (const source of [...queueGauges(deps.queue, deps.nodeId), ...gauges]) metrics.gauge(source);
+  for (const family of histograms) metrics.histogram(family);
   const resources = [
     taskRoutes(deps),
     leaseRoutes(deps),

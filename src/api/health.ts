@@ -23,9 +23,10 @@ export function healthRoutes(deps: ApiDeps, metrics: Metrics) {
       "/health",
       () => {
         const health = queue.health();
+        const { alarms } = health;
         return health.status === "healthy"
-          ? json(200, { status: "healthy", ...self() }, noStore)
-          : json(503, { status: "unhealthy", ...self(), reason: health.reason }, noStore);
+          ? json(200, { status: "healthy", ...self(), alarms }, noStore)
+          : json(503, { status: "unhealthy", ...self(), reason: health.reason, alarms }, noStore);
       },
       operation({
         id: "getHealth",

@@ -2,7 +2,7 @@
  * `GET /metrics` in the Prometheus text format: one registry per app, labels from bounded sets only (route
  * patterns, never paths; statuses; this member's own name).
  */
-import { Gauge, Registry } from "prom-client";
+import { Counter, Gauge, type Histogram, Registry } from "prom-client";
 import type { Clock } from "../replica/ports.ts";
 import type { TaskQueue } from "../queue/service.ts";
 import { RequestMetrics } from "./request-metrics.ts";
@@ -10,10 +10,12 @@ import { RequestMetrics } from "./request-metrics.ts";
 /** Longest that a scrape waits for one source; what is late is left out of this scrape. */
 const SOURCE_TIMEOUT_MS = 1_000;
 
-/** Reads one gauge family at scrape time. */
+/** Reads one family at scrape time. */
 export interface GaugeSource {
   readonly name: string;
   readonly help: string;
+  /** Counters only grow, and begin at 0 with the process. A gauge unless told otherwise. */
+  readonly kind?: "gauge" | "counter";
   /** Names of the labels, of which every combination must come from a small fixed set. */
   readonly labels?: readonly string[];
   collect(): readonly GaugeValue[] | Promise<readonly GaugeValue[]>;
@@ -26,7 +28,7 @@ export interface GaugeValue {
 
 export class Metrics {
   readonly #registry = new Registry();
-  readonly #sources: { readonly source: GaugeSource; readonly gauge: Gauge }[] = [];
+  readonly #sources: { readonly source: GaugeSource; readonly family: Gauge | Counter }[] = [];
   readonly #clock: Clock;
   readonly #requests = new RequestMetrics();
 
@@ -37,13 +39,19 @@ export class Metrics {
 
   /** Adds a family that is read at every scrape. */
   gauge(source: GaugeSource): void {
-    const gauge = new Gauge({
+    const options = {
       name: source.name,
       help: source.help,
       labelNames: [...(source.labels ?? [])],
       registers: [this.#registry],
-    });
-    this.#sources.push({ source, gauge });
+    };
+    const family = source.kind === "counter" ? new Counter(options) : new Gauge(options);
+    this.#sources.push({ source, family });
+  }
+
+  /** Adds a family that somebody else observes. */
+  histogram(family: Histogram): void {
+    this.#registry.registerMetric(family);
   }
 
   /** `route` is a pattern, or "unmatched". */
@@ -57,13 +65,13 @@ export class Metrics {
 
   async text(): Promise<string> {
     await Promise.all(
-      this.#sources.map(async ({ source, gauge }) => {
-        gauge.reset();
+      this.#sources.map(async ({ source, family }) => {
+        const values = await this.#collect(source);
+        family.reset();
         // Without labels a reset means 0, which is a statement; nothing is meant.
-        if ((source.labels ?? []).length === 0) gauge.remove();
-        for (const { labels = {}, value } of await this.#collect(source)) {
-          if (Number.isFinite(value)) gauge.set(labels, value);
-        }
+        if ((source.labels ?? []).length === 0) family.remove();
+        for (const { labels = {}, value } of values)
+          if (Number.isFinite(value)) family.inc(labels, value);
       }),
     );
     return this.#registry.metrics();
@@ -92,7 +100,7 @@ export function queueGauges(queue: TaskQueue, nodeId: string): readonly GaugeSou
   ): GaugeSource => ({
     name,
     help,
-    collect: async () => [{ value: read(await queue.cluster()) }],
+    collect: async () => [{ value: read((await queue.readCluster("stale")).cluster) }],
   });
   const workers = (
     name: string,
@@ -101,6 +109,7 @@ export function queueGauges(queue: TaskQueue, nodeId: string): readonly GaugeSou
   ): GaugeSource => ({
     name,
     help,
+    kind: name.endsWith("_total") ? "counter" : "gauge",
     collect: async () => {
       // What this member knows of itself: a scrape must not wait for a leader.
       const { workers: known } = await queue.readWorkers("stale");
@@ -138,21 +147,28 @@ export function queueGauges(queue: TaskQueue, nodeId: string): readonly GaugeSou
       name: "flotilla_raft_role",
       help: "1 for the role this member has.",
       labels: ["role"],
-      collect: async () => [{ labels: { role: (await queue.cluster()).role }, value: 1 }],
+      collect: async () => [
+        { labels: { role: (await queue.readCluster("stale")).cluster.role }, value: 1 },
+      ],
     },
     workers("flotilla_executors_slots", "Executor slots of this member.", (w) => w.slots ?? 0),
     workers("flotilla_executors_busy", "Tasks running on this member.", (w) => w.running.length),
     workers("flotilla_executors_stuck", "Executors that would not die.", (w) => w.stuck),
-    workers("flotilla_executor_kills", "Executors killed since the start.", (w) => w.kills),
-    workers("flotilla_executor_restarts", "Executors replaced since the start.", (w) => w.restarts),
+    workers("flotilla_executor_kills_total", "Executors killed since the start.", (w) => w.kills),
+    workers(
+      "flotilla_executor_restarts_total",
+      "Executors replaced since the start.",
+      (w) => w.restarts,
+    ),
     {
       name: "process_resident_memory_bytes",
       help: "Resident memory.",
       collect: () => [{ value: process.memoryUsage.rss() }],
     },
     {
-      name: "process_cpu_seconds",
+      name: "process_cpu_seconds_total",
       help: "CPU time, user and system, of all threads.",
+      kind: "counter",
       collect: () => {
         const { user, system } = process.cpuUsage();
         return [{ value: (user + system) / 1e6 }];

@@ -356,7 +356,16 @@ const settingsOut: Record<keyof Settings, TSchema> = {
   timeout_ms: nullable(counter()),
 };
 
-/** Everything under `components.schemas`, by name. */
+const alarmsOut = list(
+  object({
+    kind: oneOf(["inconsistent", "clock-skew", "low-disk", "no-quorum", "stuck-executors"]),
+    member: nullable(string),
+    sentence: string,
+  }),
+  0,
+  100,
+);
+
 const ClusterMemberOut = object({
   id: string,
   url: string,
@@ -366,9 +375,12 @@ const ClusterMemberOut = object({
   lag: nullable(counter()),
   reachable: boolean(),
   last_contact_ms: nullable(number(0, Number.MAX_SAFE_INTEGER)),
+  round_trip_ms: nullable(number(0, Number.MAX_SAFE_INTEGER)),
+  replication: nullable(string),
   waiting: nullable(string, { description: "Why a learner is no voter yet." }),
 });
 
+/** Everything under `components.schemas`, by name. */
 export const MODELS = {
   Submit,
   SubmitBulk,
@@ -480,6 +492,13 @@ export const MODELS = {
     leader_id: nullable(string),
     commit_index: counter(),
     applied_index: counter(),
+    last_index: counter(),
+    machine_version: object({
+      in_force: counter(),
+      newest: counter(),
+      supported: nullable(counter()),
+    }),
+    alarms: alarmsOut,
     members: list(ClusterMemberOut, 0, 100),
   }),
   ClusterMember: ClusterMemberOut,
@@ -491,6 +510,7 @@ export const MODELS = {
     cluster_id: nullable(string),
     version: string,
     reason: optional(string),
+    alarms: optional(alarmsOut),
   }),
   Problem: object({
     type: string,

@@ -4,7 +4,7 @@
  */
 import { STATUSES } from "../queue/types.ts";
 import type { ClusterView, LogLine, Status } from "../queue/types.ts";
-import type { TaskFilter, TaskQueue, WorkerView } from "../queue/service.ts";
+import type { Health, TaskFilter, TaskQueue, WorkerView } from "../queue/service.ts";
 import type { Clock } from "../replica/ports.ts";
 import type { Allowed } from "../../views/elements.tsx";
 import type { OverviewProps } from "../../views/overview.tsx";
@@ -97,9 +97,19 @@ export class Readings {
     };
   }
 
-  /** Why this member's state may be old, in words, or null. */
+  /** What needs attention, a line each: alarms, and why this member's state may be old. Null: nothing does. */
   #warning(stalenessMs: number, cluster: ClusterView | null): string | null {
     const health = this.#queue.health();
+    const told = this.#condition(health, stalenessMs, cluster);
+    // What the condition says already is not said twice.
+    const alarms = health.alarms
+      .map(({ sentence }) => sentence)
+      .filter((sentence) => told?.includes(sentence) !== true);
+    const lines = [...(told === null ? [] : [told]), ...alarms];
+    return lines.length === 0 ? null : lines.join("\n");
+  }
+
+  #condition(health: Health, stalenessMs: number, cluster: ClusterView | null): string | null {
     const old =
       Number.isFinite(stalenessMs) && stalenessMs > STALE_WARNING_MS
         ? `What you see is ${Math.round(stalenessMs / 1_000)} s old.`

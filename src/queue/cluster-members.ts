@@ -144,6 +144,8 @@ export class ClusterMembers implements MemberChanges {
         lag: null,
         reachable: false,
         last_contact_ms: null,
+        round_trip_ms: null,
+        replication: null,
         waiting: null,
       }
     );

@@ -1,11 +1,13 @@
 /** The cluster as people see it, out of what consensus says of itself. */
-import type { ConsensusStatus } from "../replica/consensus.ts";
+import type { Alarm, ConsensusStatus } from "../replica/consensus.ts";
 import type { Millis } from "../replica/ports.ts";
 import type { Health } from "./service.ts";
 import type { ClusterMemberView, ClusterView } from "./types.ts";
 
 /** Entries that a ready member may be behind what it knows to be committed. */
 const LAG_MAX = 1_000;
+/** An election is no alarm. */
+const LOST_QUORUM_MS: Millis = 2_000;
 
 /** Every member as `status` shows it; only a leader's own status knows how far the others are. */
 export function memberViews(
@@ -35,6 +37,8 @@ export function memberViews(
           reachable: true,
           last_contact_ms: 0,
           waiting: null,
+          round_trip_ms: null,
+          replication: null,
         };
       }
       const peer = peers.get(id);
@@ -49,14 +53,23 @@ export function memberViews(
         reachable: peer?.connected === true && contactMs !== null && contactMs <= contactTimeoutMs,
         last_contact_ms: contactMs === null ? null : Math.round(contactMs),
         waiting: status.learners.get(id as ClusterMemberView["id"]) ?? null,
+        round_trip_ms: rounded(peer?.roundTripMs ?? null),
+        replication: leads && peer !== undefined ? peer.state : null,
       };
     });
+}
+
+/** Milliseconds to a thousandth: on one machine a round trip is far below one. */
+function rounded(ms: Millis | null): Millis | null {
+  return ms === null ? null : Math.round(ms * 1_000) / 1_000;
 }
 
 export function clusterView(
   status: ConsensusStatus,
   members: readonly ClusterMemberView[],
+  alarms: readonly Alarm[],
 ): ClusterView {
+  const { inForce, own, supported } = status.machineVersions;
   return {
     cluster_id: status.clusterId,
     node_id: status.id,
@@ -65,6 +78,9 @@ export function clusterView(
     leader_id: status.leader,
     commit_index: status.commit,
     applied_index: status.applied,
+    last_index: status.lastIndex,
+    machine_version: { in_force: inForce, newest: own, supported },
+    alarms,
     members,
   };
 }
@@ -73,14 +89,47 @@ function isLearner({ id, configuration }: ConsensusStatus): boolean {
   return configuration.learners.includes(id);
 }
 
+/** What needs an operator, as far as this member knows: what consensus says, and what shows here alone. */
+export function alarmsOf(
+  status: ConsensusStatus,
+  contactTimeoutMs: Millis,
+  lowDisk: string | null,
+  stuckExecutors: number,
+): readonly Alarm[] {
+  const alarms = [...status.alarms];
+  const member = status.id;
+  if (lowDisk !== null) alarms.push({ kind: "low-disk", member, sentence: lowDisk });
+  if (stuckExecutors > 0)
+    alarms.push({
+      kind: "stuck-executors",
+      member,
+      sentence: `${stuckExecutors} executors of ${member} do not end: a handler blocks in native code. Their slots take no tasks; restart the member`,
+    });
+  const { contactMs, configuration, waiting } = status;
+  const lost = contactMs === null || contactMs > Math.max(LOST_QUORUM_MS, contactTimeoutMs);
+  if (lost && waiting === null && configuration.voters.length > 0)
+    alarms.push({
+      kind: "no-quorum",
+      member: null,
+      sentence: `${member} has no contact with a leader and a majority of the ${configuration.voters.length} voters: nothing can be written until they are back`,
+    });
+  return alarms;
+}
+
 /** `diskFault`: a sentence when this member's disk does not work. */
 export function healthOf(
   status: ConsensusStatus,
   contactTimeoutMs: Millis,
   diskFault: string | null,
   draining: boolean,
+  alarms: readonly Alarm[],
 ): Health {
-  const unhealthy = (reason: string): Health => ({ status: "unhealthy", ready: false, reason });
+  const unhealthy = (reason: string): Health => ({
+    status: "unhealthy",
+    ready: false,
+    reason,
+    alarms,
+  });
   if (diskFault !== null) return unhealthy(diskFault);
   if (status.condemned !== null) return unhealthy(status.condemned);
   if (status.waiting !== null) return unhealthy(status.waiting);
@@ -98,5 +147,5 @@ export function healthOf(
     : lag >= LAG_MAX
       ? `this member is ${lag} entries behind`
       : null;
-  return { status: "healthy", ready: notReady === null, notReady };
+  return { status: "healthy", ready: notReady === null, notReady, alarms };
 }

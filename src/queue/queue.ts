@@ -3,11 +3,11 @@
  * are answered by what this member applies; reads are linearizable unless the caller says otherwise;
  * claims and heartbeats go to whoever leads. Any member answers anything.
  */
-import type { Consensus } from "../replica/consensus.ts";
+import type { Alarm, Consensus, ConsensusStatus } from "../replica/consensus.ts";
 import { type Clock, isNoRoom, type Log, type Millis } from "../replica/ports.ts";
 import { ClaimWaiters } from "./claim-waiters.ts";
 import { ClusterMembers, type MemberChanges } from "./cluster-members.ts";
-import { clusterView, healthOf, memberViews } from "./cluster-view.ts";
+import { alarmsOf, clusterView, healthOf, memberViews } from "./cluster-view.ts";
 import type { Signal } from "./commands.ts";
 import type { ReadyHint } from "./dispatcher.ts";
 import { FinalWaiters } from "./final-waiters.ts";
@@ -90,6 +90,8 @@ export interface FlotillaQueueOptions {
   readonly admission?: () => QueueErrorCode | null;
   /** A sentence when the disk of this member does not work. */
   readonly diskFault?: () => string | null;
+  /** A sentence while it has so little room that submits are refused. */
+  readonly lowDisk?: () => string | null;
 }
 
 export class FlotillaQueue implements TaskQueue {
@@ -576,7 +578,7 @@ export class FlotillaQueue implements TaskQueue {
     const own = consensus.status();
     const cluster =
       consistency === "stale"
-        ? clusterView(own, memberViews(own, contactTimeoutMs))
+        ? clusterView(own, memberViews(own, contactTimeoutMs), this.#alarms(own))
         : await this.cluster();
     return { cluster, read: this.#readInfo(consistency) };
   }
@@ -585,7 +587,7 @@ export class FlotillaQueue implements TaskQueue {
     const { consensus, contactTimeoutMs } = this.#o;
     const own = consensus.status();
     if (own.leader === null || own.leader === consensus.id)
-      return clusterView(own, memberViews(own, contactTimeoutMs));
+      return clusterView(own, memberViews(own, contactTimeoutMs), this.#alarms(own));
     let members;
     try {
       members = parseMembers(await this.#ask("cluster.members", null));
@@ -593,14 +595,23 @@ export class FlotillaQueue implements TaskQueue {
       // Nobody leads, or cannot be reached: what this member sees itself is better than nothing.
       members = memberViews(consensus.status(), contactTimeoutMs);
     }
-    return clusterView(consensus.status(), members);
+    const status = consensus.status();
+    return clusterView(status, members, this.#alarms(status));
   }
 
   health(): Health {
     const { consensus, contactTimeoutMs, diskFault } = this.#o;
+    const status = consensus.status();
+    const alarms = this.#alarms(status);
     if (this.#stopped)
-      return { status: "unhealthy", ready: false, reason: "this member is shutting down" };
-    return healthOf(consensus.status(), contactTimeoutMs, diskFault?.() ?? null, this.#draining);
+      return { status: "unhealthy", ready: false, reason: "this member is shutting down", alarms };
+    return healthOf(status, contactTimeoutMs, diskFault?.() ?? null, this.#draining, alarms);
+  }
+
+  #alarms(status: ConsensusStatus): readonly Alarm[] {
+    const { contactTimeoutMs, lowDisk } = this.#o;
+    const stuck = this.#localWorker?.info.stuck ?? 0;
+    return alarmsOf(status, contactTimeoutMs, lowDisk?.() ?? null, stuck);
   }
 
   onChange(listener: (change: Change) => void): () => void {

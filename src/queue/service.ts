@@ -23,6 +23,7 @@ import type {
   Status,
   Task,
 } from "./types.ts";
+import type { Alarm } from "../replica/consensus.ts";
 import type { RefusalCode } from "./commands.ts";
 
 /** Reads are linearizable unless the caller takes this member's own state, whatever its age. */
@@ -291,5 +292,15 @@ export interface Change {
 }
 
 export type Health =
-  | { readonly status: "healthy"; readonly ready: boolean; readonly notReady: string | null }
-  | { readonly status: "unhealthy"; readonly ready: false; readonly reason: string };
+  | {
+      readonly status: "healthy";
+      readonly ready: boolean;
+      readonly notReady: string | null;
+      readonly alarms: readonly Alarm[];
+    }
+  | {
+      readonly status: "unhealthy";
+      readonly ready: false;
+      readonly reason: string;
+      readonly alarms: readonly Alarm[];
+    };

@@ -2,6 +2,7 @@
  * The task queue's vocabulary: tasks as the outside sees them, settings, and what a worker exchanges.
  * Times are epoch milliseconds of log time inside; the API renders them as RFC 3339.
  */
+import type { Alarm } from "../replica/consensus.ts";
 import type { NodeId } from "../raft/types.ts";
 
 export const STATUSES = ["Pending", "Running", "Completed", "Failed", "Cancelled"] as const;
@@ -267,6 +268,10 @@ export interface ClusterMemberView {
   readonly last_contact_ms: number | null;
   /** Why this learner is no voter yet, as the leader says; null: a voter, or the leader was not asked. */
   readonly waiting: string | null;
+  /** Of the newest ping of the member that answers; null: not connected, or that member itself. */
+  readonly round_trip_ms: number | null;
+  /** How the leader sends to it: probe, replicate, snapshot; null at followers, and for the leader. */
+  readonly replication: string | null;
 }
 
 export interface ClusterView {
@@ -277,6 +282,15 @@ export interface ClusterView {
   readonly leader_id: NodeId | null;
   readonly commit_index: number;
   readonly applied_index: number;
+  /** Newest entry in the log of the member that answers. */
+  readonly last_index: number;
+  /** `newest`: what the member that answers applies; `supported`: what all do, null while one was not heard of. */
+  readonly machine_version: {
+    readonly in_force: number;
+    readonly newest: number;
+    readonly supported: number | null;
+  };
+  readonly alarms: readonly Alarm[];
   readonly members: readonly ClusterMemberView[];
 }
 

@@ -70,7 +70,7 @@ import { configurationOf, Snapshots } from "./snapshots.ts";
 import { Sightings } from "./sightings.ts";
 import { BEAT_MS, Staleness } from "./staleness.ts";
 import { type MachineVersions, supportedVersion, versionRefusal } from "./versions.ts";
-import { type SealHook, Writes } from "./writes.ts";
+import { type ReplicaObserver, type SealHook, Writes } from "./writes.ts";
 
 /** One logical tick of the core. */
 const TICK_MS: Millis = 10;
@@ -133,9 +133,18 @@ export interface ReplicaOptions {
   readonly condemned?: string | null;
   /** This member's state differs from a majority's: it does not answer any more. */
   readonly onCondemned?: (sentence: string) => void;
+  /** Told of entries, for metrics. */
+  readonly observer?: ReplicaObserver;
   /** The process must stop: called once. */
   readonly onFatal: (error: Error) => void;
 }
+
+/**
+ * - `timeout`: nothing was heard of a leader.
+ * - `leader-lost`: its process was seen to be gone.
+ * - `transfer`: it handed leadership over.
+ */
+type ElectionReason = "timeout" | "leader-lost" | "transfer";
 
 /** Counters since the start, for metrics. */
 export interface ReplicaCounters {
@@ -185,6 +194,14 @@ export class Replica implements Consensus {
     framesDropped: 0,
     applySeconds: 0,
   };
+
+  readonly #elections: Record<ElectionReason, number> = {
+    timeout: 0,
+    "leader-lost": 0,
+    transfer: 0,
+  };
+  /** Of the next election, or of the one under way. */
+  #campaignReason: ElectionReason = "timeout";
 
   /** Null until the cluster is founded. */
   #raft: Raft | null = null;
@@ -321,6 +338,7 @@ export class Replica implements Consensus {
       send: (to, frame) => this.#send(to, frame),
       guard: (run) => this.#guard(run),
       schedulePump: () => this.#schedulePump(),
+      observer: options.observer ?? null,
     });
     this.#snapshots = new Snapshots({
       store: options.snapshots,
@@ -407,6 +425,22 @@ export class Replica implements Consensus {
 
   get identity(): Identity {
     return this.#identity;
+  }
+
+  /** Elections that this member stood for, by why they began. */
+  get elections(): Readonly<Record<ElectionReason, number>> {
+    return { ...this.#elections };
+  }
+
+  /** Commands that wait here, and entries that are committed and not applied yet. */
+  get waiting(): { readonly own: number; readonly proposals: number; readonly applies: number } {
+    const applies = Math.max(0, (this.#raft?.commit ?? 0) - this.#applied());
+    return { ...this.#writes.waiting, applies };
+  }
+
+  /** What comes in of a snapshot, bytes; null while nothing does. */
+  get receiving(): { readonly bytes: number; readonly of: number } | null {
+    return this.#snapshots.receiving;
   }
 
   get counters(): ReplicaCounters {
@@ -856,6 +890,7 @@ export class Replica implements Consensus {
       )
         return;
       if (raft.role !== "follower" || (raft.leader !== null && raft.leader !== leader)) return;
+      this.#campaignReason = "leader-lost";
       this.#guard(() => raft.campaign());
       this.#schedulePump();
     });
@@ -886,6 +921,8 @@ export class Replica implements Consensus {
           return;
         }
         if (frame.message.type === "vote" && this.#isOutside()) return;
+        if (frame.message.type === "timeout-now" && from === this.#raft?.leader)
+          this.#campaignReason = "transfer";
         this.#raft?.step(frame.message);
         this.#schedulePump();
         return;
@@ -1014,7 +1051,13 @@ export class Replica implements Consensus {
 
   #roleChanged({ role, term, leader }: { role: Role; term: Term; leader: NodeId | null }): void {
     const before = this.#leadership;
-    if (role === "candidate" && before.role !== "candidate") this.#counts.elections += 1;
+    // One that needs nobody else goes through all of it at once.
+    const stands = role === "candidate" || (role === "leader" && before.role !== "candidate");
+    if (stands && (before.role !== "candidate" || term !== before.term)) {
+      this.#counts.elections += 1;
+      this.#elections[this.#campaignReason] += 1;
+    }
+    if (role === "follower" || role === "leader") this.#campaignReason = "timeout";
     if (leader !== null && leader !== before.leader) this.#counts.leaderChanges += 1;
     this.#leadership = { role, term, leader, active: false };
     const steppedDown = before.role === "leader" && (role !== "leader" || term !== before.term);

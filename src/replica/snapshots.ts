@@ -105,6 +105,11 @@ export class Snapshots {
     return this.#sender.floor;
   }
 
+  /** What comes in, bytes; null while nothing does. */
+  get receiving(): { readonly bytes: number; readonly of: number } | null {
+    return this.#receiver.receiving;
+  }
+
   /** Since the start. */
   get counters(): {
     readonly snapshotsInstalled: number;

@@ -56,6 +56,14 @@ export interface WritesPort {
   /** Runs what may break an invariant; a violation stops the member. */
   guard(run: () => void): void;
   schedulePump(): void;
+  readonly observer: ReplicaObserver | null;
+}
+
+/** Told of what happens at this member as a leader, for metrics. */
+export interface ReplicaObserver {
+  entrySealed(commands: number): void;
+  /** From being made to being applied here. */
+  entryApplied(ms: Millis): void;
 }
 
 export class Writes {
@@ -65,7 +73,7 @@ export class Writes {
   readonly counters = { entriesSealed: 0, commandsSealed: 0, commandsForwarded: 0 };
   #sealHook: SealHook | null = null;
   /** Indexes sealed by this leadership and not applied yet. */
-  #inFlight: LogIndex[] = [];
+  #inFlight: { readonly index: LogIndex; readonly at: Millis }[] = [];
   #outbox: PendingCommand[] = [];
   #flushScheduled = false;
 
@@ -118,6 +126,7 @@ export class Writes {
    */
   answered(answers: readonly RequestAnswer[], foreign: number): void {
     const { self, boot: ownBoot } = this.#port;
+    this.#forgetApplied();
     for (const [i, { member, boot, seq, answer }] of answers.entries()) {
       this.#batcher.applied(member, boot, seq);
       if (member === self && boot === ownBoot && i >= foreign) this.#pending.answered(seq, answer);
@@ -276,8 +285,7 @@ export class Writes {
   seal(raft: Raft): void {
     if (!this.#port.leadership().active || raft.role !== "leader" || raft.transferTarget !== null)
       return;
-    const applied = this.#port.applied();
-    while (this.#inFlight[0] !== undefined && this.#inFlight[0] <= applied) this.#inFlight.shift();
+    this.#forgetApplied();
     while (this.#inFlight.length < ENTRIES_IN_FLIGHT_MAX && raft.hasRoomFor(ENTRY_BYTES)) {
       const batch = this.#batcher.take();
       if (batch.length === 0) return;
@@ -293,10 +301,26 @@ export class Writes {
         this.#giveBack(requests);
         return;
       }
-      this.#inFlight.push(result.last);
+      this.#inFlight.push({ index: result.last, at: this.#port.clock.monotonic() });
+      this.#port.observer?.entrySealed(requests.length);
       this.counters.entriesSealed += 1;
       this.counters.commandsSealed += requests.length;
     }
+  }
+
+  #forgetApplied(): void {
+    const applied = this.#port.applied();
+    for (;;) {
+      const oldest = this.#inFlight[0];
+      if (oldest === undefined || oldest.index > applied) return;
+      this.#inFlight.shift();
+      this.#port.observer?.entryApplied(this.#port.clock.monotonic() - oldest.at);
+    }
+  }
+
+  /** Commands that wait: own ones for their answers, and at a leader everybody's for an entry. */
+  get waiting(): { readonly own: number; readonly proposals: number } {
+    return { own: this.#pending.size, proposals: this.#batcher.length };
   }
 
   /** Leadership is over. What is in the log may still commit; what is not goes back to who asked. */

@@ -63,6 +63,7 @@ export class SqliteLog implements LogStore {
   #transactions = 0;
   #sizes: LogSizes = { entries: 0, bytes: 0 };
   readonly #recentMs: number[] = [];
+  #told: ((ms: number, writes: number) => void) | null = null;
 
   /** `folder` exists and is locked ({@link import("./data-folder.ts").openDataFolder}). */
   constructor(folder: string, member: NodeId) {
@@ -154,6 +155,11 @@ export class SqliteLog implements LogStore {
       bytesWritten: this.#bytesWritten,
       recentMs: [...this.#recentMs],
     };
+  }
+
+  /** Told of each transaction: milliseconds, fsync included, and the writes that it took together. */
+  onTransaction(told: (ms: number, writes: number) => void): void {
+    this.#told = told;
   }
 
   onFailure(report: (error: Error) => void): void {
@@ -248,6 +254,7 @@ export class SqliteLog implements LogStore {
     this.#sizes = sizes;
     this.#writes += writes;
     this.#transactions += 1;
+    this.#told?.(ms, writes);
     this.#recentMs.push(ms);
     if (this.#recentMs.length > RECENT_MAX) this.#recentMs.shift();
     for (const { ack, bytes, done } of this.#handed.splice(0, writes)) {

@@ -154,6 +154,11 @@ export class Outbound {
     socket.addEventListener("close", (event: CloseEvent) => this.#closed(attempt, event.code));
   }
 
+  /** Given to the socket and not sent yet. */
+  get bufferedBytes(): number {
+    return this.#attempt?.socket.bufferedAmount ?? 0;
+  }
+
   /** Of the protocol, as agreed on the connection that is open; null without one. */
   get version(): number | null {
     const attempt = this.#attempt;

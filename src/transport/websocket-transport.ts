@@ -164,6 +164,13 @@ export class WebSocketTransport implements Transport {
     session.dismiss(refusal);
   }
 
+  /** Bytes that each peer's socket was given and has not sent yet. */
+  sendBuffers(): Record<string, number> {
+    return Object.fromEntries(
+      [...this.#outbound].map(([id, outbound]) => [id, outbound.bufferedBytes]),
+    );
+  }
+
   roundTripMs(peer: NodeId): Millis | null {
     return this.#outbound.get(peer)?.roundTripMs ?? null;
   }

@@ -11,8 +11,14 @@ describe("health", () => {
       node_id: "n1",
       cluster_id: "c1",
       version: "9.9.9",
+      alarms: [],
     });
-    queue.condition = { status: "unhealthy", ready: false, reason: "no leader for 3 s" };
+    queue.condition = {
+      status: "unhealthy",
+      ready: false,
+      reason: "no leader for 3 s",
+      alarms: [],
+    };
     for (const [path, status] of [
       ["/health", "unhealthy"],
       ["/health/ready", "not-ready"],
@@ -27,13 +33,18 @@ describe("health", () => {
   test("is not ready while behind or shutting down, though healthy", async () => {
     const { call, queue, state } = harness();
     expect((await call("GET", "/health/ready")).status).toBe(200);
-    queue.condition = { status: "healthy", ready: false, notReady: "2,000 entries behind" };
+    queue.condition = {
+      status: "healthy",
+      ready: false,
+      notReady: "2,000 entries behind",
+      alarms: [],
+    };
     const behind = await call("GET", "/health/ready");
     expect([behind.status, await behind.json()]).toMatchObject([
       503,
       { reason: "2,000 entries behind" },
     ]);
-    queue.condition = { status: "healthy", ready: true, notReady: null };
+    queue.condition = { status: "healthy", ready: true, notReady: null, alarms: [] };
     state.draining = true;
     const draining = await call("GET", "/health/ready");
     expect([draining.status, await draining.json()]).toMatchObject([

@@ -41,6 +41,8 @@ export class FakeMembers implements MemberChanges {
       lag: 12,
       reachable: false,
       last_contact_ms: null,
+      round_trip_ms: null,
+      replication: null,
       waiting: "does not answer",
     };
     return { member: view, added };

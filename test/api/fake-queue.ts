@@ -49,7 +49,7 @@ export class FakeQueue implements TaskQueue {
   /** Thrown by the next call of any kind. */
   fault: Error | null = null;
   current: Settings = DEFAULT_SETTINGS;
-  condition: Health = { status: "healthy", ready: true, notReady: null };
+  condition: Health = { status: "healthy", ready: true, notReady: null, alarms: [] };
   workerViews: WorkerView[] = [];
   lastFilter: TaskFilter | null = null;
   lastChange: SettingsChange | null = null;
@@ -468,6 +468,9 @@ export class FakeQueue implements TaskQueue {
       leader_id: "n1" as ClusterView["node_id"],
       commit_index: this.#index,
       applied_index: this.#index,
+      last_index: this.#index,
+      machine_version: { in_force: 1, newest: 1, supported: 1 },
+      alarms: [],
       members: [
         {
           id: "n1" as ClusterView["node_id"],
@@ -479,6 +482,8 @@ export class FakeQueue implements TaskQueue {
           reachable: true,
           last_contact_ms: 0,
           waiting: null,
+          round_trip_ms: null,
+          replication: null,
         },
       ],
     };

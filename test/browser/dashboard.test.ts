@@ -73,6 +73,45 @@ describe.skipIf(path === null)("in a browser", () => {
     await context.close();
   }, 30_000);
 
+  test("an alarm shows at the top of an open page, readable on a phone, and goes when it is over", async () => {
+    const { queue, url } = serve();
+    const context = await browser.newContext({ viewport: { width: 390, height: 800 } });
+    const { problems } = await watch(context, url);
+    const page = await context.newPage();
+    await page.goto(url);
+    await page.locator('#connection[data-state="live"]').waitFor();
+    expect(await page.locator("#banner .banner").count()).toBe(0);
+    const sentences = [
+      "the state of n3 is wrong: up to index 7 it has other rows on its disk than a majority of the members",
+      "the disk of n1 has 512 MiB left, less than --disk-reserve: it takes no tasks until there is room",
+      "the wall clock of n2 is 7 s ahead of the others",
+    ];
+    queue.healthNow = {
+      status: "healthy",
+      ready: true,
+      notReady: null,
+      alarms: sentences.map((sentence) => ({ kind: "low-disk", member: null, sentence })),
+    };
+    queue.notify("any");
+    const banners = page.locator("#banner .banner");
+    await banners.nth(2).waitFor();
+    expect(await banners.allInnerTexts()).toEqual(
+      sentences.map((sentence) => `Attention ${sentence}`),
+    );
+    for (let i = 0; i < sentences.length; i++) {
+      const box = await banners.nth(i).boundingBox();
+      expect(box === null ? 0 : box.x + box.width).toBeLessThanOrEqual(390);
+      expect(await banners.nth(i).isVisible()).toBe(true);
+    }
+    if (process.env.SCREENSHOT !== undefined)
+      await page.screenshot({ path: process.env.SCREENSHOT });
+    queue.healthNow = { status: "healthy", ready: true, notReady: null, alarms: [] };
+    queue.notify("any");
+    await banners.first().waitFor({ state: "detached" });
+    expect(problems).toEqual([]);
+    await context.close();
+  }, 30_000);
+
   test("a page comes back by itself when its member does", async () => {
     const { queue, app, url, server } = serve();
     const context = await browser.newContext();

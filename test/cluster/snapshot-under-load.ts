@@ -104,13 +104,13 @@ try {
         breaks += 1;
         for (const link of links) link.break();
       }
-      return (await count(n3, "snapshotsInstalled").catch(() => 0)) > 0;
+      return (await count(n3, "flotilla_snapshots_installed_total").catch(() => 0)) > 0;
     },
     550_000,
   );
   installedAt = performance.now();
   const carried = links.reduce((sum, link) => sum + link.bytes, 0) - bytesBefore;
-  const snapshotBytes = await count(leader, "snapshotBytesSent");
+  const snapshotBytes = await count(leader, "flotilla_snapshot_sent_bytes_total");
   stop.abort();
   const busy = await writing;
   const wrote = busy.bytes;
@@ -138,8 +138,14 @@ try {
   demand(breaks === 2, "the link broke twice");
   demand(after.term === before.term && after.leader_id === before.leader_id, "no election");
   demand(wrote > TAIL_BYTES_MAX, "more was written meanwhile than the tail is long (256 MiB)");
-  demand((await count(n3, "snapshotsInstalled")) === 1, "one snapshot was installed");
-  demand((await count(leader, "snapshotReceiversDropped")) === 0, "nobody was dropped");
+  demand(
+    (await count(n3, "flotilla_snapshots_installed_total")) === 1,
+    "one snapshot was installed",
+  );
+  demand(
+    (await count(leader, "flotilla_snapshot_receivers_dropped_total")) === 0,
+    "nobody was dropped",
+  );
   demand(
     memoryAfter.peak - memoryBefore.now < MEMORY_GROWTH_MAX,
     `the leader's memory grew by less than ${mib(MEMORY_GROWTH_MAX)}`,
@@ -234,13 +240,13 @@ async function writeUntil(member: Member, signal: AbortSignal): Promise<Written>
 }
 
 async function compacted(member: Member): Promise<boolean> {
-  const entries = await figure(member, 'flotilla_log_count{what="entries"}');
+  const entries = await figure(member, "flotilla_log_entries");
   const { applied_index } = await member.json<ClusterView>("/api/cluster");
   return applied_index - entries > 50;
 }
 
-function count(member: Member, what: string): Promise<number> {
-  return figure(member, `flotilla_replica_count{what="${what}"}`);
+function count(member: Member, name: string): Promise<number> {
+  return figure(member, name);
 }
 
 async function figure(member: Member, name: string): Promise<number> {

@@ -76,7 +76,7 @@ export class FakeQueue implements TaskQueue {
   hangs = false;
   readonly refusesSubmits = (): boolean => false;
   reads = 0;
-  healthNow: Health = { status: "healthy", ready: true, notReady: null };
+  healthNow: Health = { status: "healthy", ready: true, notReady: null, alarms: [] };
   seconds: { at: number; completed: number; failed: number; submitted: number }[] = [];
   readonly #listeners = new Set<(change: Change) => void>();
   #version = 1;
@@ -229,6 +229,9 @@ export class FakeQueue implements TaskQueue {
       leader_id: this.leader === null ? null : nodeId(this.leader),
       commit_index: 1_234_567,
       applied_index: this.#version,
+      last_index: this.#version,
+      machine_version: { in_force: 1, newest: 1, supported: 1 },
+      alarms: [],
       members: ["n1", "n2", "n3"].map((id) => ({
         id: nodeId(id),
         url: `http://127.0.0.1:300${id.slice(1)}`,
@@ -239,6 +242,8 @@ export class FakeQueue implements TaskQueue {
         reachable: id !== "n3",
         last_contact_ms: id === "n3" ? 8_000 : 20,
         waiting: null,
+        round_trip_ms: null,
+        replication: null,
       })),
     };
   }

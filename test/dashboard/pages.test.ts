@@ -1,5 +1,6 @@
 /** Pages, forms and headers, through `app.handle`. */
 import { describe, expect, test } from "bun:test";
+import { asNodeId } from "../../src/raft/types.ts";
 import { QueueError } from "../../src/queue/service.ts";
 import type { Task } from "../../src/queue/types.ts";
 import { START, fakeTask } from "./fake-queue.ts";
@@ -65,7 +66,7 @@ describe("what was typed is never markup", () => {
           last_seen_ms: 1,
         },
       ];
-      queue.healthNow = { status: "unhealthy", ready: false, reason: EVIL };
+      queue.healthNow = { status: "unhealthy", ready: false, reason: EVIL, alarms: [] };
       const response = await get(path);
       expect(response.status).toBe(200);
       const html = await response.text();
@@ -281,8 +282,31 @@ describe("the state of the member", () => {
     const other = dashboard();
     other.queue.leader = null;
     expect(await (await other.get("/")).text()).toContain("There is no leader");
-    other.queue.healthNow = { status: "unhealthy", ready: false, reason: "the disk is gone" };
+    other.queue.healthNow = {
+      status: "unhealthy",
+      ready: false,
+      reason: "the disk is gone",
+      alarms: [],
+    };
     expect(await (await other.get("/tasks")).text()).toContain("the disk is gone");
+  });
+
+  test("alarms stand above every page, a line each, also at a member that is well", async () => {
+    const { get, queue } = dashboard();
+    const alarms = [
+      { kind: "inconsistent", member: asNodeId("n3"), sentence: "the state of n3 is wrong" },
+      { kind: "low-disk", member: asNodeId("n1"), sentence: "the disk of n1 has 5 MiB left" },
+    ] as const;
+    queue.healthNow = { status: "healthy", ready: true, notReady: null, alarms };
+    for (const path of ["/", "/tasks"]) {
+      const html = await (await get(path)).text();
+      for (const { sentence } of alarms) expect(html).toContain(sentence);
+      expect(html.match(/class="banner"/g)?.length).toBe(2);
+    }
+    const reason = alarms[0].sentence;
+    queue.healthNow = { status: "unhealthy", ready: false, reason, alarms };
+    const html = await (await get("/")).text();
+    expect(html.split("the state of n3 is wrong").length).toBe(2);
   });
 
   test("a leader that never answers does not hold up the page", async () => {

@@ -464,7 +464,7 @@ describe("watching", () => {
     const { queue } = made.member(1);
     expect(queue.health()).toMatchObject({ status: "unhealthy", reason: "no leader is known" });
     await made.elect(0);
-    expect(queue.health()).toEqual({ status: "healthy", ready: true, notReady: null });
+    expect(queue.health()).toEqual({ status: "healthy", ready: true, notReady: null, alarms: [] });
     made.member(1).cut = true;
     expect(queue.health()).toMatchObject({ status: "unhealthy", ready: false });
     made.member(1).cut = false;
@@ -476,6 +476,7 @@ describe("watching", () => {
       status: "healthy",
       ready: false,
       notReady: "this member is draining",
+      alarms: [],
     });
   });
 

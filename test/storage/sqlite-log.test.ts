@@ -421,4 +421,28 @@ describe("the log in SQLite", () => {
     expect(Number(lastIndex)).toBeGreaterThanOrEqual(acknowledged);
     await log.close();
   });
+
+  test("a bit that flips anywhere in the file never makes the log shorter in silence", async () => {
+    await fill();
+    const path = join(folder, "log.db");
+    const whole = await Bun.file(path).bytes();
+    const outcomes = { whole: 0, told: 0, refused: 0 };
+    for (let at = 7; at < whole.length; at += 1_901) {
+      const flipped = new Uint8Array(whole);
+      flipped[at] = (whole[at] ?? 0) ^ (1 << (at % 8));
+      rmSync(`${path}-wal`, { force: true });
+      writeFileSync(path, flipped);
+      try {
+        const { file, recovered } = LogFile.open(folder, MEMBER, TAIL_BYTES);
+        file.close();
+        expect(recovered.hardState).toEqual(hard(2, "n3"));
+        if (recovered.damage === null) expect(recovered.lastIndex).toBe(asIndex(10));
+        outcomes[recovered.damage === null ? "whole" : "told"] += 1;
+      } catch (error) {
+        expect(error).toBeInstanceOf(FatalError);
+        outcomes.refused += 1;
+      }
+    }
+    expect(outcomes.whole + outcomes.told + outcomes.refused).toBeGreaterThan(10);
+  });
 });

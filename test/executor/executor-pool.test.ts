@@ -331,6 +331,24 @@ describe("stopping tasks", () => {
     expect(queue.endCalls).toEqual([]);
   });
 
+  test("after a snapshot was installed, what runs under no lease any more is stopped, and what was cancelled too", async () => {
+    const { queue, pool } = await warmed({ concurrency: 3 });
+    const ids = ["wait", "wait", "wait"].map((name) => queue.add(name, { ms: 400 }));
+    await queue.until(() => pool.running === 3, "the claims");
+    const [kept = "", gone = "", cancelled = ""] = ids;
+    const fences = new Map(ids.map((id) => [id, queue.leased.get(id)?.lease.fence ?? 0]));
+    pool.recheck((id) => {
+      if (id === gone) return null;
+      return { fence: fences.get(id) ?? 0, cancelling: id === cancelled };
+    });
+    expect((await queue.ended(kept)).kind).toBe("complete");
+    // A release confirms a cancel.
+    expect((await queue.ended(cancelled)).kind).toBe("release");
+    await queue.until(() => pool.running === 0, "the stop");
+    const reported = queue.endCalls.flatMap(({ items }) => items).map(({ task_id }) => task_id);
+    expect(reported).not.toContain(gone);
+  });
+
   test("a Worker held by native code is counted as stuck, replaced, and forgotten once it ends", async () => {
     const log = memoryLog();
     const { queue, pool } = await warmed({ concurrency: 1, graceMs: 20, stuckAfterMs: 300, log });

@@ -24,6 +24,8 @@ const COPY_IDLE_MS: Millis = 60_000;
 const HOLD_IDLE_MS: Millis = 60_000;
 /** Log kept for receivers. Beyond, the disk of a member that works counts for more than one that does not. */
 const RETAINED_BYTES_MAX = 2 * 1024 * 1024 * 1024;
+/** A copy that could not be made, for want of disk most likely, is not tried again before. */
+const FAILED_MS: Millis = 10_000;
 /** Who was dropped for that is served again when the log has had the time to shrink. */
 const DROPPED_MS: Millis = 60_000;
 const SWEEP_MS: Millis = 1_000;
@@ -64,6 +66,7 @@ export class SnapshotSender {
   readonly #port: SnapshotSenderPort;
   #copy: Copy | null = null;
   #making = false;
+  #failure: { readonly detail: string; readonly until: Millis } | null = null;
   /** Who asked while a copy is being made. At most the members. */
   readonly #askers = new Set<NodeId>();
   readonly #holds = new Map<NodeId, Hold>();
@@ -209,6 +212,11 @@ export class SnapshotSender {
       this.#tell(from, this.#copy);
       return;
     }
+    const failure = this.#failure;
+    if (failure !== null && this.#port.clock.monotonic() < failure.until) {
+      this.#port.send(from, { type: "gone", id: null, detail: failure.detail });
+      return;
+    }
     this.#askers.add(from);
     if (!this.#holds.has(from)) this.#hold(from, this.#port.applied());
     if (!this.#making) void this.#make();
@@ -243,6 +251,7 @@ export class SnapshotSender {
     } catch (error) {
       const detail = error instanceof Error ? error.message : String(error);
       log.error("a snapshot cannot be made", { error: detail });
+      this.#failure = { detail, until: clock.monotonic() + FAILED_MS };
       for (const asker of this.#askers) this.#port.send(asker, { type: "gone", id: null, detail });
     } finally {
       this.#askers.clear();

@@ -12,9 +12,11 @@ import {
   readSync,
   renameSync,
   rmSync,
+  statfsSync,
+  statSync,
   writeSync,
 } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { switchCurrent } from "./current-file.ts";
 import { syncPath } from "./durable-files.ts";
 import type {
@@ -29,6 +31,8 @@ declare const self: Worker;
 
 /** What is hashed at a time. */
 const PIECE_BYTES = 1024 * 1024;
+/** Disk that a copy leaves free at least. */
+const ROOM_LEFT_BYTES = 64 * 1024 * 1024;
 const DONE: SnapshotResult = { kind: "done" };
 
 /** The file that chunks are read from, or written to: the same one many times over. */
@@ -49,6 +53,7 @@ function closeOpen(): void {
 
 function copy({ source, target, query }: Extract<SnapshotWork, { kind: "copy" }>): SnapshotResult {
   rmSync(target, { force: true });
+  requireRoom(dirname(target), statSync(source).size);
   const db = new Database(source, { readonly: true, strict: true });
   try {
     db.prepare("VACUUM INTO ?").run(target);
@@ -57,6 +62,14 @@ function copy({ source, target, query }: Extract<SnapshotWork, { kind: "copy" }>
   }
   const position = positionOf(target, query);
   return { kind: "copied", position, ...digest(target) };
+}
+
+/** A copy must not be what fills the disk: the member that makes it serves everybody else. */
+function requireRoom(folder: string, bytes: number): void {
+  const { bavail, bsize } = statfsSync(folder);
+  const free = bavail * bsize;
+  if (free < bytes + ROOM_LEFT_BYTES)
+    throw new Error(`a copy of the state needs ${bytes} bytes of disk, and ${free} are free`);
 }
 
 function positionOf(path: string, query: string): Position {

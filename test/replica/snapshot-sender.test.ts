@@ -10,12 +10,14 @@ const RECEIVER = asNodeId("n3");
 /** A store whose copies are all zeros, as of the index that is applied when they are asked for. */
 class Copies implements SnapshotStore {
   made = 0;
+  full = false;
   readonly removed: string[] = [];
 
   constructor(readonly applied: () => number) {}
 
   async create() {
     this.made += 1;
+    if (this.full) throw new Error("the disk is full");
     const id = `${this.applied()}-${String(this.made).padStart(16, "0")}`;
     const [index, term] = [asIndex(this.applied()), asTerm(1)];
     return { id, index, term, machineVersion: 1, bytes: 1_000_000, checksum: "" };
@@ -135,6 +137,21 @@ describe("the log that is kept for a member that fetches a snapshot", () => {
     await leader.open();
     expect(leader.sender.floor).toBe(asIndex(50_000));
     expect(leader.told.at(-1)).toMatchObject({ type: "manifest", manifest: { index: 50_000 } });
+  });
+
+  test("is kept though there is no room for a copy yet, and the copy is not tried at every question", async () => {
+    const leader = new Leader();
+    leader.store.full = true;
+    for (let i = 0; i < 9; i++) {
+      await leader.open();
+      expect(leader.told.at(-1)).toMatchObject({ type: "gone", detail: "the disk is full" });
+      await leader.pass(1_000);
+    }
+    expect(leader.store.made).toBe(1);
+    leader.store.full = false;
+    await leader.pass(2_000);
+    await leader.open();
+    expect(leader.told.at(-1)).toMatchObject({ type: "manifest" });
   });
 
   test("is not kept for one that asks again and again and never reads", async () => {

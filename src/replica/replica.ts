@@ -1350,7 +1350,8 @@ export class Replica implements Consensus {
       this.#nextBeatAt = now + BEAT_MS;
       void this.#calls.ask("replica.beat", null, now + 2 * BEAT_MS, leader).then(
         (body) => {
-          const { commit, seen } = (body ?? {}) as { commit?: unknown; seen?: unknown };
+          const { commit, seen, floor } = (body ?? {}) as Partial<Record<string, unknown>>;
+          this.#snapshots.leaderKeeps(floor);
           this.#sightings.heard(seen);
           if (typeof commit === "number")
             this.#staleness.beat(now, asIndex(commit), this.#applied());
@@ -1378,10 +1379,11 @@ export class Replica implements Consensus {
     this.#send(peer, { kind: "call", id: 0, method: "replica.clock", body });
   }
 
-  async #answerBeat(): Promise<{ commit: LogIndex; seen: unknown }> {
+  async #answerBeat(): Promise<{ commit: LogIndex; seen: unknown; floor: LogIndex | null }> {
     const raft = this.#raft;
     if (raft === null || raft.role !== "leader") throw notLeader();
-    return { commit: raft.commit, seen: this.#sightings.toList() };
+    const floor = this.compactionFloor;
+    return { commit: raft.commit, seen: this.#sightings.toList(), floor };
   }
 
   /** Leader: what each member has acknowledged on its disk, and is committed, does not go back there. */

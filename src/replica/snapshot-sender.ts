@@ -23,7 +23,7 @@ const COPY_IDLE_MS: Millis = 60_000;
 /** A receiver that neither reads nor acknowledges entries is given up for so long. */
 const HOLD_IDLE_MS: Millis = 60_000;
 /** Log kept for receivers. Beyond, the disk of a member that works counts for more than one that does not. */
-const RETAINED_BYTES_MAX = 2 * 1024 * 1024 * 1024;
+export const RETAINED_BYTES_MAX = 2 * 1024 * 1024 * 1024;
 /** A copy that could not be made, for want of disk most likely, is not tried again before. */
 const FAILED_MS: Millis = 10_000;
 /** Who was dropped for that is served again when the log has had the time to shrink. */

@@ -28,7 +28,7 @@ import {
   type SnapshotStore,
 } from "./ports.ts";
 import { SnapshotReceiver } from "./snapshot-receiver.ts";
-import { SnapshotSender } from "./snapshot-sender.ts";
+import { RETAINED_BYTES_MAX, SnapshotSender } from "./snapshot-sender.ts";
 
 /** What snapshots need of the replica around them. */
 export interface SnapshotsPort {
@@ -55,10 +55,15 @@ export interface SnapshotsPort {
   send(to: NodeId, frame: PeerFrame): boolean;
 }
 
+/** What the last leader kept its log for is kept so long by the next one: a large snapshot takes minutes. */
+const INHERITED_MS: Millis = 600_000;
+
 export class Snapshots {
   readonly #port: SnapshotsPort;
   readonly #sender: SnapshotSender;
   readonly #receiver: SnapshotReceiver;
+  /** The leader keeps its log behind this index: so does this member, which may lead before that is over. */
+  #inherited: { readonly index: LogIndex; readonly until: Millis } | null = null;
 
   constructor(port: SnapshotsPort) {
     this.#port = port;
@@ -77,9 +82,7 @@ export class Snapshots {
         const raft = port.raft();
         const match = raft?.progress().get(peer)?.match;
         if (raft === null || match === undefined) return null;
-        const next = asIndex(match + 1);
-        const isNear = next > raft.lastIndex || raft.entriesFromCache(next, next) !== null;
-        return { match, isNear };
+        return { match, isNear: isNear(raft, match) };
       },
       logBytes: () => port.logBytes(),
       send,
@@ -102,7 +105,16 @@ export class Snapshots {
 
   /** The log must keep every entry behind this index, for members on their way; null: for nobody. */
   get floor(): LogIndex | null {
-    return this.#sender.floor;
+    const own = this.#sender.floor;
+    const inherited = this.#inherited?.index ?? null;
+    if (own === null || inherited === null) return own ?? inherited;
+    return asIndex(Math.min(own, inherited));
+  }
+
+  /** The leader's own floor, as it says regularly. What else it says is none. */
+  leaderKeeps(floor: unknown): void {
+    const until = this.#port.clock.monotonic() + INHERITED_MS;
+    this.#inherited = typeof floor === "number" ? { index: asIndex(floor), until } : null;
   }
 
   /** What comes in, bytes; null while nothing does. */
@@ -141,11 +153,21 @@ export class Snapshots {
   /** On every tick. */
   sweep(now: Millis): void {
     this.#sender.sweep(now);
+    if (this.#inherited !== null && this.#isSpent(this.#inherited.until, now))
+      this.#inherited = null;
     this.#receiver.sweep(now);
   }
 
   async stop(): Promise<void> {
     await this.#port.store.close();
+  }
+
+  /** Too long, too large, or nobody is behind any more. */
+  #isSpent(until: Millis, now: Millis): boolean {
+    if (now >= until || this.#port.logBytes() > RETAINED_BYTES_MAX) return true;
+    const raft = this.#port.raft();
+    if (raft?.role !== "leader") return false;
+    return [...raft.progress().values()].every(({ match }) => isNear(raft, match));
   }
 
   #describe(copy: SnapshotCopy): SnapshotManifest | null {
@@ -175,6 +197,12 @@ export class Snapshots {
       goOn();
     }
   }
+}
+
+/** All that a member with `match` lacks is in memory. */
+function isNear(raft: Raft, match: LogIndex): boolean {
+  const next = asIndex(match + 1);
+  return next > raft.lastIndex || raft.entriesFromCache(next, next) !== null;
 }
 
 /** The configuration as of the compacted index, by what compaction, or an install, kept; null: nothing was. */

@@ -3,6 +3,7 @@
  * takes more writes than the log's tail is long, over a link of limited speed that breaks twice. Prints what it took.
  *
  *     bun run test/cluster/snapshot-under-load.ts [--tasks 1000000] [--link-mib 8] [--write-mib 10]
+ *         [--election-timeout 300ms]
  *
  * Ends with code 1 if there was an election, if the tail was not outrun, if what had arrived was sent again, if memory
  * grew without measure, or if the member that came back holds anything else than the others.
@@ -20,6 +21,7 @@ const { values } = parseArgs({
     tasks: { type: "string", default: "1000000" },
     "link-mib": { type: "string", default: "8" },
     "write-mib": { type: "string", default: "10" },
+    "election-timeout": { type: "string", default: "300ms" },
   },
 });
 const MIB = 1024 * 1024;
@@ -48,6 +50,7 @@ const members = ports.map((port, i) => {
     `--data=${join(folder, `n${i + 1}`)}`,
     `--peers=${peers}`,
     "--concurrency=0",
+    `--election-timeout=${values["election-timeout"]}`,
   ]);
 });
 const [n1, n2, n3] = members as [Member, Member, Member];

@@ -237,6 +237,34 @@ describe("a member that was away while the log was compacted", () => {
     expect(Number(leader.disk.compacted.index)).toBe(Number(leader.machine.applied().index));
   });
 
+  test("finds the log behind its snapshot at the next leader too, when the one that serves it loses its place", async () => {
+    for (let seed = 1; seed <= 3; seed++) {
+      const { cluster, victim } = await outdated(500 + seed);
+      const leader = cluster.leader();
+      if (leader === null) throw new Error("no leader");
+      // The bytes are slow, and the cluster goes on.
+      let open = false;
+      watch(leader, (frame) => frame.type !== "chunk" || open);
+      await cluster.start(victim);
+      await cluster.run(5_000, () => leader.replica?.compactionFloor !== null);
+      const floor = Number(leader.replica?.compactionFloor);
+      const next = cluster.nodes.find((node) => node !== victim && node !== leader);
+      if (next === undefined) throw new Error("no third member");
+      await cluster.run(2_000, () => next.replica?.compactionFloor !== null);
+      await fill(cluster, 50, leader);
+      void leader.replica?.transfer(next.id, 2_000);
+      await cluster.run(5_000, () => cluster.leader() === next);
+      await fill(cluster, 50, next);
+      expect(await cluster.compact(next)).toBeLessThanOrEqual(floor);
+      open = true;
+      await cluster.run(60_000, () => equal(cluster) && installs(victim) > 0);
+      expect(installs(victim)).toBe(1);
+      await cluster.run(60_000, () => next.replica?.compactionFloor === null);
+      expect(next.replica?.compactionFloor ?? null).toBeNull();
+      cluster.check();
+    }
+  });
+
   test("that never fetches it holds nothing back for ever", async () => {
     const { cluster, victim } = await outdated(12);
     const leader = cluster.leader();

@@ -55,6 +55,13 @@ export class Founder {
     const { configurations, foundations = [] } = port.recovered;
     const first = [...foundations, ...configurations].find(({ kind }) => kind === "bootstrap");
     if (first !== undefined) this.#record = decodeBootstrap(first).record;
+    const origin = this.#record?.origin;
+    if (origin !== undefined)
+      port.log.info(`this cluster began with a ${origin.kind}`, {
+        of: origin.clusterId,
+        index: origin.index,
+        note: origin.note,
+      });
   }
 
   /** Entry 1's record, once there is one. */

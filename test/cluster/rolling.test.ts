@@ -4,7 +4,7 @@ import { format, rollingRestart } from "./rolling.ts";
 setDefaultTimeout(120_000);
 
 test("a rolling restart of three members under load loses nothing, and each restart is hardly felt", async () => {
-  const report = await rollingRestart(1, 4);
+  const report = await rollingRestart(1, 4, 300);
   process.stdout.write(`${format(report)}\n`);
   expect(report.late).toEqual([]);
   expect(report.lost).toEqual([]);

@@ -17,7 +17,7 @@ import {
 const LIMIT_MS = 5_000;
 /** Nothing acknowledged for longer than this is told as a gap. */
 const GAP_MS = 100;
-const PAUSE_BETWEEN_MS = 500;
+const PAUSE_BETWEEN_MS = 300;
 /** The same load without a restart, before the first one: what the machine itself makes of it. */
 const CALM_MS = 3_000;
 const TASKS_PER_PAGE = 1_000;
@@ -44,12 +44,16 @@ export interface RollingReport {
   readonly restarts: readonly RestartReport[];
 }
 
-export async function rollingRestart(rounds: number, clients: number): Promise<RollingReport> {
+export async function rollingRestart(
+  rounds: number,
+  clients: number,
+  calmMs: number = CALM_MS,
+): Promise<RollingReport> {
   const cluster = await RealCluster.start({
     args: ["--concurrency", "0", "--log-format", "json", "--drain", "5s"],
   });
   try {
-    return await restartUnderLoad(cluster, rounds, clients);
+    return await restartUnderLoad(cluster, rounds, clients, calmMs);
   } finally {
     await cluster.stop();
   }
@@ -59,6 +63,7 @@ async function restartUnderLoad(
   cluster: RealCluster,
   rounds: number,
   clients: number,
+  calmFor: number,
 ): Promise<RollingReport> {
   const acknowledged = new Set<string>();
   const ackedAt: number[] = [];
@@ -91,8 +96,8 @@ async function restartUnderLoad(
   await eventually("the load to run", async () => acknowledged.size > 100);
 
   const calmFrom = performance.now();
-  await Bun.sleep(CALM_MS);
-  const calmMs = gapsIn(ackedAt, calmFrom, performance.now())[0] ?? CALM_MS;
+  await Bun.sleep(calmFor);
+  const calmMs = gapsIn(ackedAt, calmFrom, performance.now())[0] ?? calmFor;
 
   const restarts: RestartReport[] = [];
   for (let round = 0; round < rounds; round++) {

@@ -74,6 +74,7 @@ export class FlotillaClient {
   readonly #gatherer: Gatherer;
   readonly #waits: FinalWaits;
   readonly #ids = new IdMinter();
+  readonly #mintNow = (): string => this.#mint();
 
   /** Connects to nobody yet. @throws TypeError naming the bad option */
   constructor(options: FlotillaClientOptions) {
@@ -100,13 +101,18 @@ export class FlotillaClient {
    * alone. A repeat after a lost answer never doubles the task, for its id is made here.
    * @throws FlotillaError (rejects)
    */
-  async enqueue<Result = unknown>(
+  enqueue<Result = unknown>(
     name: string,
     payload?: unknown,
     options?: EnqueueOptions,
   ): Promise<TaskHandle<Result>> {
-    const id = await this.#gatherer.add(taskText(name, payload, options, () => this.#mint()));
-    return new TaskHandle<Result>(this, id);
+    try {
+      const task = taskText(name, payload, options, this.#mintNow);
+      // One promise a call: the gatherer makes the handle of the id.
+      return this.#gatherer.add(task, (id) => new TaskHandle<Result>(this, id));
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   /**
@@ -116,7 +122,7 @@ export class FlotillaClient {
    */
   async enqueueMany<Result = unknown>(tasks: readonly TaskSpec[]): Promise<TaskHandle<Result>[]> {
     const texts = tasks.map(({ name, payload, ...options }) =>
-      taskText(name, payload, options, () => this.#mint()),
+      taskText(name, payload, options, this.#mintNow),
     );
     const pieces = cutIntoRequests(texts);
     const accepted: string[] = [];

@@ -61,8 +61,8 @@ export class Gatherer {
     this.#remint = remint;
   }
 
-  /** Resolves with the id once the task is acknowledged. @throws FlotillaError (rejects) */
-  add(task: TaskText): Promise<string> {
+  /** Resolves with what `wrap` makes of the id once the task is acknowledged. @throws FlotillaError (rejects) */
+  add<T>(task: TaskText, wrap: (id: string) => T): Promise<T> {
     const bytes = submitBytes(task);
     return new Promise((resolve, reject) => {
       if (this.#connection.closed) {
@@ -79,8 +79,16 @@ export class Gatherer {
       }
       const addedAt = performance.now();
       const deadline = addedAt + this.#connection.timeoutMs;
-      const flags = { doubtful: false, reminted: false };
-      this.#waiting.push({ task, bytes, addedAt, deadline, resolve, reject, ...flags });
+      this.#waiting.push({
+        task,
+        bytes,
+        addedAt,
+        deadline,
+        resolve: (id) => resolve(wrap(id)),
+        reject,
+        doubtful: false,
+        reminted: false,
+      });
       this.#waitingBytes += bytes;
       this.#askPump();
     });

@@ -35,7 +35,9 @@ export type WorkerHandlers = Readonly<Record<string, WorkerHandler>>;
 /** By its fence it is unique in the cluster. Times are monotonic ms. */
 export class Run {
   readonly lease: LeaseRef;
-  readonly #controller = new AbortController();
+  /** Made when the handler asks for its signal: most never do. */
+  #controller: AbortController | null = null;
+  #abortReason: Error | null = null;
   /** When the newest heartbeat that was answered was sent. */
   confirmedAt: number;
   readonly timeoutAt: number;
@@ -63,8 +65,11 @@ export class Run {
   /** `said` is called when there is something to send. */
   context(said: () => void): WorkerContext {
     const { task, lease } = this;
+    const signal = (): AbortSignal => this.#signal();
     return {
-      signal: this.#controller.signal,
+      get signal() {
+        return signal();
+      },
       attempt: lease.attempt,
       fence: lease.fence,
       taskId: task.id,
@@ -94,7 +99,16 @@ export class Run {
     if (this.stop === "lost" || this.stop === cause) return;
     if (this.stop === "cancel" && cause !== "lost") return;
     this.stop = cause;
-    this.#controller.abort(new Error(reason));
+    this.#abortReason ??= new Error(reason);
+    this.#controller?.abort(this.#abortReason);
+  }
+
+  #signal(): AbortSignal {
+    if (this.#controller === null) {
+      this.#controller = new AbortController();
+      if (this.#abortReason !== null) this.#controller.abort(this.#abortReason);
+    }
+    return this.#controller.signal;
   }
 
   get hasProgress(): boolean {

@@ -7,7 +7,7 @@ import type { Load } from "../load.ts";
 import { now } from "../statistics.ts";
 import { payloadText, submitMany } from "../tasks.ts";
 import { OutsideWorkers } from "../workers.ts";
-import { BATCH } from "./submits.ts";
+import { batchOf } from "./submits.ts";
 
 const WORKER_CONCURRENCY = 50;
 const BATCH_CALLERS = 8;
@@ -20,7 +20,7 @@ async function submitAll(bench: Bench, tasks: number): Promise<void> {
   let left = tasks;
   const caller = async (connection: (typeof connections)[number]): Promise<void> => {
     while (left > 0) {
-      const count = Math.min(BATCH, left);
+      const count = Math.min(batchOf(bench.setup.payload), left);
       left -= count;
       while (!(await submitMany(connection, count, bench.setup.payload))) await Bun.sleep(20);
     }
@@ -47,7 +47,7 @@ export async function endToEndOutside(bench: Bench): Promise<void> {
     const own = [workers.pid];
     await timed(() => submitAll(bench, sizes.tasks));
     await bench.repeat(
-      `end to end, outside worker, batches of ${BATCH}, ${BATCH_CALLERS} callers`,
+      `end to end, outside worker, batches of ${batchOf(bench.setup.payload)}, ${BATCH_CALLERS} callers`,
       { own },
       () => timed(() => submitAll(bench, sizes.tasks)),
     );
@@ -87,7 +87,7 @@ export async function endToEndOwn(bench: Bench): Promise<void> {
   };
   await run();
   await bench.repeat(
-    `end to end, members' own executors, batches of ${BATCH}, ${BATCH_CALLERS} callers`,
+    `end to end, members' own executors, batches of ${batchOf(bench.setup.payload)}, ${BATCH_CALLERS} callers`,
     {},
     run,
   );

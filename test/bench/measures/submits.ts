@@ -5,7 +5,13 @@ import { closedLoop } from "../load.ts";
 import { payloadText, submitMany, submitOne } from "../tasks.ts";
 
 const WARM_MS = 1_000;
-export const BATCH = 100;
+const BATCH = 100;
+/** Larger payloads come in smaller batches: a request may have 8 MiB. */
+const BATCH_BYTES_MAX = 1024 * 1024;
+
+export function batchOf(payload: number): number {
+  return Math.max(1, Math.min(BATCH, Math.floor(BATCH_BYTES_MAX / Math.max(1, payload))));
+}
 
 export async function submitsByHttp(
   bench: Bench,
@@ -50,14 +56,15 @@ export async function submitsInBatches(
   callerCounts: readonly number[] = [1, 8],
 ): Promise<void> {
   const { sizes, setup } = bench;
+  const batch = batchOf(setup.payload);
   for (const callers of callerCounts) {
     const connections = await bench.connections(callers);
     const one = async (caller: number): Promise<boolean> => {
       const connection = connections[caller];
-      return connection !== undefined && submitMany(connection, BATCH, setup.payload);
+      return connection !== undefined && submitMany(connection, batch, setup.payload);
     };
     await closedLoop(callers, WARM_MS, one);
-    await bench.repeat(`submit, batches of ${BATCH}, ${callers} callers`, { perCall: BATCH }, () =>
+    await bench.repeat(`submit, batches of ${batch}, ${callers} callers`, { perCall: batch }, () =>
       closedLoop(callers, sizes.seconds * 1_000, one),
     );
     closeAll(connections);

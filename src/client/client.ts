@@ -111,7 +111,7 @@ export class FlotillaClient {
       // One promise a call: the gatherer makes the handle of the id.
       return this.#gatherer.add(task, (id) => new TaskHandle<Result>(this, id));
     } catch (error) {
-      return Promise.reject(error);
+      return Promise.reject(error instanceof Error ? error : new Error(String(error)));
     }
   }
 

@@ -113,8 +113,13 @@ export class Bench {
         client: perTask(({ client }) => client),
         members: perTask(({ members }) => members),
       },
-      p50: spread(kept.map(({ load }) => load.latencies.percentile(50))).median,
-      p99: spread(kept.map(({ load }) => load.latencies.percentile(99))).median,
+      // Runs as a whole have none.
+      ...(kept.every(({ load }) => load.latencies.count > 0)
+        ? {
+            p50: spread(kept.map(({ load }) => load.latencies.percentile(50))).median,
+            p99: spread(kept.map(({ load }) => load.latencies.percentile(99))).median,
+          }
+        : {}),
       failed: kept.reduce((sum, { load }) => sum + load.failed, 0),
       cpu: medianCpu(kept.map(({ cpu }) => cpu)),
       ...(note === undefined ? {} : { note }),

@@ -19,9 +19,6 @@ import { rowText, setupText, tables } from "./table.ts";
 
 type Measure = (bench: Bench) => Promise<void>;
 
-/** Executors of each member, where the members' own run the tasks. */
-const OWN_CONCURRENCY = 10;
-
 const options = parseOptions(process.argv.slice(2));
 const conditions = await readConditions();
 console.error(conditionsText(conditions));
@@ -55,7 +52,7 @@ for (const setup of options.setups) {
   console.error(`\n${setupText(setup)}`);
   for (const [measures, concurrency] of [
     [OUTSIDE, 0],
-    [OWN, OWN_CONCURRENCY],
+    [OWN, options.concurrency],
   ] as const) {
     const names = options.only.filter((name) => measures[name] !== undefined);
     if (names.length === 0) continue;

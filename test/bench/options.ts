@@ -33,6 +33,7 @@ const HELP = `bun run bench [options]     measures real members of this machine;
   --payload 200       bytes; several make several tables
   --link 0            milliseconds added to each link between members, in each direction
   --fsync 0           milliseconds added to each commit of the log, by a wrapper around its storage
+  --concurrency 10    own: executors of each member
   --depth 1000000     depth: so many tasks wait, or are finished, in the table
   --reps N --seconds N --tasks N --steady-seconds N
   --profile           CPU profiles of the members, written at their ends into $BENCH_PROFILES
@@ -46,6 +47,8 @@ export interface Options {
   readonly setups: readonly Setup[];
   readonly sizes: Sizes;
   readonly depth: number;
+  /** Executors of each member where its own run the tasks. */
+  readonly concurrency: number;
   readonly json: string | null;
   readonly profile: boolean;
 }
@@ -98,6 +101,7 @@ export function parseOptions(argv: readonly string[]): Options {
       tasks: size(values.tasks, base.tasks, "tasks"),
       steadySeconds: size(values["steady-seconds"], base.steadySeconds, "steady-seconds"),
     },
+    concurrency: size(values.concurrency, 10, "concurrency"),
     depth: size(values.depth, 1_000_000, "depth"),
     json: values.json ?? null,
     profile: values.profile === true,
@@ -118,6 +122,7 @@ function parse(argv: readonly string[]) {
         link: { type: "string" },
         fsync: { type: "string" },
         depth: { type: "string" },
+        concurrency: { type: "string" },
         reps: { type: "string" },
         seconds: { type: "string" },
         tasks: { type: "string" },

@@ -1,6 +1,7 @@
 /**
- * Keeps the pool's free slots covered by claims that wait at the leader. The sum of what the outstanding
- * claims may bring never exceeds the free slots, so that no task is claimed for which there is no room.
+ * Keeps the pool's free slots covered by claims that wait at the leader, and what may wait for a slot by others,
+ * which the leader serves behind those of every member. The sum of what the outstanding claims may bring never
+ * exceeds the room there is, so that no task is claimed for which there is none.
  */
 import type { Clock, Log, Timer } from "../replica/ports.ts";
 import { LIMITS, type Claim, type ClaimedTask, type Directive } from "../queue/types.ts";
@@ -12,6 +13,8 @@ const EMPTY_ANSWER_MIN_MS = 1_000;
 export interface ClaimerHooks {
   /** Slots that a claim may be made for, those of outstanding claims included. */
   free(): number;
+  /** Tasks more that may wait for a slot, those of outstanding claims included; null: none shall at all. */
+  ahead(): number | null;
   claimed(tasks: readonly ClaimedTask[]): void;
   directive(directive: Directive): void;
   /** Asks for `cover` at the end of the turn, after the ends of what ran: a claim must not overtake them. */
@@ -21,6 +24,7 @@ export interface ClaimerHooks {
 interface OutstandingClaim {
   readonly requestId: string;
   readonly max: number;
+  readonly ahead: boolean;
   readonly controller: AbortController;
   failures: number;
   retry: Timer | null;
@@ -35,6 +39,7 @@ export class Claimer {
   readonly #hooks: ClaimerHooks;
   readonly #outstanding = new Set<OutstandingClaim>();
   #reserved = 0;
+  #reservedAhead = 0;
   #nextRequest = 1;
   #empties = 0;
   #paused = false;
@@ -64,20 +69,28 @@ export class Claimer {
   /** Claims for every free slot that no claim covers yet. */
   cover(): void {
     if (this.#stopped || this.#paused) return;
-    const uncovered = Math.min(this.#hooks.free() - this.#reserved, LIMITS.claimMax);
+    this.#cover(this.#hooks.free() - this.#reserved, false);
+    const ahead = this.#hooks.ahead();
+    if (ahead === null) this.#withdraw((claim) => claim.ahead);
+    else this.#cover(ahead - this.#reservedAhead, true);
+  }
+
+  #cover(uncovered: number, ahead: boolean): void {
     if (uncovered <= 0) return;
     // The worker id holds the boot, so a counter is unique for ever.
     const requestId = `c${this.#nextRequest}`;
     this.#nextRequest += 1;
     const claim: OutstandingClaim = {
       requestId,
-      max: uncovered,
+      max: Math.min(uncovered, LIMITS.claimMax),
+      ahead,
       controller: new AbortController(),
       failures: 0,
       retry: null,
     };
     this.#outstanding.add(claim);
-    this.#reserved += claim.max;
+    if (ahead) this.#reservedAhead += claim.max;
+    else this.#reserved += claim.max;
     void this.#ask(claim);
   }
 
@@ -85,7 +98,7 @@ export class Claimer {
   pause(): void {
     if (this.#paused) return;
     this.#paused = true;
-    this.#withdraw();
+    this.#withdraw(() => true);
   }
 
   resume(): void {
@@ -97,11 +110,12 @@ export class Claimer {
   /** Withdraws every claim; none will be made any more. */
   stop(): void {
     this.#stopped = true;
-    this.#withdraw();
+    this.#withdraw(() => true);
   }
 
-  #withdraw(): void {
+  #withdraw(which: (claim: OutstandingClaim) => boolean): void {
     for (const claim of this.#outstanding) {
+      if (!which(claim)) continue;
       claim.controller.abort();
       // One between two tries has no answer to wait for.
       if (claim.retry === null) continue;
@@ -111,7 +125,9 @@ export class Claimer {
   }
 
   #settle(claim: OutstandingClaim): void {
-    if (this.#outstanding.delete(claim)) this.#reserved -= claim.max;
+    if (!this.#outstanding.delete(claim)) return;
+    if (claim.ahead) this.#reservedAhead -= claim.max;
+    else this.#reserved -= claim.max;
   }
 
   async #ask(claim: OutstandingClaim): Promise<void> {
@@ -119,7 +135,12 @@ export class Claimer {
     let answer: Awaited<ReturnType<ExecutorQueue["claim"]>>;
     try {
       answer = await this.#queue.claim(
-        { ...this.#template, request_id: claim.requestId, max: claim.max },
+        {
+          ...this.#template,
+          request_id: claim.requestId,
+          max: claim.max,
+          ...(claim.ahead ? { ahead: true } : {}),
+        },
         LIMITS.waitMs,
         claim.controller.signal,
       );

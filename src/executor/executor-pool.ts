@@ -13,6 +13,7 @@ import {
   type LeaseRef,
   type NodeId,
 } from "../queue/types.ts";
+import { Ahead } from "./ahead.ts";
 import { Claimer } from "./claimer.ts";
 import { ExecutorThread } from "./executor-thread.ts";
 import type { HandlersSource } from "./handler.ts";
@@ -87,6 +88,7 @@ export class ExecutorPool {
   readonly #runs = new Map<number, Run>();
   readonly #stuck = new Set<ExecutorThread>();
   readonly #early = new Map<number, LeaseEvent>();
+  readonly #ahead: Ahead;
   #slots: readonly Slot[] = [];
   #claimer: Claimer | null = null;
   #names: readonly string[] = [];
@@ -121,6 +123,7 @@ export class ExecutorPool {
       this.#log,
       () => this.#turn(),
     );
+    this.#ahead = new Ahead(this.#clock, options.concurrency, (tasks) => this.#handBack(tasks));
     this.#keeper = new LeaseKeeper(
       this.#queue,
       this.workerId,
@@ -207,6 +210,7 @@ export class ExecutorPool {
       this.#log,
       {
         free: () => this.#claimable(),
+        ahead: () => this.#claimableAhead(),
         claimed: (tasks) => this.#claimed(tasks),
         directive: (directive) => this.#directed(directive),
         uncovered: () => this.#turn(),
@@ -237,6 +241,7 @@ export class ExecutorPool {
     this.#unsubscribe?.();
     for (const run of this.#runs.values()) run.grace?.cancel();
     this.#runs.clear();
+    this.#ahead.clear();
     this.#awaited?.();
     await Promise.all(this.#slots.map((slot) => slot.stop()));
   }
@@ -251,7 +256,10 @@ export class ExecutorPool {
     const events: SlotEvents = {
       report: (task, part) => this.#reported(task, part),
       ended: (task, ending) => this.#ended(task, ending),
-      changed: () => this.#turn(),
+      changed: () => {
+        this.#goOn();
+        this.#turn();
+      },
       killed: () => {
         this.#kills += 1;
       },
@@ -273,6 +281,13 @@ export class ExecutorPool {
     if (this.#draining !== null || this.#stopped) return 0;
     if (this.#ender.unanswered >= this.#options.concurrency * UNANSWERED_PER_SLOT) return 0;
     return this.#slots.filter((slot) => slot.free).length;
+  }
+
+  /** Tasks that may wait here for a slot; with one to spare, the claim for it comes first. */
+  #claimableAhead(): number | null {
+    if (this.#draining !== null || this.#stopped || this.#ahead.room === 0) return null;
+    if (this.#ender.unanswered >= this.#options.concurrency * UNANSWERED_PER_SLOT) return 0;
+    return this.#ahead.room - this.#ahead.size;
   }
 
   /**
@@ -297,18 +312,55 @@ export class ExecutorPool {
       const { attempt, fence } = task.lease;
       const lease: LeaseRef = { task_id: task.id, attempt, fence };
       // The repeat of a claim may bring what already runs.
-      if (this.#runs.has(fence) || this.#stopped) continue;
+      if (this.#runs.has(fence) || this.#ahead.has(fence) || this.#stopped) continue;
       const early = this.#early.get(fence);
       this.#early.delete(fence);
       if (early?.type === "lost") continue;
-      const slot =
-        this.#draining === null ? this.#slots.find((candidate) => candidate.free) : undefined;
-      if (slot === undefined || early?.type === "cancel") {
+      if (this.#draining !== null || early?.type === "cancel") {
         this.#end(lease, { kind: "release" }, null);
         continue;
       }
-      this.#runs.set(fence, { task, lease, slot, confirmedAt: now, stop: null, grace: null });
-      slot.run(task);
+      const slot = this.#ahead.size > 0 ? undefined : this.#freeSlot();
+      if (slot === undefined) this.#ahead.add(task);
+      else this.#run(slot, task, now);
+    }
+    this.#goOn();
+  }
+
+  #freeSlot(): Slot | undefined {
+    return this.#slots.find((candidate) => candidate.free);
+  }
+
+  /** `claimedAt`: monotonic time of the claim's answer. */
+  #run(slot: Slot, task: ClaimedTask, claimedAt: number): void {
+    const { attempt, fence } = task.lease;
+    this.#runs.set(fence, {
+      task,
+      lease: { task_id: task.id, attempt, fence },
+      slot,
+      startedAt: this.#clock.monotonic(),
+      confirmedAt: claimedAt,
+      stop: null,
+      grace: null,
+    });
+    slot.run(task);
+  }
+
+  /** Free slots take what waits for them. */
+  #goOn(): void {
+    while (this.#ahead.size > 0 && !this.#stopped) {
+      const slot = this.#freeSlot();
+      if (slot === undefined) return;
+      const next = this.#ahead.next();
+      if (next !== null) this.#run(slot, next.task, next.claimedAt);
+    }
+  }
+
+  /** At no cost to the tasks: nobody has begun with them. */
+  #handBack(tasks: readonly ClaimedTask[]): void {
+    for (const { id, lease } of tasks) {
+      const { attempt, fence } = lease;
+      this.#end({ task_id: id, attempt, fence }, { kind: "release" }, null);
     }
   }
 
@@ -339,6 +391,7 @@ export class ExecutorPool {
     if (run === undefined) return;
     this.#runs.delete(task.lease.fence);
     run.grace?.cancel();
+    this.#ahead.ran(this.#clock.monotonic() - run.startedAt);
     // A lease that ran out while the event loop stood still: its timer just has not fired yet.
     if (run.stop !== "lost" && this.#keeper.leftMs(run) <= 0) run.stop = "lost";
     const end = endOf(run.stop, ending);
@@ -366,11 +419,18 @@ export class ExecutorPool {
       if (lease?.fence !== fence) this.#stopRun(run, "lost", "the lease ended unseen");
       else if (lease.cancelling) this.#stopRun(run, "cancel", "cancelled");
     }
+    // What waits for a slot has not begun: whatever became of it is found out by handing it back.
+    this.#handBack(this.#ahead.clear());
   }
 
   #onLease(event: LeaseEvent): void {
     const run = this.#runs.get(event.fence);
     if (run === undefined) {
+      const waiting = this.#ahead.take(event.fence);
+      if (waiting !== null) {
+        if (event.type === "cancel") this.#handBack([waiting.task]);
+        return;
+      }
       this.#early.set(event.fence, event);
       if (this.#early.size > EARLY_EVENTS_MAX) {
         const [oldest] = this.#early.keys();
@@ -421,6 +481,7 @@ export class ExecutorPool {
   async #drain(timeoutMs: number): Promise<void> {
     this.#claimer?.stop();
     if (this.#stopped || this.#claimer === null) return;
+    this.#handBack(this.#ahead.clear());
     await this.#until(() => this.#runs.size === 0, timeoutMs);
     for (const run of this.#runs.values())
       this.#stopRun(run, "drain", "the member is shutting down");

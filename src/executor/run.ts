@@ -16,6 +16,8 @@ export interface Run {
   readonly task: ClaimedTask;
   readonly lease: LeaseRef;
   readonly slot: Slot;
+  /** Monotonic. */
+  readonly startedAt: number;
   /** Monotonic time at which the newest heartbeat that was answered was sent; at first, of the claim's answer. */
   confirmedAt: number;
   stop: StopCause | null;

@@ -55,6 +55,8 @@ interface Shape {
   readonly queues: ReadonlySet<string> | null;
   readonly names: ReadonlySet<string> | null;
   readonly star: boolean;
+  /** Behind every shape that is not. */
+  readonly ahead: boolean;
   /** By order; those under way are elsewhere. */
   readonly waiting: Map<string, Offer>;
   /** Came back with nothing: before `waiting`, ascending by order. */
@@ -240,7 +242,7 @@ export class Dispatcher {
     }
   }
 
-  /** Shapes with somebody waiting, whoever waits longest first. */
+  /** Shapes with somebody waiting, whoever waits longest first; those that wait ahead of a free slot last. */
   #candidates(pass: "explicit" | "star"): Shape[] {
     const shapes: { shape: Shape; order: number }[] = [];
     for (const shape of this.#shapes.values()) {
@@ -249,7 +251,9 @@ export class Dispatcher {
       const head = this.#head(shape);
       if (head !== null) shapes.push({ shape, order: head.order });
     }
-    return shapes.toSorted((a, b) => a.order - b.order).map(({ shape }) => shape);
+    return shapes
+      .toSorted((a, b) => Number(a.shape.ahead) - Number(b.shape.ahead) || a.order - b.order)
+      .map(({ shape }) => shape);
   }
 
   #first(
@@ -380,7 +384,8 @@ export class Dispatcher {
   // ------------------------------------------------------------------ the parked ones
 
   #shapeOf(claim: Claim): Shape {
-    const key = JSON.stringify([claim.queues, claim.names, claim.star]);
+    const ahead = claim.ahead === true;
+    const key = JSON.stringify([claim.queues, claim.names, claim.star, ahead]);
     let shape = this.#shapes.get(key);
     if (shape === undefined) {
       shape = {
@@ -388,6 +393,7 @@ export class Dispatcher {
         queues: claim.queues === null ? null : new Set(claim.queues),
         names: claim.names === null ? null : new Set(claim.names),
         star: claim.star,
+        ahead,
         waiting: new Map(),
         returned: [],
         emptyAt: 0,

@@ -131,6 +131,7 @@ function parseClaim(value: unknown): Claim {
       local === null
         ? null
         : { member: text(local["member"], "member") as NodeId, boot: whole(local["boot"], "boot") },
+    ...(claim["ahead"] === true ? { ahead: true } : {}),
     ...(idem === undefined ? {} : { idem: parseScope(idem) }),
   };
 }

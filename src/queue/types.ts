@@ -214,6 +214,8 @@ export interface Claim extends ClaimRef {
   readonly max: number;
   /** Member and boot of local executors: a restart of that member releases its leases. Null for outside workers. */
   readonly local: { readonly member: NodeId; readonly boot: number } | null;
+  /** Served when no other claim wants the task: nobody is free for it yet. The leader's business, not the log's. */
+  readonly ahead?: boolean;
   /** The claim came with an Idempotency-Key: its first tasks are answered again, whatever became of them. */
   readonly idem?: IdempotencyScope;
 }

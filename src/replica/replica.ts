@@ -1013,6 +1013,8 @@ export class Replica implements Consensus {
   #pump(): void {
     const raft = this.#raft;
     if (raft === null || this.#stopped || this.#halted) return;
+    // What waits travels with the news of what was committed: one append a peer instead of two.
+    if (this.#leadership.term === raft.term) this.#writes.seal(raft);
     this.#carryOut(raft);
     this.#apply(raft);
     this.#writes.seal(raft);

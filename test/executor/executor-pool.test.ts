@@ -7,8 +7,10 @@ import {
   HandlersError,
   type ExecutorPoolOptions,
 } from "../../src/executor/executor-pool.ts";
-import type { LeaseEnd, TaskError } from "../../src/queue/types.ts";
+import type { Slot, SlotEvents } from "../../src/executor/slot.ts";
+import type { ClaimedTask, LeaseEnd, TaskError } from "../../src/queue/types.ts";
 import { asNodeId } from "../../src/raft/types.ts";
+import { NodeClock, World } from "../sim/world.ts";
 import { FakeQueue, memoryLog, realClock } from "./fake-queue.ts";
 
 // A machine that is busy with other work is slow, not wrong.
@@ -63,6 +65,118 @@ async function warmed(
 
 afterEach(async () => {
   await Promise.all(pools.splice(0).map((pool) => pool.stop()));
+});
+
+describe("tasks claimed ahead of a free slot", () => {
+  /** One slot in virtual time; `runMs`: how long each task takes in it. */
+  function virtual(runMs: () => number) {
+    const world = new World(1);
+    const clock = new NodeClock(world);
+    const queue = new FakeQueue();
+    queue.serveAhead = true;
+    let running = 0;
+    let peak = 0;
+    const open = (events: SlotEvents): Slot => {
+      let current: ClaimedTask | null = null;
+      const end = (task: ClaimedTask): void => {
+        if (current !== task) return;
+        current = null;
+        running -= 1;
+        const rest = { progress: null, lines: [] };
+        events.ended(task, { kind: "outcome", outcome: { kind: "result", result: null }, rest });
+        events.changed();
+      };
+      return {
+        get free() {
+          return current === null;
+        },
+        blocked: false,
+        run(task) {
+          current = task;
+          running += 1;
+          peak = Math.max(peak, running);
+          clock.after(runMs(), () => end(task));
+        },
+        abort: end,
+        kill: end,
+        unblock: () => undefined,
+        stop: () => Promise.resolve(),
+      };
+    };
+    const pool = poolOf(queue, { concurrency: 2, clock, slots: { names: ["n"], open } });
+    /** Virtual time goes on while real turns let the queue answer. */
+    const run = async (ms: number): Promise<void> => {
+      for (let at = 0; at < ms; at++) {
+        await world.run(world.now + 1);
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+    };
+    return { pool, queue, run, peak: () => peak };
+  }
+
+  test("wait for moments while runs are short, and no more handlers run for it", async () => {
+    const { pool, queue, run, peak } = virtual(() => 1);
+    await pool.start();
+    const ids = Array.from({ length: 60 }, () => queue.add("n"));
+    await run(200);
+    expect(ids.every((id) => queue.ends.get(id)?.kind === "complete")).toBe(true);
+    expect(peak()).toBe(2);
+    const ahead = queue.claims.filter((claim) => claim.ahead === true);
+    expect(ahead.length).toBeGreaterThan(0);
+    for (const { max } of ahead) expect(max).toBeLessThanOrEqual(8);
+    // Far fewer claims than tasks: most came with others.
+    expect(queue.claims.length).toBeLessThan(40);
+  });
+
+  test("are none while runs take long", async () => {
+    const { pool, queue, run } = virtual(() => 200);
+    await pool.start();
+    for (let i = 0; i < 6; i++) queue.add("n");
+    await run(1_000);
+    expect(queue.claims.filter((claim) => claim.ahead === true)).toEqual([]);
+    expect(queue.ends.size).toBe(6);
+  });
+
+  test("are handed back when runs turn out long, and claimed no more", async () => {
+    let runMs = 1;
+    const { pool, queue, run } = virtual(() => runMs);
+    await pool.start();
+    for (let i = 0; i < 10; i++) queue.add("n");
+    await run(50);
+    runMs = 10_000;
+    const ids = Array.from({ length: 10 }, () => queue.add("n"));
+    await run(40);
+    expect(queue.leased.size).toBeGreaterThan(2);
+    await run(100);
+    // The two that run; whoever claims next gets the others.
+    expect(queue.leased.size).toBe(2);
+    expect(ids.filter((id) => queue.ends.get(id)?.kind === "release")).toHaveLength(8);
+    expect(queue.asked).toBe(0);
+  });
+
+  test("are given back when cancelled, and all of them when the member drains", async () => {
+    let runMs = 1;
+    const { pool, queue, run } = virtual(() => runMs);
+    await pool.start();
+    for (let i = 0; i < 10; i++) queue.add("n");
+    await run(50);
+    runMs = 30;
+    const ids = Array.from({ length: 6 }, () => queue.add("n"));
+    await run(2);
+    const [one, two, cancelled, lost, ...others] = ids;
+    if (cancelled === undefined || lost === undefined) throw new Error("none waits");
+    expect(queue.leased.has(lost)).toBe(true);
+    queue.cancel(cancelled);
+    queue.cancel(lost, "lost", "expired");
+    await run(2);
+    expect(queue.ends.get(cancelled)).toEqual({ kind: "release" });
+    expect(queue.ends.has(lost)).toBe(false);
+    void pool.drain(5_000);
+    await run(60);
+    expect(others.map((id) => queue.ends.get(id)?.kind)).toEqual(["release", "release"]);
+    for (const id of [one, two]) expect(queue.ends.get(id ?? "")?.kind).toBe("complete");
+    expect(queue.ends.has(lost)).toBe(false);
+  });
 });
 
 describe("running tasks", () => {

@@ -1,7 +1,8 @@
 /**
  * The lease protocol in memory, as an executor pool sees it: it hands tasks out, checks fences, answers
  * repeats of a claim alike, and can be told to fail, to hang and to cancel. It checks by itself that a
- * pool never holds more leases, nor asks for more, than it has slots.
+ * pool never holds more leases, nor asks for more, than it has slots; claims ahead of a free slot are counted
+ * apart, and served only when a test says so.
  */
 import type { LeaseEvent, WorkerInfo } from "../../src/queue/service.ts";
 import { QueueError } from "../../src/queue/service.ts";
@@ -72,6 +73,8 @@ export class FakeQueue implements ExecutorQueue {
   /** Claims whose answer is lost after the tasks were given out. */
   loseClaimAnswers = 0;
   directive: Directive = "ok";
+  /** Claims ahead of a free slot get tasks too, behind the others. */
+  serveAhead = false;
   #fence = 0;
   #id = 0;
   readonly #ready: { id: string; name: string; payload: string | null }[] = [];
@@ -97,7 +100,7 @@ export class FakeQueue implements ExecutorQueue {
   get asked(): number {
     // The repeat of an answered claim brings what is leased already.
     return [...this.#waiters]
-      .filter(({ claim }) => !this.#answers.has(claim.request_id))
+      .filter(({ claim }) => claim.ahead !== true && !this.#answers.has(claim.request_id))
       .reduce((sum, { claim }) => sum + claim.max, 0);
   }
 
@@ -230,8 +233,12 @@ export class FakeQueue implements ExecutorQueue {
   }
 
   #serve(): void {
-    for (const waiter of this.#waiters) {
+    const inOrder = [...this.#waiters].toSorted(
+      (a, b) => Number(a.claim.ahead === true) - Number(b.claim.ahead === true),
+    );
+    for (const waiter of inOrder) {
       const { claim } = waiter;
+      if (claim.ahead === true && !this.serveAhead) continue;
       const given: ClaimedTask[] = [];
       for (let at = 0; at < this.#ready.length && given.length < claim.max;) {
         const ready = this.#ready[at];

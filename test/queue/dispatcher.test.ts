@@ -93,6 +93,18 @@ describe("claims", () => {
     expect(claimsIn(cluster)).toBe(3);
   });
 
+  test("who waits ahead of a free slot is served last, however long it waits", async () => {
+    const cluster = await pair();
+    const ahead = cluster.member(1).queue.claim(claimOf("a", { ahead: true }), 30_000, null);
+    await cluster.run(100);
+    const free = cluster.member(0).queue.claim(claimOf("b"), 30_000, null);
+    await cluster.run(100);
+    const first = await cluster.settled(submitOne(cluster.member(0)));
+    const second = await cluster.settled(submitOne(cluster.member(0)));
+    expect((await cluster.settled(free)).tasks.map(({ id }) => id)).toEqual([first]);
+    expect((await cluster.settled(ahead)).tasks.map(({ id }) => id)).toEqual([second]);
+  });
+
   test("who waits longest is served first, across what they ask for", async () => {
     const cluster = await single();
     const { queue } = cluster.member(0);

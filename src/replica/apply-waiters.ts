@@ -1,6 +1,6 @@
 /** Reads whose index is known and that wait until this member has applied it. */
 import type { LogIndex } from "../raft/types.ts";
-import type { ConsensusError } from "./consensus.ts";
+import { ConsensusError } from "./consensus.ts";
 import type { Millis } from "./ports.ts";
 
 export interface ApplyWaiter {
@@ -10,11 +10,20 @@ export interface ApplyWaiter {
   readonly reject: (error: ConsensusError) => void;
 }
 
-/** Bounded by `Reads`, which every one of them went through. */
+/** While a disk is full, or a snapshot is installed, nothing is applied, and reads must not pile up without end. */
+const WAITERS_MAX = 20_000;
+
 export class ApplyWaiters {
   #waiting: ApplyWaiter[] = [];
 
+  /** Refuses the waiter when too many wait already. */
   add(waiter: ApplyWaiter): void {
+    if (this.#waiting.length >= WAITERS_MAX) {
+      waiter.reject(
+        new ConsensusError("overloaded", `${WAITERS_MAX} reads wait for this member to catch up`),
+      );
+      return;
+    }
     this.#waiting.push(waiter);
   }
 

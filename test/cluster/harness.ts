@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Subprocess } from "bun";
 
-const ROOT = join(import.meta.dir, "..", "..");
+/** This checkout of the project. */
+export const ROOT = join(import.meta.dir, "..", "..");
 
 export interface MemberView {
   id: string;
@@ -48,6 +49,8 @@ export class Member {
   output = "";
   /** Words before `bun`: a tracer, say. */
   wrapper: readonly string[] = [];
+  /** Checkout whose build it runs. */
+  root = ROOT;
 
   constructor(
     readonly id: string,
@@ -62,7 +65,7 @@ export class Member {
   /** Starts the process and waits for its first line, "flotilla ID listening on URL". */
   async start(): Promise<void> {
     const child = Bun.spawn([...this.wrapper, "bun", "run", "src/node.ts", ...this.args], {
-      cwd: ROOT,
+      cwd: this.root,
       env: { ...process.env, NO_COLOR: "1" },
       stdin: "ignore",
       stdout: "pipe",

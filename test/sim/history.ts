@@ -99,8 +99,7 @@ export class History {
     this.counts.heartbeats += 1;
     const { ledger } = this.#sim;
     for (const [i, { task_id, fence }] of refs.entries()) {
-      if (verdicts[i] === "ok")
-        this.heardAt.set(fence, Math.max(begunAt, this.heardAt.get(fence) ?? 0));
+      if (verdicts[i] === "ok") this.#heard(fence, begunAt);
       const endedAt = ledger.endedAt.get(fence);
       const claimedAt = ledger.claimedAt.get(fence);
       if (verdicts[i] === "ok" && endedAt !== undefined && endedAt <= since)
@@ -110,6 +109,12 @@ export class History {
       if (verdicts[i] === "lost" && endedAt === undefined && claimedAt !== undefined)
         this.#fail(`${worker} was told "lost" of ${task_id}, which it holds`);
     }
+  }
+
+  /** After more than a period of silence the lease may be given up already, in an entry that is on its way. */
+  #heard(fence: number, at: number): void {
+    const before = this.heardAt.get(fence) ?? this.#sim.ledger.claimedMs.get(fence) ?? 0;
+    if (at > before && at - before < this.#sim.options.leaseMs) this.heardAt.set(fence, at);
   }
 
   /** A linearizable read of one task. */

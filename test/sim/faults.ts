@@ -226,6 +226,9 @@ const STRIKES: Partial<Record<FaultFamily, Strike>> = {
     const leader = sim.nodes.find((node) => node.leadership?.role === "leader" && node.up);
     if (leader === undefined) return false;
     sim.transfer(leader, prng.chance(0.5) ? prng.pick(sim.nodes).id : null);
+    // Just then there is work for it.
+    for (let i = prng.between(0, 3); i > 0; i--)
+      sim.world.at(sim.world.now + prng.float() * 10, () => sim.writeAt(leader));
     return true;
   },
 };

@@ -259,7 +259,8 @@ export class SimTransport implements Transport {
     if (message.type !== "append" || message.entries.length === 0) return frame;
     if (!world.prng.chance(options.cut ?? 0)) return frame;
     counts.shortened += 1;
-    const kept = world.prng.between(0, message.entries.length - 1);
+    const none = world.prng.chance(0.5);
+    const kept = none ? 0 : world.prng.between(0, message.entries.length - 1);
     return { kind: "raft", message: { ...message, entries: message.entries.slice(0, kept) } };
   }
 

@@ -10,6 +10,7 @@ import { LeasePeriod } from "./lease-period.ts";
 import { LogBounds } from "./log-bounds.ts";
 import { LogMatching } from "./log-matching.ts";
 import { LogTime } from "./log-time.ts";
+import { MatchesAreDurable } from "./matches-are-durable.ts";
 import { Memberships } from "./memberships.ts";
 import { NeverBack } from "./never-back.ts";
 import { NoSelfTruncation } from "./no-self-truncation.ts";
@@ -27,6 +28,7 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new LogMatching(sim),
   (sim) => new Commitment(sim),
   (sim) => new NoSelfTruncation(sim),
+  (sim) => new MatchesAreDurable(sim),
   (sim) => new Memberships(sim),
   (sim) => new ElectionTimer(sim),
   (sim) => new TransferHoldsWrites(sim),

@@ -15,7 +15,7 @@ export interface MainJobReport {
   wrongDigests: number;
   missing: number;
   listedTwice: number;
-  /** Claims of all tasks together: above the number of tasks by those that ran again after the kill. */
+  /** Claims of all tasks together: above their number by those that the killed member had, and by those handed back. */
   executions: number;
   submitMs: number;
   totalMs: number;

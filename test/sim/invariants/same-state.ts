@@ -36,6 +36,14 @@ export class SameState implements Invariant {
       this.#sim.fail("I11, Q9", `the states of ${node.id} and ${other.node} differ at ${index}`);
   }
 
+  /** The members' own check of it, which runs all the time (T9), must not have cried wolf. */
+  ended(): void {
+    for (const { id, replica } of this.#sim.nodes) {
+      const condemned = replica?.condemned() ?? null;
+      if (condemned !== null) this.#sim.fail("I11", `${id} takes itself for wrong: ${condemned}`);
+    }
+  }
+
   #sameAnswers(node: SimNode, index: number, answers: readonly Answer[]): void {
     const digest = Bun.hash(JSON.stringify(answers));
     const known = this.#answers.get(index);

@@ -160,6 +160,8 @@ try {
     const views = await Promise.all(members.map((m) => m.json<ClusterView>("/api/cluster")));
     return new Set(views.map(({ applied_index }) => applied_index)).size === 1;
   });
+  // What was applied is committed to the file a moment later.
+  await Bun.sleep(2_000);
   await Promise.all(members.map((member) => member.kill()));
   const hashes = await Promise.all(members.map(({ id }) => hashOf(join(folder, id))));
   demand(new Set(hashes).size === 1, `the rows of all three states are the same (${hashes[2]})`);

@@ -160,6 +160,8 @@ function before(a: Event | undefined, b: Event | undefined): boolean {
 
 /** Timers fire when the node's own clock is this near to their time, for the sake of rounding. */
 const EARLY_MS: Millis = 1e-6;
+/** No timer fires in the moment in which it is set: what sets one again and again must let time pass. */
+const TIMER_MIN_MS: Millis = 0.001;
 
 /**
  * One process's view of time, and its life: nothing of a process runs after it was killed, or while it
@@ -251,7 +253,7 @@ export class NodeClock implements Clock {
     let cancelled = false;
     const due = this.monotonic() + delay;
     const wait = (): void => {
-      const left = Math.max(0, due - this.monotonic());
+      const left = Math.max(TIMER_MIN_MS, due - this.monotonic());
       this.#world.at(this.#world.now + left / this.#rate, () =>
         this.enter(() => {
           if (cancelled) return;

@@ -419,7 +419,10 @@ export class SimNode {
     if (this.#inProcess && !this.#effect(this.clock)) throw new Error("killed (injected)");
   };
 
-  /** Runs what may commit as a part of the process. */
+  /**
+   * Runs what may commit as a part of the process. Not an apply: what it commits would be in the state before anybody
+   * was told what it did.
+   */
   #inside<T>(run: () => T): T {
     this.#inProcess = true;
     try {
@@ -498,7 +501,7 @@ export class SimNode {
     });
     const apply = (entries: readonly CommittedEntry[]): readonly RequestAnswer[] => {
       signals = [];
-      const given = this.#inside(() => machine.apply(entries));
+      const given = machine.apply(entries);
       let at = 0;
       for (const entry of entries) {
         const answers = given

@@ -10,8 +10,8 @@ import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
 
-/** A few ticks, and the turn of the event loop in which it happens. */
-const SLACK_MS: Millis = 60;
+/** A few ticks, and what an excuse may have lasted on since the look before it ended. */
+const SLACK_MS: Millis = 200;
 
 interface Timer {
   /** By the member's own clock. */

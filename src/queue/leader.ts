@@ -167,8 +167,15 @@ export class LeaderSide {
     const term = this.#leading();
     const arrivedAt = this.#o.clock.monotonic();
     const { worker_id, principal, leases, info, directive: told } = parseHeartbeat(body);
+    this.#leases.arrived(worker_id, principal, leases, arrivedAt);
     await this.#o.consensus.linearize(this.#o.requestTimeoutMs);
+    const settled = await this.#leases.settled(leases);
     if (this.#term !== term) throw new ConsensusError("not-leader", "this member does not lead");
+    if (!settled)
+      throw new ConsensusError(
+        "timeout",
+        "whether a lease that was silent is over is not known yet",
+      );
     const verdicts = this.#leases.heartbeat(worker_id, principal, leases, arrivedAt);
     const directive = this.#workers.beat(worker_id, principal, info, told);
     return { verdicts, directive };

@@ -28,6 +28,11 @@ interface Lease {
   readonly timeoutAt: Millis | null;
   heardAt: Millis;
   confirm: "unheard" | "proposed" | "confirmed";
+  /**
+   * Its expiry was proposed: true once that was applied, false when it did not get through as far as is known.
+   * From then on no heartbeat may be answered `ok` before the outcome is seen: the entry may be on its way.
+   */
+  expiring: Promise<boolean> | null;
 }
 
 export interface LeaseTableOptions {
@@ -73,7 +78,7 @@ export class LeaseTable {
     for (const lease of this.#o.state.running()) {
       this.#add(lease.task_id, lease.attempt, lease.fence, lease.timeout_at);
     }
-    this.#send({ type: "takeover", term }, 1);
+    void this.#send({ type: "takeover", term }, 1);
     this.#unconfirmedAt = 0;
   }
 
@@ -115,6 +120,39 @@ export class LeaseTable {
   }
 
   /**
+   * A heartbeat came, and the quorum round before its answer begins: what it names does not expire meanwhile.
+   * Nothing is told yet.
+   */
+  arrived(workerId: string, principal: string, refs: readonly LeaseRef[], arrivedAt: Millis): void {
+    for (const ref of refs) {
+      const lease = this.#leases.get(ref.task_id);
+      if (lease === undefined || lease.fence !== ref.fence) continue;
+      const held = this.#o.state.leaseOf(ref.task_id);
+      if (verdictOn(held, ref, workerId, principal) !== "lost") this.#postpone(lease, arrivedAt);
+    }
+  }
+
+  /**
+   * Waits for the expiries that are on their way. False: one did not get through as far as is known, and may
+   * be applied all the same; nothing can be said of these leases until it is proposed again.
+   */
+  async settled(refs: readonly LeaseRef[]): Promise<boolean> {
+    const seen = new Set<Promise<boolean>>();
+    let all = true;
+    for (;;) {
+      // Another may have been proposed while this waited.
+      let next: Promise<boolean> | null = null;
+      for (const { task_id } of refs) {
+        const expiring = this.#leases.get(task_id)?.expiring ?? null;
+        if (expiring !== null && !seen.has(expiring)) next = expiring;
+      }
+      if (next === null) return all;
+      seen.add(next);
+      if (!(await next)) all = false;
+    }
+  }
+
+  /**
    * What to tell a worker of its leases; `arrivedAt`: when its heartbeat came, monotonic. The caller made
    * sure that this member led, and had applied all that was acknowledged, after that.
    */
@@ -136,7 +174,15 @@ export class LeaseTable {
 
   #add(id: string, attempt: number, fence: number, timeoutAt: Millis | null): void {
     const heardAt = this.#o.clock.monotonic();
-    this.#leases.set(id, { id, attempt, fence, timeoutAt, heardAt, confirm: "unheard" });
+    this.#leases.set(id, {
+      id,
+      attempt,
+      fence,
+      timeoutAt,
+      heardAt,
+      confirm: "unheard",
+      expiring: null,
+    });
     this.#expiries.set(id, heardAt + this.#patienceMs());
     if (timeoutAt === null) this.#timeouts.delete(id);
     else this.#timeouts.set(id, timeoutAt);
@@ -152,12 +198,16 @@ export class LeaseTable {
   #heard(ref: LeaseRef, at: Millis): void {
     const lease = this.#leases.get(ref.task_id);
     if (lease === undefined || lease.fence !== ref.fence) return;
-    lease.heardAt = Math.max(lease.heardAt, at);
-    this.#expiries.set(lease.id, lease.heardAt + this.#patienceMs());
+    this.#postpone(lease, at);
     if (lease.confirm !== "unheard") return;
     lease.confirm = "proposed";
     this.#confirming.push({ task_id: lease.id, attempt: lease.attempt, fence: lease.fence });
     if (this.#confirming.length === 1) this.#o.clock.soon(() => this.#confirm());
+  }
+
+  #postpone(lease: Lease, at: Millis): void {
+    lease.heardAt = Math.max(lease.heardAt, at);
+    if (lease.expiring === null) this.#expiries.set(lease.id, lease.heardAt + this.#patienceMs());
   }
 
   #patienceMs(): Millis {
@@ -214,7 +264,7 @@ export class LeaseTable {
       fence,
       seen,
     }));
-    this.#send({ type: "expire", term, items }, items.length);
+    this.#expire(term, items);
   }
 
   #confirm(): void {
@@ -254,7 +304,15 @@ export class LeaseTable {
     }));
     for (const piece of pieces(items)) {
       this.#o.log.info("leases expired", { leases: piece.length });
-      this.#send({ type: "expire", term, items: piece }, piece.length);
+      this.#expire(term, piece);
+    }
+  }
+
+  #expire(term: number, items: readonly (LeaseRef & { readonly seen: boolean })[]): void {
+    const outcome = this.#send({ type: "expire", term, items }, items.length);
+    for (const { task_id, fence } of items) {
+      const lease = this.#leases.get(task_id);
+      if (lease?.fence === fence) lease.expiring = outcome;
     }
   }
 
@@ -263,7 +321,7 @@ export class LeaseTable {
     if (term === null) return;
     const items = this.#due(ids, this.#timeouts).map(refOf);
     for (const piece of pieces(items))
-      this.#send({ type: "timeout", term, items: piece }, piece.length);
+      void this.#send({ type: "timeout", term, items: piece }, piece.length);
   }
 
   /** The leases of `ids`, each looked at again later in case its command is lost. */
@@ -279,13 +337,18 @@ export class LeaseTable {
     return due;
   }
 
-  #send(command: Command, weight: number): void {
-    this.#o.propose(command, weight).catch((error: unknown) => {
+  /** True once it was applied; false when it was not, as far as is known. */
+  async #send(command: Command, weight: number): Promise<boolean> {
+    try {
+      await this.#o.propose(command, weight);
+      return true;
+    } catch (error) {
       this.#o.log.debug("a command about leases did not get through", {
         type: command.type,
         error: String(error),
       });
-    });
+      return false;
+    }
   }
 }
 

@@ -201,6 +201,80 @@ describe("expiry", () => {
   });
 });
 
+describe("a heartbeat that meets an expiry on its way", () => {
+  /** One lease; what is proposed stays under way until `settle` is called. */
+  function leased() {
+    const world = new World(1);
+    const clock = new NodeClock(world);
+    const machine = TaskMachine.open(new Database(":memory:"));
+    const submitted = task({ timeout_ms: null });
+    const commands: readonly Command[] = [
+      { type: "submit", tasks: [submitted] },
+      { type: "claim", ...claimOf("w") },
+    ];
+    const requests = commands.map((command, i) => request(i + 1, command));
+    const at = { index: asIndex(1), term: asTerm(1), now: clock.wall(), seed: 1 };
+    machine.apply([{ ...at, requests, acks: [], bootstrap: null }]);
+    const held = machine.leaseOf(submitted.id);
+    if (held === null) throw new Error("nothing was claimed");
+    const ref: LeaseRef = { task_id: held.task_id, attempt: held.attempt, fence: held.fence };
+    const underWay: PromiseWithResolvers<unknown>[] = [];
+    const expired: Millis[] = [];
+    const table = new LeaseTable({
+      state: machine,
+      clock,
+      log: quietLog,
+      logNow: () => clock.wall(),
+      propose: (command) => {
+        if (command.type !== "expire") return Promise.resolve(null);
+        expired.push(world.now);
+        const proposed = Promise.withResolvers<unknown>();
+        underWay.push(proposed);
+        return proposed.promise;
+      },
+    });
+    table.start(1);
+    return { world, clock, table, ref, underWay, expired };
+  }
+
+  test("waits until that was applied: nobody is told ok of a lease that is about to end", async () => {
+    const { world, table, ref, underWay } = leased();
+    await world.run(EXPIRY_MS + 500);
+    expect(underWay).toHaveLength(1);
+    const settled: boolean[] = [];
+    void table.settled([ref]).then((all) => settled.push(all));
+    await world.run(EXPIRY_MS + 600);
+    expect(settled).toEqual([]);
+    underWay[0]?.resolve(null);
+    await world.run(EXPIRY_MS + 700);
+    expect(settled).toEqual([true]);
+    table.stop();
+  });
+
+  test("learns nothing while it may have been applied or not, and the expiry is proposed again", async () => {
+    const { world, clock, table, ref, underWay } = leased();
+    await world.run(EXPIRY_MS + 500);
+    underWay[0]?.reject(new Error("no quorum"));
+    await world.run(EXPIRY_MS + 600);
+    expect(await table.settled([ref])).toBe(false);
+    table.arrived("w", PRINCIPAL, [ref], clock.monotonic());
+    await world.run(EXPIRY_MS + 2_500);
+    expect(underWay.length).toBeGreaterThan(1);
+    table.stop();
+  });
+
+  test("postpones it from its arrival, however long the round before the answer takes", async () => {
+    const { world, clock, table, ref, expired } = leased();
+    await world.run(LEASE_MS);
+    table.arrived("w", PRINCIPAL, [ref], clock.monotonic());
+    table.arrived("another", PRINCIPAL, [ref], clock.monotonic() + 5_000);
+    await world.run(LEASE_MS + EXPIRY_MS + 500);
+    expect(expired).toHaveLength(1);
+    expect(expired[0]).toBeGreaterThanOrEqual(LEASE_MS + EXPIRY_MS);
+    table.stop();
+  });
+});
+
 /** A process that can stop running: what was due meanwhile happens when it goes on. */
 class StallingClock extends NodeClock {
   stalledUntil = 0;

@@ -48,10 +48,10 @@ describe("the log in SQLite", () => {
     await log.close();
   }
 
-  /** Changes the closed file behind the log's back. */
+  /** Changes one row of the closed file behind the log's back. */
   function tamper(sql: string): void {
     const db = new Database(join(folder, "log.db"), { strict: true });
-    db.run(sql);
+    expect(db.run(sql).changes).toBe(1);
     db.close(true);
   }
 

@@ -11,11 +11,23 @@ import type { Clock, Millis } from "./ports.ts";
 const CLOCK_SKEW_MAX_MS: Millis = 5_000;
 /** A word of a peer older than this says nothing. */
 const HEARD_LATELY_MS: Millis = 10_000;
+/**
+ * What a peer said counts for so long after the connection to it broke: one that is dialled anew carries its clock
+ * only with the next word, a second later, and in that second a member must not take itself for the only witness.
+ */
+const KEPT_MS: Millis = 3_000;
+
+interface Word {
+  /** What the peer's wall clock showed at `at` of this member's monotonic clock. */
+  readonly wall: Millis;
+  readonly at: Millis;
+  /** Since when there is no connection to it, or null. */
+  lostAt: Millis | null;
+}
 
 export class ClockWatch {
   readonly #clock: Clock;
-  /** What each peer's wall clock showed at a moment of this member's monotonic clock. */
-  readonly #heard = new Map<NodeId, { readonly wall: Millis; readonly at: Millis }>();
+  readonly #heard = new Map<NodeId, Word>();
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -23,16 +35,21 @@ export class ClockWatch {
 
   /** A peer said what its wall clock shows; the time on the wire is small beside the limit. */
   heard(peer: NodeId, wall: Millis): void {
-    this.#heard.set(peer, { wall, at: this.#clock.monotonic() });
+    this.#heard.set(peer, { wall, at: this.#clock.monotonic(), lostAt: null });
   }
 
-  forget(peer: NodeId): void {
-    this.#heard.delete(peer);
+  /** The connection to this peer is over; its word counts for a while, or until the next one. */
+  lost(peer: NodeId): void {
+    const now = this.#clock.monotonic();
+    for (const [id, { lostAt }] of this.#heard)
+      if (lostAt !== null && now - lostAt > KEPT_MS) this.#heard.delete(id);
+    const word = this.#heard.get(peer);
+    if (word !== undefined) word.lostAt ??= now;
   }
 
   /** The peer said so at least once since it was connected. */
   knows(peer: NodeId): boolean {
-    return this.#heard.has(peer);
+    return this.#heard.get(peer)?.lostAt === null;
   }
 
   /** As far as this member can tell the peer's wall clock shows about the same as its own. */
@@ -62,8 +79,8 @@ export class ClockWatch {
     const now = this.#clock.monotonic();
     let agree = 1;
     let disagree = 0;
-    for (const [peer, { at }] of this.#heard) {
-      if (now - at > HEARD_LATELY_MS) continue;
+    for (const [peer, { at, lostAt }] of this.#heard) {
+      if (now - at > HEARD_LATELY_MS || (lostAt !== null && now - lostAt > KEPT_MS)) continue;
       if (this.agreesWith(peer)) agree += 1;
       else disagree += 1;
     }

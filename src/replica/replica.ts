@@ -816,7 +816,7 @@ export class Replica implements Consensus {
       this.#hellos.delete(peer);
       this.#fullDisks.delete(peer);
       this.#lowDisks.delete(peer);
-      this.#clockWatch.forget(peer);
+      this.#clockWatch.lost(peer);
       this.#calls.disconnected(peer);
       this.#writes.disconnected(peer);
       const raft = this.#raft;

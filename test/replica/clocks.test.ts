@@ -64,4 +64,24 @@ describe("a wrong wall clock", () => {
     expect(cluster.leader()).toBe(leader);
     expect(errorOf(cluster, leader)).toBeLessThan(10_000);
   });
+
+  test("keeps a member from campaigning whose connections just broke, though it hears no clock for a second", async () => {
+    for (let seed = 1; seed <= 8; seed++) {
+      const cluster = new Cluster(seed, 3);
+      await cluster.startAll();
+      const leader = cluster.leader();
+      const [wrong, right] = cluster.nodes.filter((node) => node !== leader);
+      if (leader === null || wrong === undefined || right === undefined)
+        throw new Error("no leader");
+      wrong.clock.wallOffset = HOUR_MS;
+      await cluster.run(2_500);
+      for (const { id } of [leader, right]) wrong.transport?.break(id);
+      cluster.kill(leader);
+      await cluster.run(1_500);
+      expect(cluster.leader()?.id).toBe(right.id);
+      await cluster.run(20_000);
+      expect(cluster.leader()?.id).toBe(right.id);
+      expect(errorOf(cluster, right)).toBeLessThan(10_000);
+    }
+  });
 });

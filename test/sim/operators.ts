@@ -97,6 +97,7 @@ export class Operator {
     const old = this.#pick();
     const node = old === null ? null : this.#newcomer();
     if (old === null || node === null) return false;
+    this.#sim.leaving.add(old.id);
     const asked = await this.#ask("members.add", { ...wish(node.id), replaces: old.id });
     this.#join(node);
     return asked;
@@ -185,6 +186,7 @@ export class Operator {
   #join(node: SimNode): void {
     const through = this.#sim.members().filter((other) => other !== node);
     if (through.length === 0 || !this.#sim.mood.wild()) return;
+    this.#sim.leaving.delete(node.id);
     node.through = this.#prng.pick(through).id;
     node.start();
   }
@@ -210,6 +212,7 @@ export class Operator {
   async #remove(node: SimNode): Promise<boolean> {
     const { world, mood } = this.#sim;
     const deadline = world.now + REMOVAL_MS;
+    this.#sim.leaving.add(node.id);
     while (world.now < deadline && mood.wild()) {
       await this.#ask("members.remove", { id: node.id });
       if (this.#isGone(node.id) && this.#mayBeGone(node.id)) return true;

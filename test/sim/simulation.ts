@@ -5,7 +5,7 @@
  */
 import type { FlotillaQueue } from "../../src/queue/queue.ts";
 import { decodeConfigurationEntry } from "../../src/raft/configuration.ts";
-import type { NodeId } from "../../src/raft/types.ts";
+import type { Configuration, NodeId } from "../../src/raft/types.ts";
 import type { Millis } from "../../src/replica/ports.ts";
 import { Client } from "./clients.ts";
 import type { DiskFaults, Membership } from "./disk.ts";
@@ -23,7 +23,7 @@ import { Operator } from "./operators.ts";
 import { describeOptions, drawOptions, type FaultFamily, type SimOptions } from "./options.ts";
 import { Trace } from "./trace.ts";
 import { OutsideWorker } from "./workers.ts";
-import { World } from "./world.ts";
+import { StandstillError, World } from "./world.ts";
 
 export interface SimFailure {
   readonly rule: string;
@@ -87,6 +87,8 @@ export class Simulation {
   working = 0;
   /** The operator has something under way. */
   operating = false;
+  /** Whom somebody wants to remove, or to give its place away: that may still happen when all is healed. */
+  readonly leaving = new Set<NodeId>();
   #wild = true;
   readonly #hand: Client;
   #core: readonly SimNode[] | null = null;
@@ -308,7 +310,12 @@ export class Simulation {
 
   /** Runs until `done`, a broken rule, or so many ms more. */
   async until(ms: Millis, done: () => boolean = () => false): Promise<boolean> {
-    await this.world.run(this.world.now + ms, () => this.failure !== null || done());
+    try {
+      await this.world.run(this.world.now + ms, () => this.failure !== null || done());
+    } catch (error) {
+      if (!(error instanceof StandstillError)) throw error;
+      this.fail("time", error.message);
+    }
     return this.failure === null && done();
   }
 
@@ -445,7 +452,7 @@ export class Simulation {
           .filter(({ kind }) => kind === "config")
           .map(decodeConfigurationEntry),
       ),
-    ];
+    ].flatMap((each) => this.#withoutLeaving(each));
     const able = this.nodes
       .filter((node) => !node.ended && !node.rolledBack && node.disk.entries.length > 0)
       .filter(({ id, disk }) =>
@@ -457,6 +464,17 @@ export class Simulation {
       known.every((each) => isQuorum(each, (id) => core.some((node) => node.id === id)));
     for (const node of able) if (!decides() || prng.chance(0.4)) core.push(node);
     return core;
+  }
+
+  /** As it is, and as it would be without any of those who are to leave: each may go, now or never. */
+  #withoutLeaving(configuration: Configuration): Configuration[] {
+    let all = [configuration];
+    for (const id of configuration.voters.filter((voter) => this.leaving.has(voter)))
+      all = all.flatMap((each) => {
+        const voters = each.voters.filter((voter) => voter !== id);
+        return voters.length === 0 ? [each] : [each, { ...each, voters }];
+      });
+    return all;
   }
 
   #result(): SimResult {

@@ -9,6 +9,8 @@ import type { Clock, Millis, Random, Timer } from "../../src/replica/ports.ts";
 export const EPOCH: Millis = 1_800_000_000_000;
 /** Events between two turns of the real event loop: they let the process breathe, and change nothing. */
 const EVENTS_PER_TURN = 20_000;
+/** What happens again and again in one moment would never end; bursts make some thousands of events. */
+const AT_ONCE_MAX = 100_000;
 
 /** Small, fast, good enough and reproducible: sfc32. */
 export class Prng implements Random {
@@ -74,6 +76,12 @@ interface Event {
   readonly run: () => void;
 }
 
+export class StandstillError extends Error {
+  constructor(events: number) {
+    super(`${events} events in one moment: virtual time stands still`);
+  }
+}
+
 export class World {
   readonly prng: Prng;
   #now: Millis = 0;
@@ -81,6 +89,8 @@ export class World {
   /** Binary heap by (at, order). */
   readonly #heap: Event[] = [];
   events = 0;
+  /** Events since virtual time last moved. */
+  #atOnce = 0;
 
   constructor(readonly seed: number) {
     this.prng = new Prng(seed);
@@ -105,6 +115,7 @@ export class World {
   /**
    * Runs events until virtual time `until`, or until `done` says so. What an event sets off in promises is
    * carried to its end before the next event: no chain of them takes virtual time, or overlaps another event.
+   * @throws StandstillError when virtual time does not go on
    */
   async run(until: Millis, done: () => boolean = () => false): Promise<boolean> {
     drainMicrotasks();
@@ -115,6 +126,8 @@ export class World {
         return done();
       }
       this.#pop();
+      this.#atOnce = next.at === this.#now ? this.#atOnce + 1 : 0;
+      if (this.#atOnce > AT_ONCE_MAX) throw new StandstillError(AT_ONCE_MAX);
       this.#now = next.at;
       this.events += 1;
       next.run();

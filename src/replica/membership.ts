@@ -303,8 +303,10 @@ export class Membership {
 
   #step(raft: Raft, changes: readonly ConfigurationChange[]): void {
     const { self } = this.#port;
-    if (!changes.some(({ op, id }) => op === "remove" && id === self)) {
-      if (raft.proposeChange(changes).ok) this.#told(changes);
+    const now = withoutRemovalOf(self, changes, raft.configuration);
+    // Others first: were one of them to go as well, it could hand leadership back, and so on without an end.
+    if (now.length > 0) {
+      if (raft.proposeChange(now).ok) this.#told(now);
       return;
     }
     // This member goes itself: the next leader makes the change.
@@ -353,6 +355,16 @@ export class Membership {
     const ms = port.contactMs(member);
     return port.connected(member) && ms !== null && ms <= port.contactTimeoutMs;
   }
+}
+
+/** Nor with what takes its place; all of them when `id` stays. */
+function withoutRemovalOf(
+  id: NodeId,
+  changes: readonly ConfigurationChange[],
+  { members }: Configuration,
+): readonly ConfigurationChange[] {
+  if (!changes.some((change) => change.op === "remove" && change.id === id)) return changes;
+  return changes.filter((change) => change.id !== id && members[change.id]?.replaces !== id);
 }
 
 function sameRecord(a: MemberRecord, b: MemberRecord): boolean {

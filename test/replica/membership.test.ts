@@ -358,6 +358,34 @@ describe("replacing", () => {
   });
 });
 
+describe("replacing two at once", () => {
+  test("does not hand leadership to and fro between the two that go", async () => {
+    for (let seed = 1; seed <= 6; seed++) {
+      const cluster = new Cluster(seed, 3);
+      await cluster.startAll();
+      const leader = leaderOf(cluster);
+      const other = cluster.nodes.find((node) => node !== leader);
+      if (other === undefined) throw new Error("no follower");
+      for (const [id, replaces] of [
+        ["n4", leader.id],
+        ["n5", other.id],
+      ] as const) {
+        const body = { id, url: `http://${id}`, replaces };
+        expect(await done(cluster, ask(leader, "members.add", body))).toBeNull();
+      }
+      const { term } = leader.replica?.status() ?? { term: 0 };
+      for (const id of ["n4", "n5"]) await join(cluster, id, leader);
+      const stays = cluster.nodes.filter((node) => node !== leader && node !== other);
+      const all = stays.map(({ id }) => id).toSorted();
+      await cluster.run(15_000, () => voters(cluster).toSorted().join() === all.join());
+      expect(voters(cluster).toSorted()).toEqual(all);
+      await cluster.run(3_000);
+      expect((leaderOf(cluster).replica?.status().term ?? 0) - term).toBeLessThanOrEqual(2);
+      cluster.check();
+    }
+  });
+});
+
 describe("removing", () => {
   test("the leader hands over and leaves, and writes go on", async () => {
     const cluster = new Cluster(31, 3);

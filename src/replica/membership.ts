@@ -9,15 +9,10 @@
 import { MEMBERS_MAX } from "../raft/configuration.ts";
 import { isJoint } from "../raft/quorum.ts";
 import type { Raft } from "../raft/raft.ts";
-import type {
-  Configuration,
-  ConfigurationChange,
-  LogIndex,
-  MemberRecord,
-  NodeId,
-} from "../raft/types.ts";
+import type { Configuration, ConfigurationChange, MemberRecord, NodeId } from "../raft/types.ts";
 import type { Admission } from "./admission.ts";
-import { CallError, ConsensusError, type Leadership } from "./consensus.ts";
+import { CallError, type Leadership } from "./consensus.ts";
+import { notLeader } from "./errors.ts";
 import type { Clock, Log, Millis } from "./ports.ts";
 import { type PromotionPlan, planPromotion, quorumRefusal } from "./promotion.ts";
 
@@ -374,52 +369,4 @@ function sameRecord(a: MemberRecord, b: MemberRecord): boolean {
     a.voter === b.voter &&
     a.replaces === b.replaces
   );
-}
-
-function notLeader(): ConsensusError {
-  return new ConsensusError("not-leader", "this member does not lead");
-}
-
-/** What another member asks for, checked. @throws CallError bad-message */
-export function parseMemberRequest(body: unknown): MemberRequest {
-  const { id, url, incarnation, voter, replaces } = fields(body);
-  if (typeof url !== "string" || url.length > 2_048) throw bad("url");
-  return {
-    id: parseId(id),
-    url,
-    incarnation: incarnation === null || incarnation === undefined ? null : text(incarnation),
-    voter: voter === true,
-    replaces: replaces === null || replaces === undefined ? null : parseId(replaces),
-  };
-}
-
-/** The member that a removal or a transfer names. @throws CallError bad-message */
-export function parseMemberId(body: unknown): NodeId {
-  return parseId(fields(body)["id"]);
-}
-
-/** The leader's word that this member was removed. @throws CallError bad-message */
-export function parseFarewell(body: unknown): { cluster: string; index: LogIndex } {
-  const { cluster, index } = fields(body);
-  if (typeof index !== "number" || !Number.isSafeInteger(index)) throw bad("index");
-  return { cluster: text(cluster), index: index as LogIndex };
-}
-
-function fields(body: unknown): Readonly<Record<string, unknown>> {
-  if (typeof body !== "object" || body === null || Array.isArray(body)) throw bad("body");
-  return body as Readonly<Record<string, unknown>>;
-}
-
-function parseId(value: unknown): NodeId {
-  if (typeof value !== "string" || !/^[a-z0-9-]{1,32}$/.test(value)) throw bad("id");
-  return value as NodeId;
-}
-
-function text(value: unknown): string {
-  if (typeof value !== "string" || value === "" || value.length > 256) throw bad("text");
-  return value;
-}
-
-function bad(what: string): CallError {
-  return new CallError("bad-message", `malformed message of another member: ${what}`);
 }

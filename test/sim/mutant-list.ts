@@ -347,8 +347,8 @@ export const MUTANTS: readonly Mutant[] = [
     "applied",
     "answers a read before its index is applied",
     "src/replica/replica.ts",
-    "        if (this.#applied() >= index) resolve(index);",
-    "        if (this.#applied() >= 0) resolve(index);",
+    "        if (applier.index >= index) resolve(index);",
+    "        if (applier.index >= 0) resolve(index);",
   ),
   one(
     "folder",

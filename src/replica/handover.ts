@@ -1,0 +1,70 @@
+/** Leadership handed to another member: on request, or since it should not stay here. */
+import type { Raft } from "../raft/raft.ts";
+import type { LogIndex, NodeId } from "../raft/types.ts";
+import type { ClockWatch } from "./clock-watch.ts";
+import { type Core, TICK_MS } from "./core.ts";
+import type { DiskRoom } from "./disk-room.ts";
+import type { Clock, Log, Millis, Transport } from "./ports.ts";
+import type { Standing } from "./standing.ts";
+
+/** What it needs of the replica around it. */
+export interface HandoverPort {
+  readonly self: NodeId;
+  readonly core: Core;
+  readonly standing: Standing;
+  readonly clockWatch: ClockWatch;
+  readonly room: DiskRoom;
+  readonly transport: Transport;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export class Handover {
+  readonly #port: HandoverPort;
+
+  constructor(port: HandoverPort) {
+    this.#port = port;
+  }
+
+  /** To `to`, or to the best follower. Resolves false when nobody took it in time. */
+  async transfer(to: NodeId | null, timeoutMs: Millis): Promise<boolean> {
+    const { core, standing, clock } = this.#port;
+    const raft = core.raft;
+    if (raft === null || raft.role !== "leader") return false;
+    const target = to ?? this.#bestFollower(raft);
+    if (target === null || !raft.transfer(target)) return false;
+    core.schedulePump();
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    const deadline = clock.monotonic() + timeoutMs;
+    const look = (): void => {
+      const { role, leader } = standing.leadership;
+      if (role !== "leader" && leader !== null) resolve(true);
+      else if (core.isStopped || clock.monotonic() >= deadline) resolve(false);
+      else clock.after(TICK_MS, look);
+    };
+    look();
+    return promise;
+  }
+
+  /** Best effort: whoever takes over may have a disk to write to. */
+  giveUp(why: string): void {
+    const { core, room, log } = this.#port;
+    const target = core.raft === null ? null : this.#bestFollower(core.raft, room.fullMembers);
+    if (target === null || core.raft?.transfer(target) !== true) return;
+    log.warn(`${why}: handing leadership to ${target}`);
+    core.schedulePump();
+  }
+
+  #bestFollower(raft: Raft, except: ReadonlySet<NodeId> = new Set()): NodeId | null {
+    const { self, transport, clockWatch } = this.#port;
+    let best: { id: NodeId; match: LogIndex } | null = null;
+    for (const [id, { match, learner, recentActive }] of raft.progress()) {
+      if (except.has(id)) continue;
+      if (id === self || learner || !recentActive || !transport.isConnected(id)) continue;
+      // It would not take over; unless this member is the odd one out itself.
+      if (!clockWatch.agreesWith(id) && clockWatch.skewed() === null) continue;
+      if (best === null || match > best.match) best = { id, match };
+    }
+    return best?.id ?? null;
+  }
+}

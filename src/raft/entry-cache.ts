@@ -6,13 +6,19 @@
  * the limits on proposals and appends bound how much that can be.
  */
 import { invariant } from "./invariant.ts";
-import { asIndex, type Entry, type LogIndex } from "./types.ts";
+import { asIndex, type Entry, INDEX_0, type LogIndex, TERM_0 } from "./types.ts";
 
 /** What an entry costs beside its data: the object, its index, its term. */
 const ENTRY_OVERHEAD_BYTES = 64;
 
 /** The array is compacted when this many evicted slots are in front; keeps eviction cheap. */
 const EVICTED_SLOTS_MAX = 512;
+
+/**
+ * Takes the place of an evicted entry until the array is compacted: 512 entries of 8 MiB that nobody counts any more
+ * would be 4 GiB.
+ */
+const EVICTED: Entry = { index: INDEX_0, term: TERM_0, kind: "noop", data: new Uint8Array() };
 
 /** Bytes that an entry counts for in every limit. */
 export function entryBytes(entry: Entry): number {
@@ -26,7 +32,7 @@ export function dataBytes(data: Uint8Array): number {
 
 export class EntryCache {
   #entries: Entry[] = [];
-  /** Slots of #entries that are evicted. */
+  /** Slots of #entries that are evicted, all of them in front. */
   #head = 0;
   #bytes = 0;
   #last: LogIndex;
@@ -113,6 +119,7 @@ export class EntryCache {
     const entry = this.#entries[this.#head];
     if (entry === undefined) return;
     this.#bytes -= entryBytes(entry);
+    this.#entries[this.#head] = EVICTED;
     this.#head += 1;
     if (this.#head >= EVICTED_SLOTS_MAX || this.#head === this.#entries.length) {
       this.#entries.splice(0, this.#head);

@@ -404,7 +404,7 @@ export class Raft {
    * repaired, and while the own disk is too slow to lead with.
    */
   campaign(): void {
-    if (this.#leading !== null || !isVoter(this.configuration, this.id)) return;
+    if (this.#leading !== null || !this.#mayBeNeeded()) return;
     if (this.#promised !== null || !this.#disk.mayLead()) return;
     // A disk that has not written the last term cannot win this one: asking would only raise terms.
     if (!sameHardState(this.#hardStateDurable, { term: this.#term, vote: this.#vote })) return;
@@ -414,6 +414,17 @@ export class Raft {
     this.#votes = new Map([[this.id, true]]);
     this.#askForVotes(true, false);
     this.#tally();
+  }
+
+  /**
+   * A voter; or one that is none by a configuration that is not known to be committed: the others' logs may end
+   * before it, then their old half counts this member, whose log is longer, and without it nobody leads. Its own
+   * vote does not count in the new one (dissertation 4.2.2).
+   */
+  #mayBeNeeded(): boolean {
+    if (isVoter(this.configuration, this.id)) return true;
+    const { configurationIndex: index, commit } = this.#log;
+    return index > commit && isVoter(this.#log.configurationAt(asIndex(index - 1)), this.id);
   }
 
   /** The connection from the leader was closed, or refused, by the other side: early pre-votes may be granted. */

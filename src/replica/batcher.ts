@@ -86,14 +86,15 @@ export class Batcher {
     return acks;
   }
 
-  /** It is no member any more: what it asked for and is not in the log yet must not be logged after it went. */
-  forget(member: NodeId): void {
-    this.#queue = this.#queue.filter((request) => {
-      if (request.member === member) this.#queuedBytes -= request.command.length;
-      return request.member !== member;
+  /** What others asked for and is not in the log yet must not be logged after they went. */
+  keepOnly(isMember: (id: NodeId) => boolean): void {
+    this.#queue = this.#queue.filter(({ member, command }) => {
+      if (isMember(member)) return true;
+      this.#queuedBytes -= command.length;
+      return false;
     });
-    this.#known.delete(member);
-    this.#acked.delete(member);
+    for (const member of this.#known.keys()) if (!isMember(member)) this.#known.delete(member);
+    for (const member of this.#acked.keys()) if (!isMember(member)) this.#acked.delete(member);
   }
 
   /** Leadership is over: what waits is given back, to be refused; what is in the log may still commit. */

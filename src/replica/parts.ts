@@ -290,7 +290,6 @@ export class Parts {
       ...parts,
       connected: (peer) => this.#connected(peer),
       disconnected: (peer) => this.#disconnected(peer),
-      forget: (peer) => this.writes.forget(peer),
       followed: (before, now) => this.membership.follow(before, now),
     });
     this.handover = new Handover(parts);

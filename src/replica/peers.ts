@@ -44,8 +44,6 @@ export interface PeersPort {
   connected(peer: NodeId): void;
   /** It is not any more. */
   disconnected(peer: NodeId): void;
-  /** It is no member any more. */
-  forget(peer: NodeId): void;
   /** Who is a member has changed. */
   followed(before: Configuration, configuration: Configuration): void;
 }
@@ -140,7 +138,6 @@ export class Peers {
       if (configuration.members[key] !== undefined) continue;
       const id = key as NodeId;
       removed.push([id, url]);
-      this.#port.forget(id);
     }
     const index: LogIndex = this.#raft?.configurationIndex ?? asIndex(0);
     this.#port.admission.follow(configuration, index, removed);

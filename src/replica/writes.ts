@@ -3,7 +3,7 @@
  * commands on their way into entries. A command is answered when the entry that holds it is applied.
  */
 import type { Raft } from "../raft/raft.ts";
-import type { LogIndex, NodeId } from "../raft/types.ts";
+import type { Configuration, LogIndex, NodeId } from "../raft/types.ts";
 import { Batcher, ENTRIES_IN_FLIGHT_MAX, type QueuedRequest } from "./batcher.ts";
 import {
   ConsensusError,
@@ -76,6 +76,8 @@ export class Writes {
   #inFlight: { readonly index: LogIndex; readonly at: Millis }[] = [];
   #outbox: PendingCommand[] = [];
   #flushScheduled = false;
+  /** Of its members' commands the newest entry was made. */
+  #sealedUnder: Configuration | null = null;
 
   constructor(port: WritesPort) {
     this.#port = port;
@@ -276,15 +278,11 @@ export class Writes {
     this.#port.schedulePump();
   }
 
-  /** No member any more. */
-  forget(member: NodeId): void {
-    this.#batcher.forget(member);
-  }
-
   /** Makes entries of what waits. Only once this leader has applied its term's first entry: log time is known then. */
   seal(raft: Raft): void {
     if (!this.#port.leadership().active || raft.role !== "leader" || raft.transferTarget !== null)
       return;
+    if (!this.#keepMembers(raft.configuration)) return;
     this.#forgetApplied();
     while (this.#inFlight.length < ENTRIES_IN_FLIGHT_MAX && raft.hasRoomFor(ENTRY_BYTES)) {
       const batch = this.#batcher.take();
@@ -306,6 +304,18 @@ export class Writes {
       this.counters.entriesSealed += 1;
       this.counters.commandsSealed += requests.length;
     }
+  }
+
+  /**
+   * Behind the removal of a member nothing of it is logged: its id may come back with another folder, which counts its
+   * commands from one again. False: this member was removed itself, the next leader makes these entries.
+   */
+  #keepMembers(configuration: Configuration): boolean {
+    if (configuration !== this.#sealedUnder) {
+      this.#sealedUnder = configuration;
+      this.#batcher.keepOnly((member) => configuration.members[member] !== undefined);
+    }
+    return configuration.members[this.#port.self] !== undefined;
   }
 
   #forgetApplied(): void {

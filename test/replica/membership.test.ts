@@ -1,7 +1,9 @@
 /** Members come and go, in virtual time: 1 → 3 → 5 → 3, replacement, removal of the leader, old folders. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { decodeConfigurationEntry } from "../../src/raft/configuration.ts";
 import { asIndex, asTerm, type NodeId } from "../../src/raft/types.ts";
 import { CallError, ConsensusError } from "../../src/replica/consensus.ts";
+import { decodeEntry } from "../../src/replica/envelope.ts";
 import { Cluster, type Node, commandOf } from "./cluster.ts";
 
 // A machine that is busy with other work is slow, not wrong.
@@ -63,6 +65,16 @@ async function votersAre(cluster: Cluster, ...ids: string[]): Promise<boolean> {
   });
   await cluster.run(500);
   return reached;
+}
+
+/** How many commands of this member stand behind the configuration without it; -1: there is none. */
+function loggedBehindItsRemoval({ disk }: Node, id: NodeId): number {
+  const without = disk.entries.findLastIndex(
+    (entry) => entry.kind === "config" && decodeConfigurationEntry(entry).members[id] === undefined,
+  );
+  if (without < 0) return -1;
+  const behind = disk.entries.slice(without).flatMap((entry) => decodeEntry(entry).requests);
+  return behind.filter(({ member }) => member === id).length;
 }
 
 async function join(cluster: Cluster, id: string, through: Node): Promise<Node> {
@@ -440,6 +452,67 @@ describe("removing", () => {
     const one = new Cluster(34, 1);
     await one.startAll();
     expect(await done(one, ask(one.node(0), "members.remove", { id: "n1" }))).toBe("last-voter");
+  });
+
+  test("nothing that the removed member asked for is logged behind its removal", async () => {
+    const cluster = new Cluster(1, 3);
+    await cluster.startAll();
+    const leader = leaderOf(cluster);
+    const victim = cluster.nodes.find((node) => node !== leader);
+    if (victim === undefined) throw new Error("no follower");
+    const { id, disk } = victim;
+    // A command with every acknowledgement: one is heard in the very turn in which the leader logs the removal.
+    let seq = 0;
+    cluster.network.watch = {
+      sent: () => undefined,
+      delivered: (_, to, frame) => {
+        if (to !== leader.id || frame.kind !== "raft" || frame.message.type !== "append-reply")
+          return;
+        const request = {
+          seq: ++seq,
+          command: commandOf({ seq }),
+          hint: { weight: 1, hint: null },
+        };
+        const proposal = { boot: disk.boot, acked: 0, requests: [request] };
+        const { events } = cluster.network.endpoint(leader.id) ?? {};
+        events?.frame(id, { kind: "propose", proposal }, disk.incarnation);
+      },
+    };
+    expect(await done(cluster, ask(leader, "members.remove", { id }))).toBeNull();
+    await cluster.run(1_000);
+    expect(seq).toBeGreaterThan(2);
+    expect(loggedBehindItsRemoval(leader, id)).toBe(0);
+  });
+
+  test("a leader logs nothing behind its own removal: its id may come back and count its commands anew", async () => {
+    let removedItself = 0;
+    for (let seed = 1; seed <= 6; seed++) {
+      const cluster = new Cluster(seed, 3);
+      await cluster.startAll();
+      const leader = leaderOf(cluster);
+      const [victim, other] = cluster.nodes.filter((node) => node !== leader);
+      if (victim === undefined || other === undefined) throw new Error("no followers");
+      const { id, disk } = victim;
+      ask(leader, "members.remove", { id });
+      // While the membership is joint, who goes may be elected.
+      await cluster.run(1_000, () => disk.entries.at(-1)?.kind === "config");
+      for (const to of [victim, other]) {
+        cluster.network.setCut(leader.id, to.id, true);
+        cluster.network.setCut(to.id, leader.id, true);
+      }
+      await cluster.run(700);
+      cluster.network.heal();
+      for (let n = 1; n <= 600; n++) {
+        victim.replica?.submit(commandOf({ n }), { timeoutMs: 500 }).catch(() => undefined);
+        await cluster.run(1);
+      }
+      await cluster.run(2_000);
+      for (const node of cluster.nodes)
+        expect(loggedBehindItsRemoval(node, id)).toBeLessThanOrEqual(0);
+      if (loggedBehindItsRemoval(victim, id) === 0) removedItself += 1;
+      cluster.check();
+    }
+    expect(removedItself).toBeGreaterThan(0);
   });
 });
 

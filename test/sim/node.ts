@@ -284,7 +284,7 @@ export class SimNode {
       case "all":
         // Built anew from the log, where that is whole; else the state is all there is of its beginning, and
         // without it the member would have to be added anew.
-        if (this.disk.compacted.index > 0) {
+        if (this.disk.compacted.index > 0 || this.disk.installing !== null) {
           this.#db =
             this.#checkpoint === null ? null : openState(this.#checkpoint, this.#committed);
           return;

@@ -9,6 +9,8 @@ import { mayPass, messageOf, retryDelayMs, type ExecutorQueue } from "./queue-po
 
 /** An empty answer that came sooner was not a long poll that ran out. */
 const EMPTY_ANSWER_MIN_MS = 1_000;
+/** So many names of processes: eight letters or digits each. */
+const PROCESSES = 36 ** 8;
 
 export interface ClaimerHooks {
   /** Slots that a claim may be made for, those of outstanding claims included. */
@@ -40,6 +42,11 @@ export class Claimer {
   readonly #outstanding = new Set<OutstandingClaim>();
   #reserved = 0;
   #reservedAhead = 0;
+  /**
+   * Tells this process's requests from all others': the worker id holds the boot, but a folder that was lost counts
+   * its boots from one again, and must not be given what the earlier one claimed.
+   */
+  readonly #process: string;
   #nextRequest = 1;
   #empties = 0;
   #paused = false;
@@ -57,6 +64,7 @@ export class Claimer {
     this.#template = template;
     this.#clock = clock;
     this.#random = random;
+    this.#process = Math.floor(random() * PROCESSES).toString(36);
     this.#log = log;
     this.#hooks = hooks;
   }
@@ -77,8 +85,7 @@ export class Claimer {
 
   #cover(uncovered: number, ahead: boolean): void {
     if (uncovered <= 0) return;
-    // The worker id holds the boot, so a counter is unique for ever.
-    const requestId = `c${this.#nextRequest}`;
+    const requestId = `${this.#process}-${this.#nextRequest}`;
     this.#nextRequest += 1;
     const claim: OutstandingClaim = {
       requestId,

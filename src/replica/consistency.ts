@@ -16,7 +16,7 @@
  */
 import type { Configuration, LogIndex, NodeId } from "../raft/types.ts";
 import type { Leadership } from "./consensus.ts";
-import type { Auditor, Clock, Log, Millis, StateMachine } from "./ports.ts";
+import type { Auditor, Clock, Log, Millis, Random, StateMachine } from "./ports.ts";
 import {
   comparable,
   judge,
@@ -42,6 +42,7 @@ const ALARM_MS: Millis = 15_000;
 export interface ConsistencyPort {
   readonly self: NodeId;
   readonly clock: Clock;
+  readonly random: Random;
   readonly log: Log;
   readonly machine: StateMachine;
   /** Null: rows are not read, the rolling hash alone is compared. */
@@ -76,7 +77,8 @@ export class Consistency {
 
   // Leader.
   #nextAt: Millis = 0;
-  #rounds = 0;
+  /** Begins anywhere: what a member answers to this one's earlier process must be no answer to this one. */
+  #rounds: number;
   #round: Round | null = null;
   #cursor: string | null = null;
   /** Index as of which the first slice of this pass was read; the pass is over and nothing new: that index. */
@@ -99,6 +101,7 @@ export class Consistency {
   constructor(port: ConsistencyPort, condemned: string | null) {
     this.#port = port;
     this.#condemned = condemned;
+    this.#rounds = port.random.uint32();
   }
 
   /** A sentence when this member is known to differ: it does not answer any more. */

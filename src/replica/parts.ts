@@ -237,6 +237,7 @@ export class Parts {
       {
         self,
         clock,
+        random: options.random,
         log,
         machine,
         auditor: options.auditor ?? null,

@@ -30,6 +30,8 @@ const TABLES: readonly HashedTable[] = [
      boot confirmed seen log_rows log_bytes progress json_extract(last_error,'$.type')
      json_extract(last_error,'$.retryable') large payload result`,
   ),
+  table("blocks", "block", "pending running completed failed cancelled"),
+  table("places", "kind value block", ""),
   table("payloads", "seq", "payload"),
   table(
     "attempts",

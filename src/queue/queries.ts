@@ -7,13 +7,14 @@
  * single snapshot; since the order is that of submission, nothing shows up twice in it.
  */
 import type { Database } from "bun:sqlite";
+import { BLOCK_ROWS, blockOf, PLACE } from "./blocks.ts";
 import { cutText } from "./cut.ts";
 import { COLUMNS, detailCode, PAYLOAD, statusCode, type TaskRow, toTask } from "./rows.ts";
 import type { TaskFilter, TaskPage } from "./service.ts";
 import { LIMITS, type Settings, type Task } from "./types.ts";
 
 /** Rows that one statement may look at: a few milliseconds. */
-export const SCAN_STEP = 10_000;
+export const SCAN_STEP = 10 * BLOCK_ROWS;
 /** Steps of one page: a filter that finds little gives a short page and a cursor to go on, not a long wait. */
 const SCAN_STEPS_MAX = 100;
 /** Bodies in one page, in characters; it always holds one task at least. */
@@ -44,7 +45,7 @@ export function listTasks(
   betweenSteps: () => void = () => {},
 ): TaskPage {
   const max = Math.max(1, Math.min(LIMITS.listLimit, Math.trunc(limit) || 0));
-  const scan = scanOf(filter);
+  const blocks = blocksOf(filter);
   const rest = restOf(filter);
   const floor = filter.createdAfter === undefined ? 0 : seqBefore(db, filter.createdAfter + 1);
   let below = cursor === null ? Number.MAX_SAFE_INTEGER : parseCursor(cursor);
@@ -55,9 +56,9 @@ export function listTasks(
   let text = 0;
   for (let step = 0; step < SCAN_STEPS_MAX; step++) {
     if (step > 0) betweenSteps();
-    const bottom = scanBottom(db, scan, floor, below);
-    if (bottom === null) return { tasks, next: null };
-    const { rows, leaseMs } = readStep(db, [scan, rest], bottom, below, max - tasks.length + 1);
+    const scan = nextScan(db, blocks, floor + 1, below);
+    if (scan === null) return { tasks, next: null };
+    const { rows, leaseMs } = readStep(db, rest, scan, max - tasks.length + 1);
     for (const row of rows) {
       const size = (row.payload?.length ?? 0) + (row.result?.length ?? 0);
       const full = tasks.length > 0 && text + size > PAGE_TEXT_MAX;
@@ -66,28 +67,51 @@ export function listTasks(
       text += size;
       below = row.seq;
     }
-    below = bottom;
+    below = scan.bottom;
   }
   return { tasks, next: formCursor(below) };
 }
 
-/** Lowest sequence of the next SCAN_STEP rows below `below`; null: there are none. */
-function scanBottom(db: Database, scan: Where, floor: number, below: number): number | null {
-  const row = db
-    .query<{ bottom: number | null }, Value[]>(
-      `SELECT min(seq) AS bottom FROM (SELECT t.seq FROM tasks t WHERE ${scan.sql} AND t.seq > ? AND t.seq < ?
-         ORDER BY t.seq DESC LIMIT ${SCAN_STEP})`,
-    )
-    .get(...scan.values, floor, below);
-  return row?.bottom ?? null;
+/** Where blocks are found: what follows FROM; further conditions are added by AND. `by`: the block's number. */
+interface BlockSource extends Where {
+  readonly by: string;
 }
 
-/** Matching rows from `bottom` up to below `below`, newest first, without those that a clear made vanish. */
+/** Sequences that one statement looks at, from `bottom` up to below `top`. */
+interface Scan {
+  readonly bottom: number;
+  readonly top: number;
+}
+
+/**
+ * The next sequences below `below`, down to `lowest`, that may match: neighbouring blocks, {@link SCAN_STEP} at most.
+ * Null: nothing is left to look at.
+ */
+function nextScan(db: Database, blocks: BlockSource, lowest: number, below: number): Scan | null {
+  if (below <= lowest) return null;
+  const found = db
+    .query<{ block: number }, Value[]>(
+      `SELECT b.block FROM ${blocks.sql} AND ${blocks.by} >= ? AND ${blocks.by} <= ? ORDER BY ${blocks.by} DESC LIMIT ?`,
+    )
+    .all(...blocks.values, blockOf(lowest), blockOf(below - 1), SCAN_STEP / BLOCK_ROWS);
+  const first = found[0]?.block;
+  if (first === undefined) return null;
+  let last = first;
+  for (const { block } of found.slice(1)) {
+    if (block !== last - 1) break;
+    last = block;
+  }
+  return {
+    bottom: Math.max(lowest, last * BLOCK_ROWS),
+    top: Math.min(below, (first + 1) * BLOCK_ROWS),
+  };
+}
+
+/** Matching rows of the scan, newest first, without those that a clear made vanish. */
 function readStep(
   db: Database,
-  [scan, rest]: readonly [Where, Where],
-  bottom: number,
-  below: number,
+  rest: Where,
+  { bottom, top }: Scan,
   max: number,
 ): { rows: TaskRow[]; leaseMs: number } {
   const read = (): { rows: TaskRow[]; leaseMs: number } => {
@@ -103,26 +127,31 @@ function readStep(
     const settings = JSON.parse(state?.settings ?? "{}") as Settings;
     const rows = db
       .query<TaskRow, Value[]>(
-        `SELECT ${COLUMNS} FROM tasks t WHERE ${scan.sql} AND ${rest.sql}${visible}
+        `SELECT ${COLUMNS} FROM tasks t WHERE ${rest.sql}${visible}
          AND t.seq >= ? AND t.seq < ? ORDER BY t.seq DESC LIMIT ?`,
       )
-      .all(...scan.values, ...rest.values, bottom, below, max);
+      .all(...rest.values, bottom, top, max);
     return { rows, leaseMs: settings.lease };
   };
   // One snapshot for the watermarks and the rows.
   return db.inTransaction ? read() : db.transaction(read).deferred();
 }
 
-/** The one condition that an index over (column, seq) serves; the rest is tested row by row. */
-function scanOf(filter: TaskFilter): Where {
-  if (filter.name !== undefined) return { sql: "t.name = ?", values: [filter.name] };
-  const only = filter.statuses?.length === 1 ? filter.statuses[0] : undefined;
-  if (only !== undefined) return { sql: "t.status = ?", values: [statusCode(only)] };
-  if (filter.queue !== undefined) return { sql: "t.queue = ?", values: [filter.queue] };
-  return { sql: "1", values: [] };
+/** Blocks that may hold a match (blocks.ts). */
+function blocksOf({ name, queue, statuses }: TaskFilter): BlockSource {
+  const counted = statuses?.map((status) => `b.${status.toLowerCase()}`) ?? [];
+  const holds =
+    statuses === undefined ? "1" : counted.length === 0 ? "0" : `${counted.join(" + ")} > 0`;
+  const [kind, value] = name === undefined ? [PLACE.queue, queue] : [PLACE.name, name];
+  if (value === undefined) return { sql: `blocks b WHERE ${holds}`, by: "b.block", values: [] };
+  return {
+    sql: `places p CROSS JOIN blocks b WHERE p.kind = ? AND p.value = ? AND b.block = p.block AND ${holds}`,
+    by: "p.block",
+    values: [kind, value],
+  };
 }
 
-/** Unary plus keeps the planner from choosing another index than the scan's. */
+/** What a row has to be. Unary plus keeps the planner off indexes: a scan goes by sequence. */
 function restOf(filter: TaskFilter): Where {
   const parts: string[] = ["1"];
   const values: Value[] = [];
@@ -132,6 +161,10 @@ function restOf(filter: TaskFilter): Where {
   };
   if (filter.statuses !== undefined) anyOf("+t.status", filter.statuses.map(statusCode));
   if (filter.details !== undefined) anyOf("+t.detail", filter.details.map(detailCode));
+  if (filter.name !== undefined) {
+    parts.push("+t.name = ?");
+    values.push(filter.name);
+  }
   if (filter.queue !== undefined) {
     parts.push("+t.queue = ?");
     values.push(filter.queue);

@@ -5,6 +5,7 @@
 import { asNodeId } from "../raft/types.ts";
 import type { RunningLease } from "./state.ts";
 import {
+  DEFAULT_RETRY,
   type Detail,
   DETAILS,
   type ClaimedTask,
@@ -60,7 +61,8 @@ export interface TaskRow {
   crashes: number;
   releases: number;
   readonly timeout_ms: number | null;
-  readonly retry: string;
+  /** JSON; null: the default policy. */
+  readonly retry: string | null;
   readonly body_hash: string | null;
   version: number;
   changed: number;
@@ -115,8 +117,23 @@ export const HEAD_COLUMNS = `${SLIM}, CASE t.large WHEN 0 THEN 0 ELSE ${ROW.slim
 const POLICIES_MAX = 256;
 const policies = new Map<string, RetryPolicy>();
 
+const DEFAULT_TEXT = JSON.stringify(DEFAULT_RETRY);
+/** Texts of policies by object: the tasks of one command mostly share theirs. */
+let lastPolicy: RetryPolicy = DEFAULT_RETRY;
+let lastText: string | null = null;
+
+/** What a row has of a policy. */
+export function retryText(policy: RetryPolicy): string | null {
+  if (policy === lastPolicy) return lastText;
+  const text = JSON.stringify(policy);
+  lastPolicy = policy;
+  lastText = text === DEFAULT_TEXT ? null : text;
+  return lastText;
+}
+
 /** The policy of a row; rows of equal policies share one object. */
-export function retryPolicy(text: string): RetryPolicy {
+export function retryPolicy(text: string | null): RetryPolicy {
+  if (text === null) return DEFAULT_RETRY;
   const known = policies.get(text);
   if (known !== undefined) return known;
   if (policies.size >= POLICIES_MAX) policies.clear();

@@ -2,6 +2,9 @@
  * The tables of the state database. All of it is replicated state: nothing here may differ between
  * members at an equal applied index, except where rows lie on the pages.
  *
+ * `tasks.retry` is NULL for the default policy: most tasks have it. `tasks` has no index for lists: blocks.ts
+ * says where to look.
+ *
  * `tasks.changed` counts commands, not entries: a clear and a submit of one entry share the log index
  * (`version`), and only `changed` tells which came first.
  */
@@ -14,7 +17,7 @@ import { CHAIN_START } from "./chain.ts";
  * Grows with every change of the tables. Once a build is released that happens in the entry that raises the
  * machine version, so that at an equal applied index the tables of all members are alike, and snapshots fit.
  */
-const SCHEMA_VERSION = 4;
+const SCHEMA_VERSION = 5;
 
 /**
  * Payloads up to this many characters lie in the task's row; longer ones in a table of their own, because
@@ -75,7 +78,7 @@ CREATE TABLE tasks (
   crashes INTEGER NOT NULL,
   releases INTEGER NOT NULL,
   timeout_ms INTEGER,
-  retry TEXT NOT NULL,
+  retry TEXT,
   body_hash TEXT,
   version INTEGER NOT NULL,
   changed INTEGER NOT NULL,
@@ -94,12 +97,26 @@ CREATE TABLE tasks (
   payload TEXT,
   result TEXT
 ) STRICT;
-CREATE INDEX tasks_status ON tasks (status, seq);
-CREATE INDEX tasks_queue ON tasks (queue, seq);
-CREATE INDEX tasks_name ON tasks (name, seq);
+CREATE INDEX tasks_running ON tasks (seq) WHERE status = 1;
 CREATE INDEX tasks_ready ON tasks (queue, name, priority DESC, ready_seq) WHERE ready_seq IS NOT NULL;
 CREATE INDEX tasks_due ON tasks (due_at, seq) WHERE due_at IS NOT NULL;
 CREATE INDEX tasks_final ON tasks (status, completed_at) WHERE completed_at IS NOT NULL;
+
+CREATE TABLE blocks (
+  block INTEGER PRIMARY KEY,
+  pending INTEGER NOT NULL,
+  running INTEGER NOT NULL,
+  completed INTEGER NOT NULL,
+  failed INTEGER NOT NULL,
+  cancelled INTEGER NOT NULL
+) STRICT;
+CREATE TABLE places (
+  kind INTEGER NOT NULL,
+  value TEXT NOT NULL,
+  block INTEGER NOT NULL,
+  PRIMARY KEY (kind, value, block)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX places_block ON places (block);
 
 CREATE TABLE payloads (seq INTEGER PRIMARY KEY, payload TEXT NOT NULL) STRICT;
 

@@ -4,6 +4,7 @@
  * cannot drift from the tables.
  */
 import type { Database, Statement } from "bun:sqlite";
+import { Blocks } from "./blocks.ts";
 import type { Chain } from "./chain.ts";
 import type { Signal } from "./commands.ts";
 import { ReadyIndex, type ReadyLimits } from "./ready.ts";
@@ -11,6 +12,7 @@ import {
   COMPLETED,
   PENDING,
   READY,
+  retryText,
   RUNNING,
   SCHEDULED,
   type StatusCode,
@@ -20,7 +22,7 @@ import {
 } from "./rows.ts";
 import { INLINE_PAYLOAD_MAX, INTEGER } from "./schema.ts";
 import { TaskTable } from "./task-table.ts";
-import type { Claim, NewTask, RetryPolicy, Settings } from "./types.ts";
+import type { Claim, NewTask, Settings } from "./types.ts";
 import { LIMITS, STATUSES } from "./types.ts";
 
 /** What an entry says of itself; all that apply knows besides the command and the tables. */
@@ -99,6 +101,7 @@ export class TaskStore {
   readonly chain: Chain;
   readonly table: TaskTable;
   readonly ready: ReadyIndex;
+  readonly blocks: Blocks;
   settings: Settings;
   /** In force: what apply does, it does as a build of this version did. */
   machineVersion: number;
@@ -165,6 +168,7 @@ export class TaskStore {
     }
     const table = new TaskTable(db);
     this.table = table;
+    this.blocks = new Blocks(db);
     this.ready = new ReadyIndex(
       (pair, priority, after, until, max) => table.readLane(pair, priority, after, until, max),
       readyLimits,
@@ -317,6 +321,7 @@ export class TaskStore {
       result: null,
     };
     this.table.add(row);
+    this.blocks.added(row);
     this.#decided(DECISION.insert, seq, row.detail, runAt, payload?.length ?? null);
     this.chain.mixText(task.id);
     this.counts[PENDING]++;
@@ -483,7 +488,7 @@ export class TaskStore {
     const visible = !this.hidden(row);
     if (visible && row.ready_seq !== null) this.ready.remove(row);
     if (row.due_at !== null) this.#wasDue(row.due_at);
-    let rows = this.table.remove(row);
+    let rows = this.table.remove(row) + this.blocks.removed(row);
     const inRow = row.status === COMPLETED ? 1 : 0;
     if (row.attempt > inRow) rows += this.#deleteAttempts.run(row.seq).changes;
     if (row.log_rows > 0) rows += this.#deleteLogs.run(row.seq).changes;
@@ -522,6 +527,7 @@ export class TaskStore {
   /** Writes every row: the tables are what memory is. */
   save(): void {
     this.table.save();
+    this.blocks.save();
     this.ready.written();
   }
 
@@ -620,6 +626,7 @@ export class TaskStore {
     row.version = this.moment.index;
     row.changed = this.changed;
     this.table.changed(row);
+    this.blocks.moved(row, from);
     this.counts[from]--;
     this.counts[row.status]++;
     this.signals.push({
@@ -644,17 +651,6 @@ function completedAttempt(row: TaskRow): AttemptRow {
     by_worker: 1,
     error: null,
   };
-}
-
-/** Texts of retry policies by object: the tasks of one command mostly share theirs, or equal ones. */
-let lastPolicy: RetryPolicy | null = null;
-let lastPolicyText = "";
-
-function retryText(policy: RetryPolicy): string {
-  if (policy === lastPolicy) return lastPolicyText;
-  lastPolicy = policy;
-  lastPolicyText = JSON.stringify(policy);
-  return lastPolicyText;
 }
 
 /** Epoch ms inside a UUIDv7; 0 when the text is none. */

@@ -3,6 +3,7 @@
  * Each call is one step, bounded by rows, and says whether there is more.
  */
 import type { Statement } from "bun:sqlite";
+import { BLOCK_ROWS, blockOf } from "./blocks.ts";
 import type { ClaimMemory } from "./claims.ts";
 import type { IdempotencyKeys } from "./idempotency.ts";
 import {
@@ -17,13 +18,23 @@ import {
   type TaskRow,
 } from "./rows.ts";
 import { INTEGER } from "./schema.ts";
-import type { TaskStore } from "./store.ts";
+import type { Clear, TaskStore } from "./store.ts";
 import type { Settings } from "./types.ts";
 
 /** Tasks that one step may look at or delete, whatever it asks for. */
 const STEP_MAX = 1_000;
 /** Rows of all tables that one step may delete: attempts and logs hang on tasks. */
 const STEP_ROWS_MAX = 2_000;
+
+/** Blocks of tasks that one step of a clear may read: some milliseconds, though little of them is to be cleared. */
+const STEP_BLOCKS_MAX = 8;
+
+/** What is left of a step's limits. */
+interface ClearStep {
+  tasks: number;
+  rows: number;
+  blocks: number;
+}
 
 export interface Step {
   readonly count: number;
@@ -52,7 +63,7 @@ export class Sweeps {
       `SELECT ${SLIM_COLUMNS} FROM tasks t WHERE t.due_at IS NOT NULL AND t.due_at <= ${INTEGER} ORDER BY t.due_at, t.seq LIMIT ${INTEGER}`,
     );
     this.#clearable = db.prepare(
-      `SELECT ${SLIM_COLUMNS} FROM tasks t WHERE t.status = ${INTEGER} AND t.seq > ${INTEGER} AND t.seq <= ${INTEGER} ORDER BY t.seq LIMIT ${INTEGER}`,
+      `SELECT ${SLIM_COLUMNS} FROM tasks t WHERE +t.status = ${INTEGER} AND t.seq > ${INTEGER} AND t.seq <= ${INTEGER} ORDER BY t.seq LIMIT ${INTEGER}`,
     );
     this.#expired = db.prepare(
       `SELECT ${SLIM_COLUMNS} FROM tasks t WHERE t.status = ${INTEGER} AND t.completed_at IS NOT NULL AND t.completed_at <= ${INTEGER}
@@ -89,34 +100,48 @@ export class Sweeps {
   /** Deletes rows that a clear made invisible. */
   clearStep(max: number): Step {
     const store = this.#store;
-    const limit = limited(max);
-    let looked = 0;
-    let rows = 0;
+    const step: ClearStep = { tasks: limited(max), rows: STEP_ROWS_MAX, blocks: STEP_BLOCKS_MAX };
     let removed = 0;
+    store.save();
     for (const clear of store.clears()) {
-      const { status, cursor, until } = clear;
-      const left = limit - looked;
-      if (left <= 0 || rows >= STEP_ROWS_MAX) break;
-      let reached = cursor;
-      let stopped = false;
-      store.save();
-      const found = store.table.adopt(this.#clearable.all(status, cursor, until, left));
-      for (const row of found) {
-        if (rows >= STEP_ROWS_MAX) {
-          stopped = true;
-          break;
-        }
-        looked++;
-        reached = row.seq;
-        // One that came to this status after the clear stays.
-        if (!store.hidden(row)) continue;
-        rows += store.remove(row);
-        removed++;
-      }
-      if (!stopped && found.length < left) store.endClear(status);
-      else store.saveClear({ ...clear, cursor: reached });
+      if (step.tasks <= 0 || step.rows <= 0 || step.blocks <= 0) break;
+      removed += this.#clearSome(clear, step);
     }
     return { count: removed, more: store.clearing };
+  }
+
+  /** Goes on with one clear as far as `step` allows; returns how many tasks it removed. */
+  #clearSome(clear: Clear, step: ClearStep): number {
+    const store = this.#store;
+    const { status, until } = clear;
+    let { cursor } = clear;
+    let removed = 0;
+    while (step.tasks > 0 && step.rows > 0 && step.blocks > 0) {
+      const block = store.blocks.nextWith(status, blockOf(cursor + 1));
+      if (block === null || block * BLOCK_ROWS > until) {
+        store.endClear(status);
+        return removed;
+      }
+      step.blocks--;
+      const end = Math.min(until, (block + 1) * BLOCK_ROWS - 1);
+      const asked = step.tasks;
+      const found = store.table.adopt(this.#clearable.all(status, cursor, end, asked));
+      let looked = 0;
+      for (const row of found) {
+        if (step.rows <= 0) break;
+        looked++;
+        step.tasks--;
+        cursor = row.seq;
+        // One that came to this status after the clear stays.
+        if (!store.hidden(row)) continue;
+        step.rows -= store.remove(row);
+        removed++;
+      }
+      if (looked === found.length && found.length < asked) cursor = end;
+    }
+    if (cursor >= until) store.endClear(status);
+    else store.saveClear({ ...clear, cursor });
+    return removed;
   }
 
   /** Scheduled and retrying tasks whose time has come (in log time) become ready, earliest first. */

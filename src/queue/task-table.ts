@@ -21,11 +21,12 @@ import {
   UNSAVED,
 } from "./rows.ts";
 import { INTEGER, TEXT } from "./schema.ts";
+import { TaskWriter } from "./task-writer.ts";
 
 /** Rows kept in memory; beyond it those of running tasks are read from the table when their worker speaks. */
 const KEPT_MAX = 32_768;
-
-type Value = string | number | null;
+/** Ended rows that are worth a write of their own. */
+const ENDED_ROWS_MIN = 64;
 
 interface Bodies {
   readonly payload: string | null;
@@ -49,10 +50,7 @@ export class TaskTable {
   readonly #selectSeq: Statement<{ seq: number }, [string]>;
   readonly #selectBodies: Statement<Bodies, [number]>;
   readonly #selectLane: Statement<TaskRow, [string, string, number, number, number, number]>;
-  readonly #insert: Statement<unknown, Value[]>;
-  readonly #insertPayload: Statement<unknown, [number, string | null]>;
-  readonly #update: Statement<unknown, Value[]>;
-  readonly #updateWithResult: Statement<unknown, Value[]>;
+  readonly #writer: TaskWriter;
   readonly #delete: Statement<unknown, [number]>;
   readonly #deletePayload: Statement<unknown, [number]>;
 
@@ -70,21 +68,7 @@ export class TaskTable {
       `SELECT ${HEAD_COLUMNS} FROM tasks t WHERE t.queue = ${TEXT} AND t.name = ${TEXT} AND t.priority = ${INTEGER}
        AND t.ready_seq > ${INTEGER} AND t.ready_seq < ${INTEGER} ORDER BY t.ready_seq LIMIT ${INTEGER}`,
     );
-    this.#insert = db.prepare(
-      `INSERT INTO tasks (seq, id, name, queue, status, detail, priority, created_at, run_at, due_at, ready_seq,
-         started_at, completed_at, retries, max_retries, attempt, crashes, releases, timeout_ms, retry, body_hash,
-         version, changed, fence, worker, principal, member, boot, confirmed, seen, log_rows, log_bytes, progress,
-         last_error, large, payload, result)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
-         ?, ?, ?, ?)`,
-    );
-    this.#insertPayload = db.prepare("INSERT INTO payloads (seq, payload) VALUES (?, ?)");
-    const changes = `status = ?, detail = ?, run_at = ?, due_at = ?, ready_seq = ?, started_at = ?,
-      completed_at = ?, retries = ?, attempt = ?, crashes = ?, releases = ?, version = ?, changed = ?, fence = ?,
-      worker = ?, principal = ?, member = ?, boot = ?, confirmed = ?, seen = ?, log_rows = ?, log_bytes = ?,
-      progress = ?, last_error = ?`;
-    this.#update = db.prepare(`UPDATE tasks SET ${changes} WHERE seq = ?`);
-    this.#updateWithResult = db.prepare(`UPDATE tasks SET ${changes}, result = ? WHERE seq = ?`);
+    this.#writer = new TaskWriter(db);
     this.#delete = db.prepare("DELETE FROM tasks WHERE seq = ?");
     this.#deletePayload = db.prepare("DELETE FROM payloads WHERE seq = ?");
   }
@@ -206,15 +190,20 @@ export class TaskTable {
 
   // --- writing
 
-  /** Writes the rows of tasks that have ended, and need them in memory no more. */
+  /**
+   * Writes the rows of tasks that have ended, and need them in memory no more; few of them wait for more of their
+   * kind, or for {@link save}.
+   */
   saveEnded(): void {
+    if (this.#ended.length < ENDED_ROWS_MIN) return;
     const ended = this.#ended;
     this.#ended = [];
     for (const row of ended) {
       if (row.status <= RUNNING || (row.flags & UNSAVED) === 0) continue;
-      this.#write(row);
+      this.#writer.write(row);
       this.#forget(row);
     }
+    this.#writer.end();
   }
 
   /** Writes every row. Scans see all of them from here on. */
@@ -225,7 +214,7 @@ export class TaskTable {
     this.#unsavedText = 0;
     for (const row of rows) {
       if ((row.flags & UNSAVED) === 0) continue;
-      this.#write(row);
+      this.#writer.write(row);
       if (row.shown > 0) continue;
       if (row.status === RUNNING && this.#bySeq.size <= KEPT_MAX) {
         row.payload = null;
@@ -235,6 +224,7 @@ export class TaskTable {
         this.#forget(row);
       }
     }
+    this.#writer.end();
   }
 
   #keep(row: TaskRow): void {
@@ -248,113 +238,5 @@ export class TaskTable {
     row.flags &= ~ROW.kept;
     this.#byId.delete(row.id);
     this.#bySeq.delete(row.seq);
-  }
-
-  #write(row: TaskRow): void {
-    const { flags } = row;
-    row.flags &= ~(UNSAVED | ROW.result);
-    if ((flags & ROW.born) !== 0) {
-      this.#writeNew(row);
-    } else if ((flags & ROW.result) === 0) {
-      this.#update.run(
-        row.status,
-        row.detail,
-        row.run_at,
-        row.due_at,
-        row.ready_seq,
-        row.started_at,
-        row.completed_at,
-        row.retries,
-        row.attempt,
-        row.crashes,
-        row.releases,
-        row.version,
-        row.changed,
-        row.fence,
-        row.worker,
-        row.principal,
-        row.member,
-        row.boot,
-        row.confirmed,
-        row.seen,
-        row.log_rows,
-        row.log_bytes,
-        row.progress,
-        row.last_error,
-        row.seq,
-      );
-    } else {
-      this.#updateWithResult.run(
-        row.status,
-        row.detail,
-        row.run_at,
-        row.due_at,
-        row.ready_seq,
-        row.started_at,
-        row.completed_at,
-        row.retries,
-        row.attempt,
-        row.crashes,
-        row.releases,
-        row.version,
-        row.changed,
-        row.fence,
-        row.worker,
-        row.principal,
-        row.member,
-        row.boot,
-        row.confirmed,
-        row.seen,
-        row.log_rows,
-        row.log_bytes,
-        row.progress,
-        row.last_error,
-        row.result,
-        row.seq,
-      );
-    }
-  }
-
-  #writeNew(row: TaskRow): void {
-    this.#insert.run(
-      row.seq,
-      row.id,
-      row.name,
-      row.queue,
-      row.status,
-      row.detail,
-      row.priority,
-      row.created_at,
-      row.run_at,
-      row.due_at,
-      row.ready_seq,
-      row.started_at,
-      row.completed_at,
-      row.retries,
-      row.max_retries,
-      row.attempt,
-      row.crashes,
-      row.releases,
-      row.timeout_ms,
-      row.retry,
-      row.body_hash,
-      row.version,
-      row.changed,
-      row.fence,
-      row.worker,
-      row.principal,
-      row.member,
-      row.boot,
-      row.confirmed,
-      row.seen,
-      row.log_rows,
-      row.log_bytes,
-      row.progress,
-      row.last_error,
-      row.large,
-      row.large === 1 ? null : row.payload,
-      row.result,
-    );
-    if (row.large === 1) this.#insertPayload.run(row.seq, row.payload);
   }
 }

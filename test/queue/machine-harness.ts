@@ -1,6 +1,7 @@
 /** Feeds a task machine with entries, one command each unless told otherwise, and recounts what it counts. */
 import { encodeCommand } from "../../src/queue/command-codec.ts";
 import { Database } from "bun:sqlite";
+import { BLOCK_ROWS } from "../../src/queue/blocks.ts";
 import { asIndex, asNodeId, asTerm } from "../../src/raft/types.ts";
 import type { CommittedEntry, LoggedRequest } from "../../src/replica/ports.ts";
 import type { Answer, Command, Signal } from "../../src/queue/commands.ts";
@@ -215,6 +216,32 @@ export function recount(db: Database): {
     .map(({ queue, name, n }) => `${queue}/${name}=${n}`);
   const keys = db.query<{ n: number }, []>("SELECT count(*) AS n FROM idempotency").get();
   return { counts, ready: ready.sort().join(" "), keys: keys?.n ?? 0 };
+}
+
+/** Blocks and places as the tables have them, and as they would be counted anew from the tasks; both must be equal. */
+export function recountBlocks(db: Database): { kept: unknown[]; counted: unknown[] } {
+  const status = ["pending", "running", "completed", "failed", "cancelled"]
+    .map((name, code) => `sum(status = ${code}) AS ${name}`)
+    .join(", ");
+  const kept = db.query("SELECT * FROM blocks ORDER BY block").all();
+  const counted = db
+    .query(
+      `SELECT seq / ${BLOCK_ROWS} AS block, ${status} FROM tasks GROUP BY seq / ${BLOCK_ROWS} ORDER BY 1`,
+    )
+    .all();
+  return { kept, counted };
+}
+
+/** What a list would not find: a queue or name of a task that is not listed for its block; or a place without a block. */
+export function misplaced(db: Database): unknown[] {
+  const at = `SELECT 1 FROM places p WHERE p.block = t.seq / ${BLOCK_ROWS}`;
+  return db
+    .query(
+      `SELECT id FROM tasks t WHERE NOT EXISTS (${at} AND p.kind = 0 AND p.value = t.queue)
+         OR NOT EXISTS (${at} AND p.kind = 1 AND p.value = t.name)
+       UNION ALL SELECT value FROM places WHERE block NOT IN (SELECT block FROM blocks)`,
+    )
+    .all();
 }
 
 /** The same as the machine has it. */

@@ -29,7 +29,9 @@ import {
   idAt,
   newTask,
   NO_DELAY,
+  misplaced,
   recount,
+  recountBlocks,
   refOf,
   request,
 } from "./machine-harness.ts";
@@ -255,6 +257,9 @@ class Invariants {
       )
       .all();
     expect(broken).toEqual([]);
+    const blocks = recountBlocks(db);
+    expect(blocks.kept).toEqual(blocks.counted);
+    expect(misplaced(db)).toEqual([]);
     const orphans = db.query(
       `SELECT seq FROM attempts WHERE seq NOT IN (SELECT seq FROM tasks)
        UNION ALL SELECT seq FROM payloads WHERE seq NOT IN (SELECT seq FROM tasks)

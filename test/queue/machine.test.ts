@@ -445,7 +445,7 @@ describe("entries", () => {
     const h = new Harness();
     h.db.run("UPDATE state SET schema_version = 99");
     expect(() => TaskMachine.open(h.db)).toThrow("schema version 99");
-    h.db.run("UPDATE state SET schema_version = 4, machine_version = 42");
+    h.db.run("UPDATE state SET schema_version = 5, machine_version = 42");
     expect(() => TaskMachine.open(h.db)).toThrow("machine version 42");
   });
 

@@ -40,27 +40,52 @@ function whole(text: string, flag: string): number {
   process.exit(2);
 }
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    seed: { type: "string" },
-    trace: { type: "boolean", default: false },
-    override: { type: "string", default: "{}" },
-    shrink: { type: "boolean", default: false },
-    seeds: { type: "string" },
-    from: { type: "string" },
-    minutes: { type: "string", default: "1000000" },
-    jobs: { type: "string", default: "1" },
-    /** Ends with the first seed that fails. */
-    first: { type: "boolean", default: false },
-    mutants: { type: "boolean", default: false },
-    coverage: { type: "boolean", default: false },
-    /** Of another such process: every so many seeds, and what was counted as one line. */
-    step: { type: "string", default: "1" },
-    child: { type: "boolean", default: false },
-  },
-});
-if (values.mutants) {
+const HELP = `usage: bun run sim COMMAND
+
+  --seed N [--trace] [--override JSON]   one run, the same each time: with every event, with other options
+  --seed N --shrink                      the smallest run in which the seed still fails
+  --seeds N [--from N] [--minutes M] [--jobs J] [--first]
+                                         many runs: from a random seed or --from, for M minutes at most,
+                                         in J processes, only up to the first that fails
+  --mutants [NAME…] [--seeds N] [--from N]
+                                         known bugs in a copy of the sources: which of them N seeds find
+  --coverage [--seeds N] [--from N]      what of the core they reach
+
+The first failure of a seed is printed with the line that replays it. Exit code 1: something failed; 2: a bad flag.`;
+
+const OPTIONS = {
+  help: { type: "boolean", short: "h", default: false },
+  seed: { type: "string" },
+  trace: { type: "boolean", default: false },
+  override: { type: "string", default: "{}" },
+  shrink: { type: "boolean", default: false },
+  seeds: { type: "string" },
+  from: { type: "string" },
+  minutes: { type: "string", default: "1000000" },
+  jobs: { type: "string", default: "1" },
+  /** Ends with the first seed that fails. */
+  first: { type: "boolean", default: false },
+  mutants: { type: "boolean", default: false },
+  coverage: { type: "boolean", default: false },
+  /** Of another such process: every so many seeds, and what was counted as one line. */
+  step: { type: "string", default: "1" },
+  child: { type: "boolean", default: false },
+} as const;
+
+/** Ends the process with a sentence where there is no such flag. */
+function flags() {
+  try {
+    return parseArgs({ allowPositionals: true, options: OPTIONS });
+  } catch (error) {
+    console.error(`${String(error).split(". ")[0]}\n\n${HELP}`);
+    return process.exit(2);
+  }
+}
+
+const { values, positionals } = flags();
+if (values.help) {
+  console.log(HELP);
+} else if (values.mutants) {
   const seeds = whole(values.seeds ?? "200", "seeds");
   const survived = await runMutants(seeds, whole(values.from ?? "1", "from"), positionals);
   process.exit(survived === 0 ? 0 : 1);
@@ -89,8 +114,6 @@ if (values.mutants) {
   );
   process.exit(failed === 0 ? 0 : 1);
 } else {
-  console.error(
-    "give --seed N [--trace | --shrink], or --seeds N [--from N] [--minutes M] [--jobs J], or --mutants [NAME…]",
-  );
+  console.error(HELP);
   process.exit(2);
 }

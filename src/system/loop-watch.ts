@@ -9,20 +9,22 @@ import { readFileSync } from "node:fs";
 import type { Clock, Millis, Timer } from "../replica/ports.ts";
 
 const TIMER_MS: Millis = 50;
-/** The share is taken over this long at least: shorter ones tell chance. */
+/** Shorter ones tell chance. */
 const WINDOW_MS: Millis = 1_000;
 
 export class LoopWatch {
   readonly #clock: Clock;
   readonly #delayed: (ms: Millis) => void;
+  readonly #windowMs: Millis;
   #timer: Timer | null = null;
   #window: { readonly at: Millis; readonly busyMs: number } | null = null;
   #share: number | null = null;
 
-  /** `delayed`: told how late each timer ran, milliseconds. */
-  constructor(clock: Clock, delayed: (ms: Millis) => void) {
+  /** `delayed`: told how late each timer ran, milliseconds. The share is taken over `windowMs` at least. */
+  constructor(clock: Clock, delayed: (ms: Millis) => void, windowMs: Millis = WINDOW_MS) {
     this.#clock = clock;
     this.#delayed = delayed;
+    this.#windowMs = windowMs;
     this.#again();
   }
 
@@ -48,7 +50,7 @@ export class LoopWatch {
 
   #look(now: Millis): void {
     const before = this.#window;
-    if (before !== null && now - before.at < WINDOW_MS) return;
+    if (before !== null && now - before.at < this.#windowMs) return;
     const busyMs = threadBusyMs();
     if (busyMs === null) return;
     if (before !== null) this.#share = Math.min(1, (busyMs - before.busyMs) / (now - before.at));

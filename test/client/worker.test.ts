@@ -65,8 +65,9 @@ function stoppable(): {
   };
 }
 
+/** Most of it is waiting: all at once, over one member. Each test has names of its own. */
 describe("A worker", () => {
-  test("runs many tasks, at most so many at once, and reports them in batches", async () => {
+  test.concurrent("runs many tasks, at most so many at once, and reports them in batches", async () => {
     let now = 0;
     let most = 0;
     const { worker, errors } = started(
@@ -92,7 +93,7 @@ describe("A worker", () => {
     expect(errors).toEqual([]);
   }, 30_000);
 
-  test("tells how handlers end: results, failures of each kind, snoozes", async () => {
+  test.concurrent("tells how handlers end: results, failures of each kind, snoozes", async () => {
     const { worker, errors } = started({
       returns: (payload, { task }) => ({ payload, name: task.name }),
       "returns-nothing": () => undefined,
@@ -161,7 +162,7 @@ describe("A worker", () => {
     expect(errors).toEqual([]);
   }, 30_000);
 
-  test("sends progress and the log, in order and before the end", async () => {
+  test.concurrent("sends progress and the log, in order and before the end", async () => {
     const gate = Promise.withResolvers<void>();
     let talks = 0;
     const { worker, errors } = started({
@@ -192,7 +193,7 @@ describe("A worker", () => {
     expect(errors).toEqual([]);
   }, 30_000);
 
-  test("keeps its leases for as long as handlers run", async () => {
+  test.concurrent("keeps its leases for as long as handlers run", async () => {
     const { worker, errors } = started({ slow: () => Bun.sleep(2_000).then(() => "done") });
     const handle = await client.enqueue("slow");
     expect(await handle.result()).toBe("done");
@@ -201,7 +202,7 @@ describe("A worker", () => {
     expect(errors).toEqual([]);
   }, 30_000);
 
-  test("aborts the signal on a cancel, and confirms it", async () => {
+  test.concurrent("aborts the signal on a cancel, and confirms it", async () => {
     const { handler, running, reasons } = stoppable();
     const { worker, errors } = started({ waits: handler });
     const handle = await client.enqueue("waits");
@@ -213,7 +214,7 @@ describe("A worker", () => {
     expect(errors).toEqual([]);
   }, 30_000);
 
-  test("confirms a cancel without a handler that ignores its signal; the slot stays taken until it ends", async () => {
+  test.concurrent("confirms a cancel without a handler that ignores its signal; the slot stays taken until it ends", async () => {
     const gate = Promise.withResolvers<void>();
     const { worker, errors } = started({ deaf: () => gate.promise }, { graceMs: 20 });
     const handle = await client.enqueue("deaf");
@@ -227,23 +228,23 @@ describe("A worker", () => {
     expect(errors).toEqual([]);
   }, 30_000);
 
-  test("aborts the signal on a time-out, which is the task's failure", async () => {
+  test.concurrent("aborts the signal on a time-out, which is the task's failure", async () => {
     const { handler, reasons } = stoppable();
-    const { worker } = started({ waits: handler });
-    const handle = await client.enqueue("waits", null, { timeout_ms: 1_000, max_retries: 0 });
+    const { worker } = started({ late: handler });
+    const handle = await client.enqueue("late", null, { timeout_ms: 1_000, max_retries: 0 });
     expect(await final(handle)).toMatchObject({ status: "Failed", retries: 0, crashes: 0 });
     // The leader times it out by its own clock; the worker hears of it with a heartbeat.
     await eventually("the signal", async () => reasons.length === 1);
     await worker.stop();
   }, 30_000);
 
-  test("drains: what ends in time is reported, the rest goes back at no cost", async () => {
+  test.concurrent("drains: what ends in time is reported, the rest goes back at no cost", async () => {
     const { handler, running } = stoppable();
     const { worker, errors } = started({
-      waits: handler,
+      stays: handler,
       quick: () => Bun.sleep(50).then(() => 1),
     });
-    const stays = await client.enqueue("waits");
+    const stays = await client.enqueue("stays");
     await running;
     const ends = await client.enqueue("quick");
     await eventually("both to run", async () => worker.running === 2);
@@ -251,12 +252,12 @@ describe("A worker", () => {
     expect(await ends.task()).toMatchObject({ status: "Completed", result: 1 });
     expect(await stays.task()).toMatchObject({ status: "Pending", retries: 0, crashes: 0 });
     expect(errors).toEqual([]);
-    const next = started({ waits: () => "second" });
+    const next = started({ stays: () => "second" });
     expect(await stays.result()).toBe("second");
     await next.worker.stop();
   }, 30_000);
 
-  test("that is told to be quiet finishes what it runs and claims no more", async () => {
+  test.concurrent("that is told to be quiet finishes what it runs and claims no more", async () => {
     const gate = Promise.withResolvers<string>();
     const { worker } = started({ gated: () => gate.promise });
     const first = await client.enqueue("gated");
@@ -272,7 +273,7 @@ describe("A worker", () => {
     await second.cancel();
   }, 30_000);
 
-  test('of some queues leaves the others alone; "*" takes every name', async () => {
+  test.concurrent('of some queues leaves the others alone; "*" takes every name', async () => {
     const { worker } = started({ "*": (_, { name }) => name }, { queues: ["mine"] });
     const theirs = await client.enqueue("any", null, { queue: "theirs" });
     const mine = await client.enqueue("whatever", null, { queue: "mine" });
@@ -282,7 +283,7 @@ describe("A worker", () => {
     await theirs.cancel();
   }, 30_000);
 
-  test("runs handlers that were written for a member", () => {
+  test.concurrent("runs handlers that were written for a member", () => {
     const written: Handler = (payload, context) => {
       context.progress(1);
       return payload;
@@ -313,7 +314,7 @@ describe("A worker on its own", () => {
   };
   const never = new Promise<Response>(() => {});
 
-  test("stops its tasks when no heartbeat was answered for a lease period, and reports nothing", async () => {
+  test.concurrent("stops its tasks when no heartbeat was answered for a lease period, and reports nothing", async () => {
     let claims = 0;
     await using member = new ScriptedMember(({ path }) =>
       path === "/api/leases/claim" && claims++ === 0 ? Response.json(claimed(300)) : never,
@@ -331,7 +332,7 @@ describe("A worker on its own", () => {
     expect([...paths].filter((path) => !/claim|heartbeat|config/.test(path))).toEqual([]);
   });
 
-  test("repeats a claim under its request id, and a lost lease ends silently", async () => {
+  test.concurrent("repeats a claim under its request id, and a lost lease ends silently", async () => {
     await using member: ScriptedMember = new ScriptedMember(({ path, body }) => {
       if (path === "/api/leases/heartbeat") {
         const { leases } = body as { leases: { task_id: string }[] };
@@ -356,7 +357,7 @@ describe("A worker on its own", () => {
     await worker.stop();
   });
 
-  test("goes on without its client's cluster only until the client is closed", async () => {
+  test.concurrent("goes on without its client's cluster only until the client is closed", async () => {
     await using member = new ScriptedMember(() => never);
     const lonely = clientOf([member]);
     const { worker, errors } = started({ waits: () => 1 }, { client: lonely });
@@ -366,7 +367,7 @@ describe("A worker on its own", () => {
     expect(errors).toEqual([]);
   });
 
-  test("refuses bad options by name", () => {
+  test.concurrent("refuses bad options by name", () => {
     const made = (options: object) => (): FlotillaWorker =>
       new FlotillaWorker({ client, handlers: { a: () => 1 }, ...options });
     expect(made({ handlers: {} })).toThrow(/handlers/);

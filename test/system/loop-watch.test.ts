@@ -19,11 +19,11 @@ test.skipIf(!known)(
   "a busy loop has a greater share than an idle one",
   async () => {
     const delays: number[] = [];
-    const watch = new LoopWatch(systemClock, (ms) => delays.push(ms));
+    const watch = new LoopWatch(systemClock, (ms) => delays.push(ms), 200);
     try {
-      await turn(2_300, 0);
+      await turn(500, 0);
       const idle = watch.busyShare ?? 1;
-      await turn(2_300, 1);
+      await turn(500, 1);
       const busy = watch.busyShare ?? 0;
       expect(busy).toBeGreaterThan(idle);
       expect(busy).toBeGreaterThan(0.5);

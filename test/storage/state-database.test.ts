@@ -150,7 +150,7 @@ describe("the state checkpointer", () => {
       },
     });
     let appliedAtHold = 0;
-    for (let i = 0; i < 30; i++) {
+    for (let i = 0; i < 15; i++) {
       const { durableApplied } = await checkpointer.run();
       expect(durableApplied).not.toBeNull();
       expect(durableApplied ?? 0).toBeGreaterThanOrEqual(appliedAtHold);

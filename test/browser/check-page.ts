@@ -65,7 +65,7 @@ export interface CheckOptions {
   submitElsewhere(): Promise<void>;
 }
 
-const WAIT_MS = 15_000;
+const WAIT_MS = 30_000;
 
 async function total(page: Page): Promise<number> {
   const text = await page.locator('#counts [data-status="total"]').innerText();

@@ -61,8 +61,8 @@ export class Admission {
   // ------------------------------------------------------------------ this member itself
 
   /**
-   * A configuration of the log, which stands at `index`, in ascending order; `removed`: by the one before it, they
-   * were members.
+   * A configuration of the log, which stands at `index`, in ascending order, until the log is cut; `removed`: by the
+   * one before it, they were members.
    */
   follow(
     configuration: Configuration,
@@ -70,6 +70,8 @@ export class Admission {
     removed: readonly (readonly [NodeId, string])[],
   ): void {
     const { identity } = this.#port;
+    // The change that let this folder in was cut off the log again: it never was a member so far.
+    if (this.#since !== null && index < this.#since) this.#since = null;
     const own = configuration.members[identity.id];
     if (own?.incarnation === identity.incarnation) this.#since ??= index;
     for (const [id, url] of removed) this.#farewell(id, url);

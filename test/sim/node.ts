@@ -11,7 +11,14 @@ import { FlotillaQueue } from "../../src/queue/queue.ts";
 import { POSITION_QUERY } from "../../src/queue/schema.ts";
 import { InlineReader } from "../../src/queue/task-reader.ts";
 import { DEFAULT_SETTINGS, type Settings } from "../../src/queue/types.ts";
-import { asIndex, asNodeId, type NodeId } from "../../src/raft/types.ts";
+import {
+  asIndex,
+  asNodeId,
+  asTerm,
+  type LogIndex,
+  type NodeId,
+  type Term,
+} from "../../src/raft/types.ts";
 import type { Leadership } from "../../src/replica/consensus.ts";
 import type {
   CommittedEntry,
@@ -48,8 +55,8 @@ export class SimNode {
   through: NodeId | null = null;
   /** Its operator has ended it for good. */
   ended = false;
-  /** An old copy of its folder was put back: it may stop, and must not take part. */
-  rolledBack = false;
+  /** Where its log ended when an old copy of its folder was put back. */
+  #lost: { readonly index: LogIndex; readonly term: Term } | null = null;
   #copy: { readonly disk: Disk; readonly state: Uint8Array } | null = null;
   /** Outlive the process. */
   wallOffset: Millis = 0;
@@ -310,7 +317,7 @@ export class SimNode {
     this.#image = null;
     this.#copy = null;
     this.ended = false;
-    this.rolledBack = false;
+    this.#lost = null;
     this.readOnly = false;
   }
 
@@ -341,12 +348,22 @@ export class SimNode {
       this.id,
       `gets a copy of its folder that ends at ${this.#copy.disk.entries.length}`,
     );
+    const { index, term } = this.disk.entries.at(-1) ?? { index: asIndex(0), term: asTerm(0) };
+    this.#lost = { index, term };
     this.disk = this.#copy.disk;
     this.#db = openState(this.#copy.state, this.#committed);
     this.#checkpoint = this.#copy.state;
     this.#copy = null;
-    this.rolledBack = true;
     this.start();
+  }
+
+  /**
+   * An old copy of its folder was put back: it may stop, and must not take part until it holds again what it lost. That
+   * may be so: a learner that nobody has counted yet is let in.
+   */
+  get rolledBack(): boolean {
+    const lost = this.#lost;
+    return lost !== null && (this.disk.termAt(lost.index) ?? -1) < lost.term;
   }
 
   #die(): void {

@@ -463,6 +463,7 @@ export class Simulation {
     const decides = (): boolean =>
       known.every((each) => isQuorum(each, (id) => core.some((node) => node.id === id)));
     for (const node of able) if (!decides() || prng.chance(0.4)) core.push(node);
+    if (!decides()) this.fail("simulator", "more was lost than a cluster can survive");
     return core;
   }
 

@@ -3,6 +3,7 @@
  * the lease protocol. What a Bun Worker inside a member does by force (killing a handler that does not stop)
  * it cannot do: handlers have to heed their signal.
  */
+import { Ahead } from "./ahead.ts";
 import type { FlotillaClient } from "./client.ts";
 import { FlotillaError } from "./error.ts";
 import type { LeaseCalls } from "./lease-calls.ts";
@@ -13,6 +14,8 @@ import type { ClaimedTask, Directive, HeartbeatLease, LeaseVerdict } from "./typ
 
 const CONCURRENCY = 10;
 const CONCURRENCY_MAX = 1_000;
+/** Tasks of one claim: what the members take. */
+const CLAIM_MAX = 1_000;
 const CLAIM_WAIT_MS = 20_000;
 /** An empty answer that came sooner was not a long poll that ran out. */
 const EMPTY_ANSWER_MIN_MS = 1_000;
@@ -62,7 +65,8 @@ export class FlotillaWorker {
   readonly #scope: { readonly names?: string[]; readonly queues?: string[] };
   readonly #onError: (error: Error, task: ClaimedTask | null) => void;
   readonly #reports: Reports;
-  /** By fence. */
+  readonly #ahead: Ahead;
+  /** Their handlers run; by fence. */
   readonly #runs = new Map<number, Run>();
   /** Their handlers have ended, their last log lines are on the way: members take a second over those. */
   readonly #closing = new Map<number, Run>();
@@ -100,6 +104,7 @@ export class FlotillaWorker {
     this.#handlers = handlers;
     this.#concurrency = concurrency;
     this.#graceMs = graceMs;
+    this.#ahead = new Ahead(concurrency);
     this.#scope = {
       ...(names.includes("*") ? {} : { names }),
       ...(queues === undefined ? {} : { queues: [...queues] }),
@@ -146,6 +151,7 @@ export class FlotillaWorker {
     this.#claim?.abort();
     this.#wake();
     await this.#claiming;
+    this.#handBack(this.#ahead.clear());
     const isDone = (): boolean => this.#runs.size === 0;
     if (!(await this.#waitFor(isDone, drainMs))) {
       for (const run of this.#runs.values()) run.abort("drain", "the worker stops");
@@ -203,10 +209,12 @@ export class FlotillaWorker {
     }
   }
 
-  /** Slots; none while too many ends are unanswered: a cluster that takes no ends has to be waited for. */
+  /** Places; none while too many ends are unanswered: a cluster that takes no ends has to be waited for. */
   #free(): number {
+    const places = this.#concurrency + this.#ahead.room;
     const unanswered = this.#reports.unanswered.size + this.#closing.size;
-    return this.#concurrency - this.#runs.size - Math.max(0, unanswered - this.#concurrency);
+    const taken = this.#runs.size + this.#ahead.size;
+    return Math.min(CLAIM_MAX, places - taken - Math.max(0, unanswered - places));
   }
 
   #claimed(tasks: readonly ClaimedTask[], sentAt: number): void {
@@ -215,7 +223,7 @@ export class FlotillaWorker {
     for (const task of tasks) {
       const periodMs = Date.parse(task.lease.expires_at) - Date.parse(task.started_at ?? "");
       if (periodMs > 0 && periodMs !== this.#leaseMs) this.#leaseIs(periodMs);
-      if (this.#runs.has(task.lease.fence)) continue;
+      if (this.#runs.has(task.lease.fence) || this.#ahead.has(task.lease.fence)) continue;
       if (this.#stopping !== null) {
         const { attempt, fence } = task.lease;
         this.#reports.end({ task_id: task.id, attempt, fence }, { kind: "release" });
@@ -228,10 +236,30 @@ export class FlotillaWorker {
         this.#beatAt = now;
       }
       const run = new Run(task, confirmedAt);
-      this.#runs.set(task.lease.fence, run);
-      this.#lookBy(Math.min(this.#beatAt, run.timeoutAt));
-      void this.#execute(run);
+      if (this.#runs.size < this.#concurrency && this.#ahead.size === 0) this.#begin(run, now);
+      else this.#ahead.add(run, now);
     }
+    this.#lookBy(Math.min(this.#beatAt, this.#ahead.overdueAt));
+  }
+
+  #begin(run: Run, now: number): void {
+    this.#runs.set(run.lease.fence, run);
+    this.#lookBy(Math.min(this.#beatAt, run.timeoutAt));
+    void this.#execute(run, now);
+  }
+
+  /** Free slots go on with what was claimed ahead. */
+  #fill(now: number): void {
+    while (this.#runs.size < this.#concurrency) {
+      const run = this.#ahead.next();
+      if (run === null) return;
+      this.#begin(run, now);
+    }
+  }
+
+  /** Tasks that never began go back. */
+  #handBack(runs: readonly Run[]): void {
+    for (const { lease } of runs) this.#reports.end(lease, { kind: "release" });
   }
 
   #directed(directive: Directive): void {
@@ -254,7 +282,7 @@ export class FlotillaWorker {
 
   // --- running
 
-  async #execute(run: Run): Promise<void> {
+  async #execute(run: Run, startedAt: number): Promise<void> {
     const { task } = run;
     let outcome: Outcome;
     try {
@@ -271,6 +299,9 @@ export class FlotillaWorker {
     }
     const { fence } = run.lease;
     this.#runs.delete(fence);
+    const now = performance.now();
+    this.#ahead.ran(now - startedAt);
+    this.#fill(now);
     if (!run.released && (run.hasLines || run.logging !== null)) {
       // Before the end is reported: afterwards the lease is over. The slot is free meanwhile.
       this.#closing.set(fence, run);
@@ -329,6 +360,7 @@ export class FlotillaWorker {
         run.abort("timeout", `timed out after ${run.task.timeout_ms} ms`);
       if (now >= run.graceUntil) this.#giveBack(run);
     }
+    if (now >= this.#ahead.overdueAt) this.#handBack(this.#ahead.giveUp());
     if (now >= this.#beatAt) {
       this.#beatAt = now + this.#leaseMs / 3;
       this.#beatAll();
@@ -337,7 +369,7 @@ export class FlotillaWorker {
       this.#newsAt = Infinity;
       this.#sendNews();
     }
-    let next = Math.min(this.#beatAt, this.#newsAt);
+    let next = Math.min(this.#beatAt, this.#newsAt, this.#ahead.overdueAt);
     for (const run of this.#runs.values()) {
       if (run.stop !== "lost") next = Math.min(next, run.confirmedAt + this.#leaseMs);
       if (run.stop === null) next = Math.min(next, run.timeoutAt);
@@ -358,6 +390,7 @@ export class FlotillaWorker {
     void this.#refreshLease();
     const runs = [...this.#runs.values()].filter((run) => run.stop !== "lost" && !run.released);
     const beats: HeartbeatLease[] = runs.map((run) => run.takeBeat());
+    for (const { lease } of this.#ahead.runs()) beats.push(lease);
     for (const { lease } of this.#closing.values()) beats.push(lease);
     for (const lease of this.#reports.unanswered.values()) beats.push(lease);
     // Without leases too: it keeps the worker listed, and brings the directive.
@@ -374,15 +407,22 @@ export class FlotillaWorker {
         attemptMs: Math.max(200, this.#leaseMs / 4),
       });
       for (const [index, { fence }] of leases.entries()) {
-        const run = this.#runs.get(fence);
         const verdict = answer.leases[index]?.status;
-        if (run !== undefined && verdict !== undefined) this.#judged(run, verdict, sentAt);
+        if (verdict === undefined) continue;
+        const run = this.#runs.get(fence);
+        if (run !== undefined) this.#judged(run, verdict, sentAt);
+        else if (verdict !== "ok") this.#drop(this.#ahead.take(fence), verdict);
       }
       this.#directed(answer.directive);
     } catch (error) {
       // Those that may pass end in the self-stop when they do not; others are faults.
       if (!(error instanceof FlotillaError && error.code === "timeout")) this.#report(error);
     }
+  }
+
+  /** One that waited for a slot: there is no handler to stop. */
+  #drop(run: Run | null, verdict: "cancel" | "lost"): void {
+    if (run !== null && verdict === "cancel") this.#reports.end(run.lease, { kind: "release" });
   }
 
   #judged(run: Run, verdict: LeaseVerdict, sentAt: number): void {
@@ -456,6 +496,7 @@ export class FlotillaWorker {
 
   /** Nothing can be told any more: the leases run out, and the tasks run elsewhere. */
   #clientClosed(): void {
+    this.#ahead.clear();
     for (const run of this.#runs.values()) run.abort("lost", "the client is closed");
     this.#end();
     void this.stop();

@@ -296,7 +296,10 @@ async function run(config: Config, log: Log): Promise<void> {
     auditor,
     condemned: readCondemned(folder.path, state.name),
     observer: metrics,
-    onCondemned: (sentence) => condemnState(folder.path, state.name, sentence),
+    onCondemned: (sentence) => {
+      condemnState(folder.path, state.name, sentence);
+      pool.suspend(sentence);
+    },
   });
 
   const members = (): readonly string[] => Object.keys(replica.status().configuration.members);
@@ -364,9 +367,12 @@ async function run(config: Config, log: Log): Promise<void> {
     resultMaxBytes: () => machine.settings().max_payload,
     random: () => random.float(),
   });
+  const condemned = replica.condemned();
+  if (condemned !== null) pool.suspend(condemned);
   replica.onInstall(() => {
     queue.recheck();
     pool.recheck((taskId) => machine.leaseOf(taskId));
+    if (replica.condemned() === null) pool.resume();
   });
   const names = await pool.load();
 

@@ -97,6 +97,7 @@ export class ExecutorPool {
   #turnAsked = false;
   #unsubscribe: (() => void) | null = null;
   #draining: Promise<void> | null = null;
+  #suspended = false;
   /** Looks whether what a drain waits for has come. */
   #awaited: (() => void) | null = null;
   #stopped = false;
@@ -216,6 +217,7 @@ export class ExecutorPool {
         uncovered: () => this.#turn(),
       },
     );
+    if (this.#suspended) this.#claimer.pause();
     this.#unsubscribe = this.#queue.onLease((event) => this.#onLease(event));
     this.#keeper.start();
     this.#turn();
@@ -229,6 +231,25 @@ export class ExecutorPool {
   drain(timeoutMs: number): Promise<void> {
     this.#draining ??= this.#drain(timeoutMs);
     return this.#draining;
+  }
+
+  /**
+   * The member's state is wrong, so what was claimed by it may be: takes no work until `resume`, aborts what runs, and
+   * hands it back at no cost, whatever its handlers still say; as soon as the queue answers again.
+   */
+  suspend(reason: string): void {
+    if (this.#suspended) return;
+    this.#suspended = true;
+    this.#claimer?.pause();
+    for (const run of this.#runs.values()) this.#stopRun(run, "cancel", reason);
+    this.#handBack(this.#ahead.clear());
+    this.#turn();
+  }
+
+  resume(): void {
+    if (!this.#suspended) return;
+    this.#suspended = false;
+    this.#claimer?.resume();
   }
 
   /** Ends at once: nothing is reported, every Worker is terminated. Drain first for an orderly end. */
@@ -316,7 +337,7 @@ export class ExecutorPool {
       const early = this.#early.get(fence);
       this.#early.delete(fence);
       if (early?.type === "lost") continue;
-      if (this.#draining !== null || early?.type === "cancel") {
+      if (this.#draining !== null || this.#suspended || early?.type === "cancel") {
         this.#end(lease, { kind: "release" }, null);
         continue;
       }
@@ -367,7 +388,7 @@ export class ExecutorPool {
   #directed(directive: Directive): void {
     switch (directive) {
       case "ok":
-        this.#claimer?.resume();
+        if (!this.#suspended) this.#claimer?.resume();
         return;
       // "terminate" means the process; this pool is only a part of one, and takes no more work.
       case "quiet":

@@ -417,7 +417,9 @@ export class FlotillaQueue implements TaskQueue {
   async waitFinal(id: string, waitMs: Millis, signal: AbortSignal | null): Promise<Task | null> {
     if (this.#stopped) throw queueError("stopping", "this member is shutting down");
     await this.#current("linearizable");
-    return this.#finals.wait(id, waitMs, signal);
+    const task = await this.#finals.wait(id, waitMs, signal);
+    this.#mayAnswer();
+    return task;
   }
 
   /**
@@ -465,7 +467,10 @@ export class FlotillaQueue implements TaskQueue {
     this.#mayAnswer();
     const { idem } = claim;
     if (idem !== undefined) return this.keyed.claim({ ...claim, idem }, waitMs, signal);
-    return this.#claims.wait(claim, waitMs, signal);
+    const claimed = await this.#claims.wait(claim, waitMs, signal);
+    // Found wrong meanwhile: nobody saw these leases, and they cost nothing when they end.
+    this.#mayAnswer();
+    return claimed;
   }
 
   async heartbeat(

@@ -10,7 +10,16 @@ import type { Core } from "./core.ts";
 import type { DiskRoom } from "./disk-room.ts";
 import { decodeEntry } from "./envelope.ts";
 import { asError } from "./errors.ts";
-import type { Clock, LogStore, Millis, RequestAnswer, StateMachine, Timer } from "./ports.ts";
+import {
+  type Clock,
+  isNoRoom,
+  type Log,
+  type LogStore,
+  type Millis,
+  type RequestAnswer,
+  type StateMachine,
+  type Timer,
+} from "./ports.ts";
 import type { Staleness } from "./staleness.ts";
 
 /** Entries decoded and applied in one transaction. */
@@ -26,6 +35,7 @@ const FLUSH_MS: Millis = 100;
 export interface ApplierPort {
   readonly core: Core;
   readonly clock: Clock;
+  readonly log: Log;
   readonly store: LogStore;
   readonly machine: StateMachine;
   readonly room: DiskRoom;
@@ -47,6 +57,8 @@ export class Applier {
   #holds = 0;
   #flushTimer: Timer | null = null;
   #readingLog = false;
+  /** A state that is known to be wrong could not even apply an entry: it stays as it is until it is replaced. */
+  #stuck = false;
   /** Since the start. What was read from the log before one of them must not be applied after it. */
   #installs = 0;
 
@@ -80,12 +92,13 @@ export class Applier {
   /** A snapshot has replaced the state. */
   installed(): void {
     this.#installs += 1;
+    this.#stuck = false;
   }
 
   // ------------------------------------------------------------------ apply
 
   apply(raft: Raft): void {
-    if (this.#holds > 0 || this.#readingLog || !this.#port.room.mayApply) return;
+    if (this.#holds > 0 || this.#readingLog || this.#stuck || !this.#port.room.mayApply) return;
     const from = asIndex(this.index + 1);
     const to = asIndex(Math.min(raft.applicable, from + APPLY_ENTRIES_MAX - 1));
     if (to < from) return;
@@ -128,7 +141,8 @@ export class Applier {
     try {
       answers = machine.apply(decoded);
     } catch (error) {
-      room.failed(error);
+      if (consistency.condemned !== null && !isNoRoom(error)) this.#stopApplying(error);
+      else room.failed(error);
       return;
     }
     room.applied();
@@ -149,6 +163,13 @@ export class Applier {
     this.#flushLater();
     consistency.reached();
     core.schedulePump();
+  }
+
+  #stopApplying(error: unknown): void {
+    this.#stuck = true;
+    this.#port.log.warn("the state, which is wrong, applies nothing more until it is replaced", {
+      error: String(error),
+    });
   }
 
   // ------------------------------------------------------------------ the state's file
@@ -175,6 +196,7 @@ export class Applier {
   }
 
   #commit(): void {
+    if (this.#stuck) return;
     const { core, machine, room, staleness } = this.#port;
     core.guard(() => {
       try {

@@ -11,8 +11,8 @@
  *              ←───────── word: chain, hash of the slice
  *     verdict  ─────────→ only if words differ: each judges itself by all words
  *
- * Who differs from a majority of the voters is wrong: it stops answering and hands leadership over (its log is
- * right, so it goes on storing entries and voting). Without a majority nobody is known to be wrong: an alarm.
+ * Who differs from a majority of the voters is wrong: it stops answering, hands leadership over and takes the state of
+ * the others (its log is right, so it goes on storing entries and voting meanwhile). Without a majority nobody is known to be wrong: an alarm.
  */
 import type { Configuration, LogIndex, NodeId } from "../raft/types.ts";
 import type { Leadership } from "./consensus.ts";
@@ -126,6 +126,8 @@ export class Consistency {
   replaced(): void {
     this.#condemned = null;
     this.#question = null;
+    // A verdict that is still on its way judges what the state before said.
+    this.#said = null;
   }
 
   // ------------------------------------------------------------------ leader
@@ -219,6 +221,11 @@ export class Consistency {
   heardQuestion(body: unknown, from: NodeId): void {
     const question = parseQuestion(body);
     if (question === null) return;
+    if (this.#condemned !== null) {
+      // That is all there is to say of a state that may not even be able to go on.
+      this.#say(question, from, null);
+      return;
+    }
     const until = this.#port.clock.monotonic() + ANSWER_MS;
     this.#question = { from, question, until };
     this.reached();
@@ -273,7 +280,7 @@ export class Consistency {
     const word: Word = {
       round,
       machineVersion: machine.machineVersion(),
-      chain: machine.chainAt(index),
+      chain: this.#condemned === null ? machine.chainAt(index) : null,
       digest: slice?.digest ?? null,
       next: slice?.next ?? null,
       condemned: this.#condemned,
@@ -318,8 +325,8 @@ export class Consistency {
         ? "applied the log differently than a majority of the members"
         : "has other rows on its disk than a majority of the members";
     return (
-      `the state of ${id} is wrong: up to index ${index} it ${how}. It does not answer any more: keep a copy of its ` +
-      "data folder, remove the member, and let it join again with an empty one"
+      `the state of ${id} is wrong: up to index ${index} it ${how}. It does not answer until it has taken the ` +
+      "state of the others, which it does by itself; what was wrong is kept in its data folder"
     );
   }
 }

@@ -230,6 +230,8 @@ export class Parts {
       logBytes: () => store.stats().bytes,
       halt: () => core.halt(),
       installed: (manifest) => this.#installed(manifest),
+      isStateWrong: () => this.consistency.condemned !== null,
+      stateReplaced: (manifest) => this.#stateReplaced(manifest),
       fatal: (error) => core.fatal(error),
       send,
     });
@@ -353,6 +355,15 @@ export class Parts {
     this.waiters.applied(index);
     // What of this member's own commands is in the snapshot was applied unseen; sent again, it is answered.
     this.writes.unseen();
+    this.#port.replaced();
+  }
+
+  /** It is as of an earlier index than the one before was: the log is applied from there. */
+  #stateReplaced({ index }: SnapshotManifest): void {
+    this.applier.installed();
+    this.staleness.replaced();
+    this.consistency.replaced();
+    this.waiters.applied(index);
     this.#port.replaced();
   }
 

@@ -227,6 +227,12 @@ export interface SnapshotStore {
    */
   install(manifest: SnapshotManifest, foundations: readonly Entry[]): Promise<void>;
   /**
+   * Puts what was verified in place of the state alone, which is wrong; the log, which is right, must hold that index.
+   * The state before is kept beside it, for whoever finds out what was wrong, in place of one that was kept before.
+   * Nothing may be applied meanwhile. When it resolves, the state machine is at `index`. @throws FatalError start anew
+   */
+  replaceState(manifest: SnapshotManifest): Promise<void>;
+  /**
    * Begins the state anew, empty, because it is damaged; with `log` the log too, which keeps only what it promised
    * and who the members are. Steps as of an install. @throws FatalError start anew
    */

@@ -27,6 +27,7 @@ import {
   type SnapshotManifest,
   type SnapshotStore,
 } from "./ports.ts";
+import { RepairPace } from "./repair-pace.ts";
 import { SnapshotReceiver } from "./snapshot-receiver.ts";
 import { RETAINED_BYTES_MAX, SnapshotSender } from "./snapshot-sender.ts";
 
@@ -51,23 +52,32 @@ export interface SnapshotsPort {
   halt(): () => void;
   /** State, log and core stand at the snapshot; still halted. */
   installed(manifest: SnapshotManifest): void;
+  /** The state is known to differ from the others' (T9). */
+  isStateWrong(): boolean;
+  /** The state alone stands at the snapshot, the log goes on behind it; still halted. */
+  stateReplaced(manifest: SnapshotManifest): void;
   fatal(error: FatalError): void;
   send(to: NodeId, frame: PeerFrame): boolean;
 }
 
 /** What the last leader kept its log for is kept so long by the next one: a large snapshot takes minutes. */
 const INHERITED_MS: Millis = 600_000;
+/** A snapshot that was made a moment ago may be ahead of what this disk has; not for long. */
+const CATCH_UP_MS: Millis = 10_000;
+const CATCH_UP_LOOK_MS: Millis = 20;
 
 export class Snapshots {
   readonly #port: SnapshotsPort;
   readonly #sender: SnapshotSender;
   readonly #receiver: SnapshotReceiver;
+  readonly #pace: RepairPace;
   /** The leader keeps its log behind this index: so does this member, which may lead before that is over. */
   #inherited: { readonly index: LogIndex; readonly until: Millis } | null = null;
 
   constructor(port: SnapshotsPort) {
     this.#port = port;
     const { clock, log, store } = port;
+    this.#pace = new RepairPace(log);
     const send = (to: NodeId, frame: SnapshotFrame): boolean =>
       port.send(to, { kind: "snapshot", frame });
     this.#sender = new SnapshotSender({
@@ -94,7 +104,8 @@ export class Snapshots {
       wanted: ({ index, term }) => {
         const raft = port.raft();
         if (raft === null || raft.role === "leader") return false;
-        return index > raft.commit && raft.termAt(index) !== term;
+        if (raft.termAt(index) !== term) return index > raft.commit;
+        return port.isStateWrong() && index >= raft.compactedIndex;
       },
       notWanted: () => port.raft()?.snapshotNotNeeded(),
       install: (manifest) => this.#install(manifest),
@@ -105,6 +116,10 @@ export class Snapshots {
 
   /** The log must keep every entry behind this index, for members on their way; null: for nobody. */
   get floor(): LogIndex | null {
+    const raft = this.#port.raft();
+    // The state that will take the place of the wrong one goes on from this log.
+    if (raft !== null && this.#port.isStateWrong() && this.#port.logBytes() <= RETAINED_BYTES_MAX)
+      return raft.compactedIndex;
     const own = this.#sender.floor;
     const inherited = this.#inherited?.index ?? null;
     if (own === null || inherited === null) return own ?? inherited;
@@ -156,6 +171,7 @@ export class Snapshots {
     if (this.#inherited !== null && this.#isSpent(this.#inherited.until, now))
       this.#inherited = null;
     this.#receiver.sweep(now);
+    this.#mend(now);
   }
 
   async stop(): Promise<void> {
@@ -177,9 +193,42 @@ export class Snapshots {
     return { ...copy, configuration: raft.configurationAt(copy.index), bootstrap };
   }
 
+  /** Takes another state from the leader when this one is wrong. */
+  #mend(now: Millis): void {
+    if (!this.#pace.isDue(now, this.#port.isStateWrong())) return;
+    const raft = this.#port.raft();
+    if (raft === null || raft.role === "leader" || raft.leader === null) return;
+    this.#pace.tried(now);
+    this.#receiver.offered(raft.leader);
+  }
+
+  /** The log is right, and holds all that was promised: it stays. */
+  async #replaceState(raft: Raft, manifest: SnapshotManifest): Promise<void> {
+    const { clock, log, store } = this.#port;
+    const deadline = clock.monotonic() + CATCH_UP_MS;
+    while (raft.applicable < manifest.index) {
+      if (clock.monotonic() > deadline) throw new Error("this log does not reach it yet");
+      await new Promise<void>((resolve) => void clock.after(CATCH_UP_LOOK_MS, resolve));
+    }
+    const goOn = this.#port.halt();
+    try {
+      await store.replaceState(manifest);
+      this.#port.stateReplaced(manifest);
+      log.warn("the state that was wrong is replaced; it is kept beside it", {
+        index: manifest.index,
+      });
+    } finally {
+      goOn();
+    }
+  }
+
   async #install(manifest: SnapshotManifest): Promise<void> {
     const raft = this.#port.raft();
     if (raft === null) throw new Error("there is no log to replace");
+    if (raft.termAt(manifest.index) === manifest.term) {
+      await this.#replaceState(raft, manifest);
+      return;
+    }
     const goOn = this.#port.halt();
     try {
       await this.#port.store.install(manifest, foundationsOf(manifest));

@@ -40,6 +40,13 @@ export class Staleness {
     this.#beats.length = 0;
   }
 
+  /** Another state has taken its place, as of some earlier index: how old it is is not known. */
+  replaced(): void {
+    this.#freshAt = null;
+    this.#committedFreshAt = null;
+    this.#beats.length = 0;
+  }
+
   ageMs(now: Millis): Millis | null {
     return this.#freshAt === null ? null : now - this.#freshAt;
   }

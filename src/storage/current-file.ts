@@ -8,6 +8,8 @@ import { replaceFile } from "./durable-files.ts";
 
 const CURRENT_FILE = "CURRENT";
 const STATE_NAME = /^state-\d+-[0-9a-f]+\.db$/;
+/** Before the name of a state that was found wrong, and of which another one has taken the place. */
+const ASIDE = "wrong-";
 
 export function currentPath(folder: string): string {
   return join(folder, CURRENT_FILE);
@@ -27,6 +29,16 @@ export function switchCurrent(folder: string, name: string): void {
 /** A name that no state database of this folder ever had; `index`: of the last entry that it holds. */
 export function freshStateName(index: number): string {
   return `state-${index}-${crypto.getRandomValues(new Uint8Array(4)).toHex()}.db`;
+}
+
+/** Where a wrong state is kept. */
+export function asideName(state: string): string {
+  return `${ASIDE}${state}`;
+}
+
+/** Of such a database, or of a file beside it. */
+export function isAsideName(file: string): boolean {
+  return file.startsWith(`${ASIDE}state-`);
 }
 
 export function isStateName(name: string): boolean {

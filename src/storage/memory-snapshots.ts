@@ -155,6 +155,19 @@ export class MemorySnapshots implements SnapshotStore {
     }
   }
 
+  async replaceState(manifest: SnapshotManifest): Promise<void> {
+    const { nonce, reopen, switchTo } = this.#o;
+    const { bytes, verified } = this.#expect(manifest.id);
+    if (!verified) throw new Error(`the snapshot ${manifest.id} was not verified`);
+    await this.#step("rename");
+    this.#incoming = null;
+    await this.#step("switch");
+    switchTo(`state-${manifest.index}-${nonce()}.db`, bytes);
+    await this.#step("reopen");
+    reopen();
+    await this.#step("remove");
+  }
+
   async reset(
     replaced: { readonly promised: LogPromise; readonly foundations: readonly Entry[] } | null,
   ): Promise<void> {

@@ -40,6 +40,8 @@ export type SnapshotWork =
   /** Renames within the folder, durably. */
   | { readonly kind: "rename"; readonly folder: string; readonly from: string; readonly to: string }
   | { readonly kind: "switch"; readonly folder: string; readonly name: string }
+  /** Keeps what was the state, with what SQLite keeps beside it, as the only one of its kind in the folder. */
+  | { readonly kind: "aside"; readonly folder: string; readonly name: string }
   /** Removes files of the folder as far as they are there, with what SQLite keeps beside them; durably. */
   | { readonly kind: "remove"; readonly folder: string; readonly names: readonly string[] };
 

@@ -9,6 +9,7 @@ import {
   fstatSync,
   ftruncateSync,
   openSync,
+  readdirSync,
   readSync,
   renameSync,
   rmSync,
@@ -17,7 +18,7 @@ import {
   writeSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
-import { switchCurrent } from "./current-file.ts";
+import { asideName, isAsideName, switchCurrent } from "./current-file.ts";
 import { syncPath } from "./durable-files.ts";
 import type {
   Position,
@@ -33,6 +34,8 @@ declare const self: Worker;
 const PIECE_BYTES = 1024 * 1024;
 /** Disk that a copy leaves free at least. */
 const ROOM_LEFT_BYTES = 64 * 1024 * 1024;
+/** A database, and what SQLite keeps beside it. */
+const SUFFIXES = ["", "-wal", "-shm", "-journal"] as const;
 const DONE: SnapshotResult = { kind: "done" };
 
 /** The file that chunks are read from, or written to: the same one many times over. */
@@ -158,10 +161,23 @@ function cutTo(path: string, bytes: number): void {
   }
 }
 
+function setAside(folder: string, name: string): SnapshotResult {
+  closeOpen();
+  for (const file of readdirSync(folder)) {
+    if (isAsideName(file)) rmSync(join(folder, file), { force: true });
+  }
+  for (const suffix of SUFFIXES) {
+    const from = join(folder, `${name}${suffix}`);
+    if (existsSync(from)) renameSync(from, join(folder, `${asideName(name)}${suffix}`));
+  }
+  syncPath(folder);
+  return DONE;
+}
+
 function remove(folder: string, names: readonly string[]): SnapshotResult {
   closeOpen();
   for (const name of names) {
-    for (const suffix of ["", "-wal", "-shm", "-journal"]) {
+    for (const suffix of SUFFIXES) {
       rmSync(join(folder, `${name}${suffix}`), { force: true });
     }
   }
@@ -187,6 +203,8 @@ function carryOut(work: SnapshotWork): SnapshotResult {
     case "switch":
       switchCurrent(work.folder, work.name);
       return DONE;
+    case "aside":
+      return setAside(work.folder, work.name);
     case "remove":
       return remove(work.folder, work.names);
   }

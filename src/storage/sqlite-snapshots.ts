@@ -156,7 +156,20 @@ export class SqliteSnapshots implements SnapshotStore {
       throw error;
     }
     // From here on the install has happened, or happens at the next start.
-    await this.#replace(old, state, true);
+    await this.#replace(old, state, { log: true });
+  }
+
+  async replaceState(manifest: SnapshotManifest): Promise<void> {
+    const { folder, currentState } = this.#o;
+    const { id, index } = this.#expect(manifest.id);
+    if (!this.#verified) throw new Error(`the snapshot ${id} was not verified`);
+    const old = currentState();
+    const state = freshStateName(index);
+    this.#step("rename");
+    await this.#work({ kind: "rename", folder, from: incomingName(id), to: state });
+    this.#receiving = null;
+    this.#verified = false;
+    await this.#replace(old, state, { log: false, aside: true });
   }
 
   async reset(
@@ -170,11 +183,15 @@ export class SqliteSnapshots implements SnapshotStore {
       this.#step("mark");
       await log.markInstall({ ...replaced, index: INDEX_0, term: TERM_0, state });
     }
-    await this.#replace(old, state, replaced !== null);
+    await this.#replace(old, state, { log: replaced !== null });
   }
 
   /** CURRENT decides whether it has happened; what opens the folder afterwards does the rest of it. */
-  async #replace(old: string, state: string, finishes: boolean): Promise<void> {
+  async #replace(
+    old: string,
+    state: string,
+    { log: finishes, aside = false }: { readonly log: boolean; readonly aside?: boolean },
+  ): Promise<void> {
     const { folder, log, reopen } = this.#o;
     try {
       this.#step("switch");
@@ -182,7 +199,9 @@ export class SqliteSnapshots implements SnapshotStore {
       this.#step("reopen");
       await reopen(state);
       this.#step("remove");
-      await this.#work({ kind: "remove", folder, names: [old] });
+      await this.#work(
+        aside ? { kind: "aside", folder, name: old } : { kind: "remove", folder, names: [old] },
+      );
       if (!finishes) return;
       this.#step("finish");
       await log.finishInstall();

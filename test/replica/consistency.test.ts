@@ -115,6 +115,7 @@ describe("three members", () => {
       // A defect of this member's build: it sees another time in one entry.
       odd.mutate = (entry) =>
         entry.requests.length === 0 ? entry : { ...entry, now: entry.now + 1 };
+      for (const node of cluster.nodes) node.roomForCopies = false;
       await cluster.submit(first);
       odd.mutate = (entry) => entry;
       expect(await cluster.run(5_000, () => odd.condemned !== null)).toBe(true);
@@ -140,11 +141,79 @@ describe("three members", () => {
       await cluster.run(1_000);
       await odd.start();
       expect(odd.queue?.health().status).toBe("unhealthy");
-      cluster.leader?.kill();
+      const last = cluster.leader;
+      last?.kill();
       await cluster.run(10_000);
       expect(odd.leads).toBe(false);
+
+      // A snapshot of the others takes the place of its state, and of that alone.
+      await last?.start();
+      for (const node of cluster.nodes) node.roomForCopies = true;
+      await cluster.submit(first);
+      expect(await cluster.run(30_000, () => odd.replica?.condemned() === null)).toBe(true);
+      expect(odd.disk.entries[0]?.index).toBe(asIndex(1));
+      await cluster.run(20_000);
+      expect(cluster.nodes.map(alarms)).toEqual([[], [], []]);
+      for (const consistency of ["stale", "linearizable"] as const)
+        expect(await read(odd, id, consistency)).toBe("answered");
+      await cluster.submit(odd);
+      expect(odd.warnings.join()).toContain("the state that was wrong is replaced");
+      first.kill();
+      await cluster.submit(odd);
     },
   );
+
+  test("a member whose wrong state cannot even apply what comes is mended all the same", async () => {
+    const cluster = new TaskCluster(8, 3);
+    await cluster.start();
+    const id = await cluster.submit(cluster.node(0));
+    await cluster.run(2_000);
+    const odd = cluster.nodes.find((node) => !node.leads);
+    const first = cluster.nodes.find((node) => node !== odd);
+    if (odd === undefined || first === undefined) throw new Error("no follower");
+    for (const node of cluster.nodes) node.roomForCopies = false;
+    rot(odd, "payload = '\"rotten\"'", id);
+    expect(await cluster.run(8_000, () => odd.condemned !== null)).toBe(true);
+    odd.mutate = () => {
+      throw new Error("a row that must be there is not");
+    };
+    for (let i = 0; i < 5; i++) await cluster.submit(first);
+    await cluster.run(5_000);
+    expect(odd.fatal).toBeNull();
+    // It says what it is, though it cannot say how its state is.
+    expect(alarms(cluster.leader ?? odd)).toEqual([`inconsistent ${odd.id}`]);
+    odd.mutate = (entry) => entry;
+    for (const node of cluster.nodes) node.roomForCopies = true;
+    expect(await cluster.run(30_000, () => odd.replica?.condemned() === null)).toBe(true);
+    await cluster.run(20_000);
+    expect(cluster.nodes.map(alarms)).toEqual([[], [], []]);
+    expect(await read(odd, id, "stale")).toBe("answered");
+    expect((await odd.queue?.get(id, "stale"))?.task).toEqual(
+      (await cluster.leader?.queue?.get(id, "stale"))?.task ?? null,
+    );
+  });
+
+  test("a member that makes the same mistake again is mended again, later each time", async () => {
+    const cluster = new TaskCluster(9, 3);
+    await cluster.start();
+    const odd = cluster.nodes.find((node) => !node.leads);
+    const first = cluster.nodes.find((node) => node !== odd);
+    if (odd === undefined || first === undefined) throw new Error("no follower");
+    odd.mutate = (entry) =>
+      entry.requests.length === 0 ? entry : { ...entry, now: entry.now + 1 };
+    const mends = (): number =>
+      odd.warnings.filter((line) => line.includes("the state that was wrong is replaced")).length;
+    const mendedWithin = async (ms: number): Promise<boolean> => {
+      const before = mends();
+      await cluster.submit(first);
+      return cluster.run(ms, () => mends() > before);
+    };
+    expect(await mendedWithin(10_000)).toBe(true);
+    expect(await mendedWithin(40_000)).toBe(false);
+    expect(await mendedWithin(40_000)).toBe(true);
+    expect(await mendedWithin(90_000)).toBe(false);
+    expect(odd.warnings.join()).toContain("found wrong again");
+  });
 
   test("a row that changed on one member's disk is found within seconds, and named after its owner", async () => {
     const cluster = new TaskCluster(4, 3);

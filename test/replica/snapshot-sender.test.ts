@@ -39,6 +39,7 @@ class Copies implements SnapshotStore {
   }
 
   async install() {}
+  async replaceState() {}
   async close() {}
 }
 

@@ -29,8 +29,10 @@ export class TaskNode {
   machine: TaskMachine | null = null;
   queue: FlotillaQueue | null = null;
   fatal: Error | null = null;
-  /** Outlives the process, as its file does. */
+  /** Outlives the process, as its file does; another state in place of the one that it names ends it. */
   condemned: string | null = null;
+  /** Its disk has no room for a copy of the state: it serves no snapshots. */
+  roomForCopies = true;
   readonly warnings: string[] = [];
   #store: SimLogStore | null = null;
   #transport: SimTransport | null = null;
@@ -68,10 +70,14 @@ export class TaskNode {
         clock,
         log: this.#store,
         nonce: () => random.hex(8),
-        image: () => this.db.serialize(),
+        image: () => {
+          if (!this.roomForCopies) throw new Error("no room");
+          return this.db.serialize();
+        },
         position: positionOf,
         switchTo: (state, image) => {
           this.disk.currentState = state;
+          this.condemned = null;
           this.db = Database.deserialize(image);
         },
         reopen: () => machine.reopen(this.db),

@@ -293,5 +293,47 @@ export function snapshotSuite(name: string, createPlace: () => MemberPlace): voi
         expect(place(1).leftOvers()).toEqual([]);
       });
     }
+
+    /** A member with the entries 1 to 60, whose state stands at 50 and is wrong. */
+    async function wrong(onStep?: (step: InstallStep) => void): Promise<OpenMember> {
+      const target = await start(1, onStep);
+      await write(target.log, {
+        hardState: hard(3),
+        entries: [...run(1, 30, 2), ...run(31, 60, 3)],
+      });
+      target.advance(50, 3, 2_000);
+      return target;
+    }
+
+    for (const step of ["never", "rename", "switch", "reopen", "remove"] as const) {
+      test(`a wrong state is replaced, the log is not${step === "never" ? "" : `; a crash before the step "${step}"`}`, async () => {
+        const { source, copy } = await ahead();
+        const manifest = manifestOf(copy);
+        const mend = async (member: OpenMember): Promise<void> => {
+          await member.snapshots.receive(manifest);
+          await transfer(source, member, copy.id, copy.bytes);
+          await member.snapshots.verify(copy.id);
+          await member.snapshots.replaceState(manifest);
+        };
+        const target = await wrong((reached) => {
+          if (reached === step) throw new Error("the power is gone");
+        });
+        if (step === "never") await mend(target);
+        else expect(await failure(mend(target))).toContain("the power is gone");
+        await stop(target);
+
+        const again = await start(1);
+        const isNew = !["rename", "switch"].includes(step);
+        expect(again.position().index).toBe(isNew ? 40 : 50);
+        if (!isNew) await mend(again);
+        expect(again.position()).toEqual({ index: 40, term: 3 });
+        expect(Number(again.recovered.compacted.index)).toBe(0);
+        expect(Number(again.recovered.lastIndex)).toBe(60);
+        const evidence = place(1)
+          .leftOvers()
+          .filter((file) => file.startsWith("wrong-"));
+        expect(place(1).leftOvers()).toEqual(evidence);
+      });
+    }
   });
 }

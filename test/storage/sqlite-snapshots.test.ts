@@ -94,3 +94,34 @@ test("a copy keeps the incremental vacuum, and an installed state gives its disk
   db.close(true);
   for (const place of places) place.remove();
 });
+
+test("a state that was wrong is kept beside the one that replaced it, and only the newest of its kind", async () => {
+  const places = [createPlace(), createPlace()] as const;
+  const source = await places[0].open();
+  const target = await places[1].open();
+  const names: (string | null)[] = [];
+  for (let i = 1; i <= 2; i++) {
+    source.advance(40 * i, 3, 1_000);
+    target.advance(50 * i, 3, 777);
+    const copy = await source.snapshots.create();
+    const manifest = {
+      ...copy,
+      configuration: { voters: [], outgoing: [], learners: [], learnersNext: [], members: {} },
+      bootstrap: { clusterId: "c", createdAt: 0, members: [], settings: null, machineVersion: 1 },
+    };
+    await target.snapshots.receive(manifest);
+    await target.snapshots.write(copy.id, 0, await source.snapshots.read(copy.id, 0, copy.bytes));
+    await target.snapshots.verify(copy.id);
+    names.push(readCurrent(places[1].folder));
+    await target.snapshots.replaceState(manifest);
+    expect(target.position()).toEqual({ index: 40 * i, term: 3 });
+  }
+  await source.close();
+  await target.close();
+  const kept = `wrong-${names[1]}`;
+  expect(places[1].leftOvers().filter((file) => file.endsWith(".db"))).toEqual([kept]);
+  const { db } = connectState(places[1].folder, kept);
+  expect(db.query<{ index: number }, []>(POSITION).get()?.index).toBe(100);
+  db.close(true);
+  for (const place of places) place.remove();
+});

@@ -1,7 +1,6 @@
-import { expect, setDefaultTimeout, test } from "bun:test";
+import { expect } from "bun:test";
 import { losePowerAgainAndAgain } from "./power-loss.ts";
-
-setDefaultTimeout(120_000);
+import { scenario } from "./scenario.ts";
 
 const strace =
   process.platform === "linux" &&
@@ -9,7 +8,7 @@ const strace =
   Bun.spawnSync(["strace", "-o", "/dev/null", "true"]).success;
 if (!strace) console.log("skipped: a loss of power needs strace, and leave to trace");
 
-test.skipIf(!strace)(
+scenario(
   "three members that lose power at once under load keep every answer they gave",
   async () => {
     const result = await losePowerAgainAndAgain({ trials: 2, seconds: 1, seed: Date.now() % 1e6 });
@@ -17,4 +16,5 @@ test.skipIf(!strace)(
     expect(result.acknowledged).toBeGreaterThan(10);
     expect(result.syncs).toBeGreaterThan(10);
   },
+  { skip: !strace },
 );

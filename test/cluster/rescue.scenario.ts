@@ -1,11 +1,15 @@
 /** A majority is gone for good: the survivor goes on as a cluster of its own, and nobody else does. */
-import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
+import { expect } from "bun:test";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { type ClusterView, eventually, Member, RealCluster, type TaskJson } from "./harness.ts";
-
-// A machine that is busy with other work is slow, not wrong.
-setDefaultTimeout(120_000);
+import {
+  type ClusterView,
+  eventually,
+  Member,
+  type RealCluster,
+  type TaskJson,
+} from "./harness.ts";
+import { scenario, withCluster } from "./scenario.ts";
 
 const ROOT = join(import.meta.dir, "..", "..");
 const QUIET = ["--concurrency", "0", "--log-format", "json", "--secret", "a secret of the members"];
@@ -24,26 +28,30 @@ async function rescue(...args: string[]): Promise<{ code: number; said: string }
   return { code, said: out + err };
 }
 
-let cluster: RealCluster;
-let survivor: Member;
-let lost: readonly Member[] = [];
-afterAll(() => cluster.stop());
+interface Rescued {
+  readonly survivor: Member;
+  readonly lost: readonly Member[];
+}
 
 /** The same member without `--peers`. */
-function alone({ id, port, args }: Member, ...more: readonly string[]): Member {
+function alone(
+  cluster: RealCluster,
+  { id, port, args }: Member,
+  ...more: readonly string[]
+): Member {
   const at = args.indexOf("--peers");
   const member = new Member(id, port, [...args.slice(0, at), ...args.slice(at + 2), ...more]);
   cluster.members.push(member);
   return member;
 }
 
-test("a survivor's folder becomes a cluster of its own, once nobody else can go on", async () => {
-  cluster = await RealCluster.start({ args: QUIET });
+/** Its folder becomes a cluster of its own, once nobody else can go on. */
+async function rescueOne(cluster: RealCluster): Promise<Rescued> {
   const leader = await cluster.leader();
   const [follower] = await cluster.followers();
   if (follower === undefined) throw new Error("no follower");
-  survivor = follower;
-  lost = cluster.members.filter((member) => member !== survivor);
+  const survivor = follower;
+  const lost = cluster.members.filter((member) => member !== survivor);
   const before = await leader.json<ClusterView>("/api/cluster");
   const abandon = before.cluster_id ?? "";
   const ids: string[] = [];
@@ -74,10 +82,12 @@ test("a survivor's folder becomes a cluster of its own, once nobody else can go 
   const done = await rescue(...go);
   expect([done.code, done.said.includes("only member of the new cluster")]).toEqual([0, true]);
   expect(done.said).toContain(`giving up cluster ${abandon}`);
-});
+  return { survivor, lost };
+}
 
-test("it goes on with all that it had, far beyond the old indexes and fences, and grows again", async () => {
-  const one = alone(survivor);
+/** It goes on with all that it had, far beyond the old indexes and fences, and grows again. */
+async function goOn(cluster: RealCluster, { survivor, lost }: Rescued): Promise<void> {
+  const one = alone(cluster, survivor);
   await one.start();
   await eventually("it to lead", async () => (await one.fetch("/health/ready")).ok);
   const view = await one.json<ClusterView>("/api/cluster");
@@ -95,7 +105,7 @@ test("it goes on with all that it had, far beyond the old indexes and fences, an
   // A member of the old cluster is refused, with its folder; with an empty one it joins, by a snapshot.
   const [old] = lost;
   if (old === undefined) throw new Error("nobody was lost");
-  const back = alone(old, "--join", one.url);
+  const back = alone(cluster, old, "--join", one.url);
   await back.start().catch(() => undefined);
   expect(await back.process?.exited).toBe(2);
   expect(back.output).toContain("was used in cluster");
@@ -106,4 +116,9 @@ test("it goes on with all that it had, far beyond the old indexes and fences, an
     return members.find(({ id }) => id === back.id)?.waiting?.includes("second learner") === true;
   });
   expect((await back.json<TaskJson>(`/api/tasks/${fresh.id}`)).id).toBe(fresh.id);
-});
+}
+
+scenario(
+  "a survivor's folder becomes a cluster of its own once nobody else can go on, goes on with all that it had, and grows again",
+  () => withCluster({ args: QUIET }, async (cluster) => goOn(cluster, await rescueOne(cluster))),
+);

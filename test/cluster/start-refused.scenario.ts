@@ -1,16 +1,13 @@
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+/** Each start that is refused: exit code 2, and one sentence. */
+import { afterAll, expect } from "bun:test";
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { freePorts, RealCluster } from "./harness.ts";
+import { scenario } from "./scenario.ts";
 import { type Ended, endOf } from "./start-process.ts";
 
-setDefaultTimeout(30_000);
-
-let folder = "";
-beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), "flotilla-refused-"));
-});
+const folder = mkdtempSync(join(tmpdir(), "flotilla-refused-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 /** Exit code 2 and one sentence on standard error, nothing on standard output. */
@@ -21,7 +18,7 @@ function expectRefusal({ code, out, err }: Ended, ...says: readonly string[]): v
   expect(code).toBe(2);
 }
 
-test("a data folder that is a file, or below one", async () => {
+scenario("a data folder that is a file, or below one", async () => {
   const file = join(folder, "a-file");
   writeFileSync(file, "kept\n");
   expectRefusal(await endOf(["--port", "0", "--data", file]), file, "--data", "file of that name");
@@ -29,15 +26,18 @@ test("a data folder that is a file, or below one", async () => {
   expect(await Bun.file(file).text()).toBe("kept\n");
 });
 
-test("a data folder that cannot be made or written, named by its variable where that gave it", async () => {
-  expectRefusal(await endOf(["--port", "0", "--data", "/proc/flotilla"]), "--data");
-  // A read-only file system, for root as well.
-  const env = { FLOTILLA_DATA: "/sys/kernel" };
-  const readOnly = await endOf(["--port", "0"], env);
-  expectRefusal(readOnly, "/sys/kernel", "FLOTILLA_DATA");
-});
+scenario(
+  "a data folder that cannot be made or written, named by its variable where that gave it",
+  async () => {
+    expectRefusal(await endOf(["--port", "0", "--data", "/proc/flotilla"]), "--data");
+    // A read-only file system, for root as well.
+    const env = { FLOTILLA_DATA: "/sys/kernel" };
+    const readOnly = await endOf(["--port", "0"], env);
+    expectRefusal(readOnly, "/sys/kernel", "FLOTILLA_DATA");
+  },
+);
 
-test.skipIf(process.getuid?.() === 0 && Bun.which("setpriv") === null)(
+scenario(
   "a data folder of somebody else (needs setpriv when run as root)",
   async () => {
     const theirs = join(folder, "theirs");
@@ -61,40 +61,44 @@ test.skipIf(process.getuid?.() === 0 && Bun.which("setpriv") === null)(
     expect(said + (await new Response(child.stderr).text())).toContain("EACCES");
     expect(said).toContain("--data");
   },
+  { skip: process.getuid?.() === 0 && Bun.which("setpriv") === null },
 );
 
-test("a data folder in use, a port in use, a foreign id; the running member does not notice", async () => {
-  const cluster = await RealCluster.start({ size: 1 });
-  try {
-    const member = cluster.member(0);
-    const data = join(cluster.folder, "n1");
-    const [other] = freePorts(1);
-    const used = await endOf(["--data", data, "--port", String(other)]);
-    expectRefusal(used, data, "in use by another process", "--data");
-    const [port, empty] = [String(member.port), join(folder, "empty")];
-    expectRefusal(await endOf(["--data", empty, "--port", port]), `--port ${port}`, "in use");
-    expectRefusal(
-      await endOf(["--data", empty], { FLOTILLA_PORT: port }),
-      `FLOTILLA_PORT ${port}`,
-      "in use",
-    );
-    expect((await member.fetch("/health")).status).toBe(200);
-    await member.kill("SIGTERM");
-    const foreign = await endOf(["--data", data, "--port", port, "--id", "n9"]);
-    expectRefusal(foreign, "belongs to member n1", "--id");
-  } finally {
-    await cluster.stop();
-  }
-});
+scenario(
+  "a data folder in use, a port in use, a foreign id; the running member does not notice",
+  async () => {
+    const cluster = await RealCluster.start({ size: 1 });
+    try {
+      const member = cluster.member(0);
+      const data = join(cluster.folder, "n1");
+      const [other] = freePorts(1);
+      const used = await endOf(["--data", data, "--port", String(other)]);
+      expectRefusal(used, data, "in use by another process", "--data");
+      const [port, empty] = [String(member.port), join(folder, "empty")];
+      expectRefusal(await endOf(["--data", empty, "--port", port]), `--port ${port}`, "in use");
+      expectRefusal(
+        await endOf(["--data", empty], { FLOTILLA_PORT: port }),
+        `FLOTILLA_PORT ${port}`,
+        "in use",
+      );
+      expect((await member.fetch("/health")).status).toBe(200);
+      await member.kill("SIGTERM");
+      const foreign = await endOf(["--data", data, "--port", port, "--id", "n9"]);
+      expectRefusal(foreign, "belongs to member n1", "--id");
+    } finally {
+      await cluster.stop();
+    }
+  },
+);
 
-test("a host that is not of this machine, a name that does not resolve", async () => {
+scenario("a host that is not of this machine, a name that does not resolve", async () => {
   const args = ["--port", "0", "--insecure", "--data", join(folder, "host")];
   // TEST-NET-1: documented to belong to nobody.
   expectRefusal(await endOf([...args, "--host", "192.0.2.1"]), "--host 192.0.2.1");
   expectRefusal(await endOf([...args, "--host", "nowhere.invalid"]), "--host nowhere.invalid");
 });
 
-test("a bad variable and a flag given twice", async () => {
+scenario("a bad variable and a flag given twice", async () => {
   expectRefusal(await endOf([], { FLOTILLA_PORT: "http" }), "FLOTILLA_PORT", "whole number");
   expectRefusal(await endOf(["--port", "1", "--port", "2"]), "--port is given twice");
 });

@@ -1,11 +1,11 @@
-import { expect, setDefaultTimeout, test } from "bun:test";
+/** What a member says on its two outputs, and that it lives on without them. */
+import { expect } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { eventually, freePorts } from "./harness.ts";
+import { scenario } from "./scenario.ts";
 import { spawnNode, spawnShell } from "./start-process.ts";
-
-setDefaultTimeout(30_000);
 
 /** What one test's member gets for itself: the tests run at the same time. */
 class Place {
@@ -44,7 +44,7 @@ async function lifeOf(
   return { out, err };
 }
 
-test.concurrent(
+scenario(
   "the first line on standard output is the listening line, at a restart as well, in both formats",
   async () => {
     using place = new Place();
@@ -64,7 +64,7 @@ test.concurrent(
   },
 );
 
-test.concurrent(
+scenario(
   "what is logged before the listening line goes to standard error, as records",
   async () => {
     using place = new Place();
@@ -76,7 +76,7 @@ test.concurrent(
   },
 );
 
-test.concurrent(
+scenario(
   "a reader that takes one line and leaves does not end the member, and the log goes on at standard error",
   async () => {
     using place = new Place();
@@ -97,31 +97,32 @@ test.concurrent(
   },
 );
 
-test.concurrent.each([
+for (const [what, redirection] of [
   ["both outputs closed at the start", ">&- 2>&-"],
   ["both on a full disk", ">/dev/full 2>/dev/full"],
-])("%s: the member serves, and ends as it should", async (_name, redirection) => {
-  using place = new Place();
-  const pid = join(place.folder, "pid");
-  const shell = spawnShell(
-    `sh -c 'echo $$ > ${pid}; exec '"$NODE ${place.args.join(" ")} ${redirection}"; echo code $?`,
-  );
-  try {
-    await place.healthy();
-    const created = await fetch(`${place.url}/api/tasks`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ name: "echo", payload: 1 }),
-    });
-    expect(created.status).toBe(201);
-    process.kill(Number(readFileSync(pid, "utf8")), "SIGTERM");
-    expect(await new Response(shell.stdout).text()).toBe("code 0\n");
-  } finally {
-    stop(pid);
-  }
-});
+] as const)
+  scenario(`${what}: the member serves, and ends as it should`, async () => {
+    using place = new Place();
+    const pid = join(place.folder, "pid");
+    const shell = spawnShell(
+      `sh -c 'echo $$ > ${pid}; exec '"$NODE ${place.args.join(" ")} ${redirection}"; echo code $?`,
+    );
+    try {
+      await place.healthy();
+      const created = await fetch(`${place.url}/api/tasks`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ name: "echo", payload: 1 }),
+      });
+      expect(created.status).toBe(201);
+      process.kill(Number(readFileSync(pid, "utf8")), "SIGTERM");
+      expect(await new Response(shell.stdout).text()).toBe("code 0\n");
+    } finally {
+      stop(pid);
+    }
+  });
 
-test.concurrent("both readers leave: the member goes on, and its drain ends with 0", async () => {
+scenario("both readers leave: the member goes on, and its drain ends with 0", async () => {
   using place = new Place();
   const pid = join(place.folder, "pid");
   const code = join(place.folder, "code");

@@ -1,8 +1,9 @@
-import { expect, test } from "bun:test";
+import { expect } from "bun:test";
 import { join } from "node:path";
 import { eventually, RealCluster, type TaskJson } from "./harness.ts";
+import { scenario } from "./scenario.ts";
 
-test.skipIf(Bun.which("python3") === null)(
+scenario(
   "a worker of 40 lines in Python claims, heartbeats, completes and survives the leader's death (needs python3)",
   async () => {
     const cluster = await RealCluster.start({ args: ["--lease", "5s"] });
@@ -57,5 +58,5 @@ test.skipIf(Bun.which("python3") === null)(
       await cluster.stop();
     }
   },
-  120_000,
+  { skip: Bun.which("python3") === null },
 );

@@ -11,8 +11,8 @@ import type { ClaimedTask } from "../queue/types.ts";
 
 /** What may wait is what the slots do in this time. */
 const AHEAD_MS = 5;
-/** Per slot, however short runs are. */
-const AHEAD_PER_SLOT_MAX = 4;
+/** Per slot, however short runs are: with so many, a round of the log serves them by the batch. */
+const AHEAD_PER_SLOT_MAX = 16;
 /** A task that waits longer was claimed too early. */
 const PATIENCE_MS = 50;
 /** Weight of the newest run in the mean of their durations. */
@@ -50,6 +50,11 @@ export class Ahead {
 
   get size(): number {
     return this.#waiting.size;
+  }
+
+  /** Runs are so short that a round of the log takes longer: what they need is gathered, not hurried. */
+  get busy(): boolean {
+    return this.room > 0;
   }
 
   has(fence: number): boolean {

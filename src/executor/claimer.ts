@@ -11,12 +11,19 @@ import { mayPass, messageOf, retryDelayMs, type ExecutorQueue } from "./queue-po
 const EMPTY_ANSWER_MIN_MS = 1_000;
 /** So many names of processes: eight letters or digits each. */
 const PROCESSES = 36 ** 8;
+/** Between two claims for free slots while runs are so short that slots come free by the dozen meanwhile. */
+const PACE_MS = 2;
+/** Claims ahead are for this share of their room at least: several small ones would cost as many commands. */
+const AHEAD_SHARE = 1 / 4;
 
 export interface ClaimerHooks {
   /** Slots that a claim may be made for, those of outstanding claims included. */
   free(): number;
-  /** Tasks more that may wait for a slot, those of outstanding claims included; null: none shall at all. */
-  ahead(): number | null;
+  /**
+   * How many tasks may wait for a slot, and how many more than wait now, those of outstanding claims included;
+   * null: none shall at all.
+   */
+  ahead(): { readonly room: number; readonly left: number } | null;
   claimed(tasks: readonly ClaimedTask[]): void;
   directive(directive: Directive): void;
   /** Asks for `cover` at the end of the turn, after the ends of what ran: a claim must not overtake them. */
@@ -49,6 +56,9 @@ export class Claimer {
   readonly #process: string;
   #nextRequest = 1;
   #empties = 0;
+  /** When slots that were free were claimed for last; monotonic. */
+  #coveredAt = Number.NEGATIVE_INFINITY;
+  #pace: Timer | null = null;
   #paused = false;
   #stopped = false;
 
@@ -77,10 +87,28 @@ export class Claimer {
   /** Claims for every free slot that no claim covers yet. */
   cover(): void {
     if (this.#stopped || this.#paused) return;
-    this.#cover(this.#hooks.free() - this.#reserved, false);
     const ahead = this.#hooks.ahead();
-    if (ahead === null) this.#withdraw((claim) => claim.ahead);
-    else this.#cover(ahead - this.#reservedAhead, true);
+    const free = this.#hooks.free() - this.#reserved;
+    if (free > 0 && (ahead === null || this.#mayHurry())) this.#cover(free, false);
+    if (ahead === null) {
+      this.#withdraw((claim) => claim.ahead);
+      return;
+    }
+    const uncovered = ahead.left - this.#reservedAhead;
+    if (uncovered >= ahead.room * AHEAD_SHARE) this.#cover(uncovered, true);
+  }
+
+  /** False: a moment ago there was a claim for free slots; `cover` is asked for when the next one may follow. */
+  #mayHurry(): boolean {
+    if (this.#pace !== null) return false;
+    const sinceMs = this.#clock.monotonic() - this.#coveredAt;
+    if (sinceMs >= PACE_MS) return true;
+    this.#pace = this.#clock.after(PACE_MS - sinceMs, () => {
+      this.#pace = null;
+      this.#coveredAt = Number.NEGATIVE_INFINITY;
+      this.#hooks.uncovered();
+    });
+    return false;
   }
 
   #cover(uncovered: number, ahead: boolean): void {
@@ -96,8 +124,12 @@ export class Claimer {
       retry: null,
     };
     this.#outstanding.add(claim);
-    if (ahead) this.#reservedAhead += claim.max;
-    else this.#reserved += claim.max;
+    if (ahead) {
+      this.#reservedAhead += claim.max;
+    } else {
+      this.#reserved += claim.max;
+      this.#coveredAt = this.#clock.monotonic();
+    }
     void this.#ask(claim);
   }
 
@@ -117,6 +149,7 @@ export class Claimer {
   /** Withdraws every claim; none will be made any more. */
   stop(): void {
     this.#stopped = true;
+    this.#pace?.cancel();
     this.#withdraw(() => true);
   }
 

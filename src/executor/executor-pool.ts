@@ -60,8 +60,12 @@ export class HandlersError extends Error {
 
 const GRACE_MS = 5_000;
 const STUCK_AFTER_MS = 2_000;
-/** Ends that the queue has not answered, per slot, above which nothing new is claimed. */
-const UNANSWERED_PER_SLOT = 8;
+/** Ends that the queue has not answered, per slot and in bytes, above which nothing new is claimed. */
+const UNANSWERED_PER_SLOT = 64;
+const UNANSWERED_BYTES_MAX = 8 * 1024 * 1024;
+/** Calls with ends that may wait for their answers; while runs are short, so few that they carry many each. */
+const END_CALLS_MAX = 8;
+const END_CALLS_BUSY = 2;
 /** Lease periods after which a lease is over in any case, so that its end is not worth repeating. */
 const END_WORTH_PERIODS = 4;
 /** Lease events about tasks that the claim's answer has not brought yet. */
@@ -123,6 +127,7 @@ export class ExecutorPool {
       this.#random,
       this.#log,
       () => this.#turn(),
+      () => (this.#ahead.busy ? END_CALLS_BUSY : END_CALLS_MAX),
     );
     this.#ahead = new Ahead(this.#clock, options.concurrency, (tasks) => this.#handBack(tasks));
     this.#keeper = new LeaseKeeper(
@@ -299,16 +304,23 @@ export class ExecutorPool {
   // --- taking work
 
   #claimable(): number {
-    if (this.#draining !== null || this.#stopped) return 0;
-    if (this.#ender.unanswered >= this.#options.concurrency * UNANSWERED_PER_SLOT) return 0;
-    return this.#slots.filter((slot) => slot.free).length;
+    if (this.#draining !== null || this.#stopped || this.#isClogged()) return 0;
+    let free = 0;
+    for (const slot of this.#slots) if (slot.free) free += 1;
+    return free;
   }
 
   /** Tasks that may wait here for a slot; with one to spare, the claim for it comes first. */
-  #claimableAhead(): number | null {
-    if (this.#draining !== null || this.#stopped || this.#ahead.room === 0) return null;
-    if (this.#ender.unanswered >= this.#options.concurrency * UNANSWERED_PER_SLOT) return 0;
-    return this.#ahead.room - this.#ahead.size;
+  #claimableAhead(): { readonly room: number; readonly left: number } | null {
+    const { room } = this.#ahead;
+    if (this.#draining !== null || this.#stopped || room === 0) return null;
+    return { room, left: this.#isClogged() ? 0 : room - this.#ahead.size };
+  }
+
+  #isClogged(): boolean {
+    const { unanswered, unansweredBytes } = this.#ender;
+    if (unansweredBytes >= UNANSWERED_BYTES_MAX) return true;
+    return unanswered >= this.#options.concurrency * UNANSWERED_PER_SLOT;
   }
 
   /**
@@ -412,7 +424,8 @@ export class ExecutorPool {
     if (run === undefined) return;
     this.#runs.delete(task.lease.fence);
     run.grace?.cancel();
-    this.#ahead.ran(this.#clock.monotonic() - run.startedAt);
+    const ranMs = ending.kind === "outcome" ? ending.ranMs : undefined;
+    this.#ahead.ran(ranMs ?? this.#clock.monotonic() - run.startedAt);
     // A lease that ran out while the event loop stood still: its timer just has not fired yet.
     if (run.stop !== "lost" && this.#keeper.leftMs(run) <= 0) run.stop = "lost";
     const end = endOf(run.stop, ending);

@@ -16,7 +16,8 @@ const ENV_WITHHELD = ["FLOTILLA_SECRET"];
 export interface ThreadEvents {
   ready(names: readonly string[]): void;
   report(fence: number, part: ReportPart): void;
-  end(fence: number, outcome: RunOutcome, rest: ReportPart): void;
+  /** `ranMs`: how long the handler took. */
+  end(fence: number, outcome: RunOutcome, rest: ReportPart, ranMs: number): void;
   /** The Worker is gone, whoever asked for it; `error` says why as far as it is known. */
   closed(error: TaskError): void;
 }
@@ -97,7 +98,7 @@ export class ExecutorThread {
         this.#events.report(message.fence, { progress: message.progress, lines: message.lines });
         return;
       case "end":
-        this.#events.end(message.fence, message.outcome, message.rest);
+        this.#events.end(message.fence, message.outcome, message.rest, message.ran_ms);
         return;
       case "console":
         if (CONSOLE_LEVELS.includes(message.level))

@@ -36,11 +36,16 @@ export class LeaseEnder {
   readonly #clock: Clock;
   readonly #random: () => number;
   readonly #log: Log;
-  /** Told whenever an end was answered or given up. */
+  /** Told whenever an end was answered or given up: then `flush` may have something to send again. */
   readonly #settled: () => void;
+  /** How many calls may wait for an answer. */
+  readonly #callsMax: () => number;
   #waiting: PendingEnd[] = [];
-  readonly #unanswered = new Map<string, PendingEnd>();
-  #reports = new Map<string, LeaseRef & { progress: ReportPart["progress"]; lines: string[] }>();
+  /** By fence: it is unique in the cluster. */
+  readonly #unanswered = new Map<number, PendingEnd>();
+  #unansweredBytes = 0;
+  #calls = 0;
+  #reports = new Map<number, LeaseRef & { progress: ReportPart["progress"]; lines: string[] }>();
   #failures = 0;
   #retry: Timer | null = null;
   #stopped = false;
@@ -52,6 +57,7 @@ export class LeaseEnder {
     random: () => number,
     log: Log,
     settled: () => void,
+    callsMax: () => number,
   ) {
     this.#queue = queue;
     this.#workerId = workerId;
@@ -59,11 +65,17 @@ export class LeaseEnder {
     this.#random = random;
     this.#log = log;
     this.#settled = settled;
+    this.#callsMax = callsMax;
   }
 
   /** Ends that were not answered yet; the pool claims less while there are many. */
   get unanswered(): number {
     return this.#unanswered.size;
+  }
+
+  /** About how much they take in the log. */
+  get unansweredBytes(): number {
+    return this.#unansweredBytes;
   }
 
   /** Leases of the ends that were not answered yet: they are kept alive until they are. */
@@ -81,15 +93,16 @@ export class LeaseEnder {
       giveUpAt: this.#clock.monotonic() + worthMs,
       alone: false,
     };
-    this.#unanswered.set(keyOf(lease), pending);
+    this.#unanswered.set(lease.fence, pending);
+    this.#unansweredBytes += pending.bytes;
     this.#waiting.push(pending);
   }
 
   /** Takes progress and log lines of a running attempt on; `flush` sends them. */
   report(lease: LeaseRef, part: ReportPart): void {
-    const gathered = this.#reports.get(keyOf(lease));
+    const gathered = this.#reports.get(lease.fence);
     if (gathered === undefined) {
-      this.#reports.set(keyOf(lease), {
+      this.#reports.set(lease.fence, {
         ...lease,
         progress: part.progress,
         lines: [...part.lines],
@@ -100,10 +113,14 @@ export class LeaseEnder {
     gathered.lines.push(...part.lines);
   }
 
-  /** Sends everything taken on, reports before ends; while a retry is due, it waits for it. */
+  /**
+   * Sends everything taken on, reports before ends; while a retry is due, it waits for it. While as many calls
+   * as there may be wait for their answers, it gathers for the next one, which leaves when one is answered: so
+   * calls grow with the load, and nothing is held back without it.
+   */
   flush(): void {
     if (this.#stopped || this.#retry !== null) return;
-    const batches = this.#batches();
+    const batches = this.#calls < this.#callsMax() ? this.#batches() : [];
     for (const batch of batches) {
       for (const { lease, rest } of batch) if (rest !== null) this.report(lease, rest);
     }
@@ -158,7 +175,13 @@ export class LeaseEnder {
   }
 
   async #send(batch: PendingEnd[]): Promise<void> {
-    const items = batch.map(({ lease, end }) => ({ ...lease, end }));
+    const items = batch.map(({ lease: { task_id, attempt, fence }, end }) => ({
+      task_id,
+      attempt,
+      fence,
+      end,
+    }));
+    this.#calls += 1;
     try {
       const answers = await this.#queue.end(this.#workerId, EXECUTOR_PRINCIPAL, items, null);
       this.#failures = 0;
@@ -170,12 +193,17 @@ export class LeaseEnder {
             end: pending.end.kind,
             answer,
           });
-        this.#unanswered.delete(keyOf(pending.lease));
+        this.#answered(pending);
       }
     } catch (error) {
       this.#failed(batch, error);
     }
+    this.#calls -= 1;
     this.#settled();
+  }
+
+  #answered(pending: PendingEnd): void {
+    if (this.#unanswered.delete(pending.lease.fence)) this.#unansweredBytes -= pending.bytes;
   }
 
   #failed(batch: PendingEnd[], error: unknown): void {
@@ -190,7 +218,7 @@ export class LeaseEnder {
         kept.push(pending);
         continue;
       }
-      this.#unanswered.delete(keyOf(pending.lease));
+      this.#answered(pending);
       this.#log.warn("how an attempt ended could not be recorded; its lease will expire", {
         task_id: pending.lease.task_id,
         end: pending.end.kind,
@@ -206,10 +234,6 @@ export class LeaseEnder {
       this.flush();
     });
   }
-}
-
-function keyOf(lease: LeaseRef): string {
-  return `${lease.task_id}:${lease.fence}`;
 }
 
 /** About how many bytes an end takes in the log. */

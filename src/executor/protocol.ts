@@ -56,6 +56,8 @@ export type FromThread =
       readonly fence: number;
       readonly outcome: RunOutcome;
       readonly rest: ReportPart;
+      /** How long the handler took. */
+      readonly ran_ms: number;
     }
   | { readonly type: "console"; readonly level: ConsoleLevel; readonly text: string }
   /** The thread is about to die of something thrown outside a handler. */

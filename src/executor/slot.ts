@@ -13,7 +13,13 @@ const RELOAD_MAX_MS = 30_000;
 
 /** How a run left its slot. */
 export type RunEnding =
-  | { readonly kind: "outcome"; readonly outcome: RunOutcome; readonly rest: ReportPart }
+  | {
+      readonly kind: "outcome";
+      readonly outcome: RunOutcome;
+      readonly rest: ReportPart;
+      /** How long the handler took where it ran; absent: nobody measured it there. */
+      readonly ranMs?: number;
+    }
   | { readonly kind: "crashed"; readonly error: TaskError }
   /** We killed its Worker (or gave it up as stuck). */
   | { readonly kind: "killed" }
@@ -148,10 +154,10 @@ export class ExecutorSlot {
         if (this.#thread === thread && this.#task?.lease.fence === fence)
           this.#events.report(this.#task, part);
       },
-      end: (fence, outcome, rest) => {
+      end: (fence, outcome, rest, ranMs) => {
         // While dying, too: a handler that ends just before the kill has ended.
         if (this.#thread === thread && this.#task?.lease.fence === fence)
-          this.#ended(outcome, rest);
+          this.#ended(outcome, rest, ranMs);
       },
       closed: (error) => this.#closed(thread, error),
     });
@@ -177,9 +183,9 @@ export class ExecutorSlot {
     });
   }
 
-  #ended(outcome: RunOutcome, rest: ReportPart): void {
+  #ended(outcome: RunOutcome, rest: ReportPart, ranMs: number): void {
     this.#failures = 0;
-    this.#end({ kind: "outcome", outcome, rest });
+    this.#end({ kind: "outcome", outcome, rest, ranMs });
   }
 
   /** Takes the run out of the slot, then tells. */

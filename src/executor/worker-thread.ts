@@ -63,9 +63,11 @@ async function run(task: Extract<ToThread, { type: "run" }>): Promise<void> {
     progress: (percent, message) => journal.progress(percent, message),
     log: (line) => journal.log(line),
   };
+  const since = performance.now();
   const outcome = await attempt(task, context);
+  const ran_ms = performance.now() - since;
   running = null;
-  send({ type: "end", fence: task.fence, outcome, rest: journal.close() });
+  send({ type: "end", fence: task.fence, outcome, rest: journal.close(), ran_ms });
 }
 
 async function attempt(

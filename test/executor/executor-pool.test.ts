@@ -69,7 +69,7 @@ describe("tasks claimed ahead of a free slot", () => {
     expect(peak()).toBe(2);
     const ahead = queue.claims.filter((claim) => claim.ahead === true);
     expect(ahead.length).toBeGreaterThan(0);
-    for (const { max } of ahead) expect(max).toBeLessThanOrEqual(8);
+    for (const { max } of ahead) expect(max).toBeLessThanOrEqual(10);
     // Far fewer claims than tasks: most came with others.
     expect(queue.claims.length).toBeLessThan(40);
   });

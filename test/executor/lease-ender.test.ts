@@ -34,7 +34,10 @@ function manualClock(): Clock & { readonly advance: (ms: number) => void } {
   };
 }
 
-function setUp(answer: (items: readonly Item[]) => Promise<readonly LeaseEndAnswer[]>) {
+function setUp(
+  answer: (items: readonly Item[]) => Promise<readonly LeaseEndAnswer[]>,
+  callsMax = 100,
+) {
   const calls: string[][] = [];
   const order: string[] = [];
   const base = new FakeQueue();
@@ -61,6 +64,7 @@ function setUp(answer: (items: readonly Item[]) => Promise<readonly LeaseEndAnsw
     () => 0.5,
     log,
     () => {},
+    () => callsMax,
   );
   return { ender, calls, order, clock, log };
 }
@@ -72,6 +76,25 @@ const allOk = (items: readonly Item[]): Promise<readonly LeaseEndAnswer[]> =>
 const settle = (): Promise<void> => Bun.sleep(1);
 
 describe("the lease ender", () => {
+  test("what ends while enough calls wait for their answers leaves in one call when one is answered", async () => {
+    const answers: (() => void)[] = [];
+    const { ender, calls } = setUp((items) => {
+      const { promise, resolve } = Promise.withResolvers<readonly LeaseEndAnswer[]>();
+      answers.push(() => resolve(items.map(() => "ok")));
+      return promise;
+    }, 2);
+    for (const id of ["1", "2", "3", "4"]) {
+      ender.add(lease(id), done, null, 1_000);
+      ender.flush();
+    }
+    expect(calls).toEqual([["1"], ["2"]]);
+    answers[0]?.();
+    await settle();
+    ender.flush();
+    expect(calls).toEqual([["1"], ["2"], ["3", "4"]]);
+    expect(ender.unanswered).toBe(3);
+  });
+
   test("what was taken on leaves in one call, after what it reported", async () => {
     const { ender, order } = setUp(allOk);
     ender.add(lease("1"), done, { progress: null, lines: ["last words"] }, 1_000);

@@ -15,4 +15,10 @@ export type AuditReply =
       readonly next: string | null;
       readonly rows: number;
     }
-  | { readonly kind: "failed"; readonly id: number; readonly message: string };
+  /** `damaged`: because SQLite finds the file malformed. */
+  | {
+      readonly kind: "failed";
+      readonly id: number;
+      readonly message: string;
+      readonly damaged: boolean;
+    };

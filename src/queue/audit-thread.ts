@@ -17,7 +17,7 @@ function say(reply: AuditReply): void {
 
 function read({ id, cursor }: Extract<AuditRequest, { kind: "read" }>): void {
   if (db === null) {
-    say({ kind: "failed", id, message: "the audit has no database" });
+    say({ kind: "failed", id, message: "the audit has no database", damaged: false });
     return;
   }
   try {
@@ -27,10 +27,16 @@ function read({ id, cursor }: Extract<AuditRequest, { kind: "read" }>): void {
     say({ kind: "begun", id, index: state.get()?.index ?? 0 });
     say({ kind: "slice", id, ...hashSlice(db, cursor, AUDIT_SLICE) });
   } catch (error) {
-    say({ kind: "failed", id, message: error instanceof Error ? error.message : String(error) });
+    const message = error instanceof Error ? error.message : String(error);
+    say({ kind: "failed", id, message, damaged: isMalformed(error) });
   } finally {
     if (db.inTransaction) db.run("COMMIT");
   }
+}
+
+function isMalformed(error: unknown): boolean {
+  if (!(error instanceof Error) || !("code" in error)) return false;
+  return /^SQLITE_(?:CORRUPT|NOTADB)/.test(String(error.code));
 }
 
 self.onmessage = (event: MessageEvent<AuditRequest>): void => {

@@ -3,7 +3,7 @@
  * connection where the database is in memory. A slice is small, so that no reader keeps the WAL from restarting.
  */
 import type { Database } from "bun:sqlite";
-import type { Auditor, AuditSlice } from "../replica/ports.ts";
+import { type Auditor, type AuditSlice, StateDamage } from "../replica/ports.ts";
 import type { AuditReply, AuditRequest } from "./audit-messages.ts";
 import { hashSlice, type SliceLimits } from "./hash.ts";
 
@@ -46,7 +46,7 @@ export class ThreadAuditor implements Auditor {
     this.#path = path;
   }
 
-  /** @throws Error while another read is under way, when the thread dies under it, or was closed */
+  /** @throws StateDamage; Error while another read is under way, when the thread dies under it, or was closed */
   async read(cursor: string | null, begun: (index: number) => void): Promise<AuditSlice> {
     if (this.#closed) throw new Error("the audit is closed");
     if (this.#reading !== null) throw new Error("a slice is being read already");
@@ -102,7 +102,7 @@ export class ThreadAuditor implements Auditor {
         reading.resolve({ digest: reply.digest, next: reply.next, rows: reply.rows });
         return;
       case "failed":
-        this.#fail(new Error(reply.message));
+        this.#fail(reply.damaged ? new StateDamage(reply.message) : new Error(reply.message));
     }
   }
 

@@ -12,11 +12,20 @@
  *     verdict  ─────────→ only if words differ: each judges itself by all words
  *
  * Who differs from a majority of the voters is wrong: it stops answering, hands leadership over and takes the state of
- * the others (its log is right, so it goes on storing entries and voting meanwhile). Without a majority nobody is known to be wrong: an alarm.
+ * the others (its log is right, so it goes on storing entries and voting meanwhile). Without a majority nobody is known to
+ * be wrong: an alarm.
  */
 import type { Configuration, LogIndex, NodeId } from "../raft/types.ts";
 import type { Leadership } from "./consensus.ts";
-import type { Auditor, Clock, Log, Millis, Random, StateMachine } from "./ports.ts";
+import {
+  type Auditor,
+  type Clock,
+  type Log,
+  type Millis,
+  type Random,
+  StateDamage,
+  type StateMachine,
+} from "./ports.ts";
 import {
   comparable,
   judge,
@@ -36,6 +45,8 @@ const IDLE_MS: Millis = 5_000;
 const ANSWER_MS: Millis = 2_000;
 /** Applies are held this long at most for a reader to begin. */
 const BEGIN_MS: Millis = 50;
+const MENDS =
+  "It does not answer until it has taken the state of the others, which it does by itself; what was wrong is kept in its data folder";
 /** What the leader does not repeat is over. */
 const ALARM_MS: Millis = 15_000;
 
@@ -56,6 +67,8 @@ export interface ConsistencyPort {
   readonly hold: () => () => void;
   /** This member is known to differ: told once. */
   readonly condemned: (sentence: string) => void;
+  /** Its file is damaged, and there is nobody to take another state from. */
+  readonly damaged: (error: StateDamage) => void;
 }
 
 interface Round {
@@ -153,7 +166,8 @@ export class Consistency {
     this.#nextAt = now + ROUND_MS;
     const members = Object.keys(configuration().members) as NodeId[];
     const index = lastIndex();
-    if (members.length < 2 || index === 0) return;
+    // Who is alone compares with nobody; reading every row once shows whether the file can be read.
+    if ((members.length < 2 && this.#passes > 0) || index === 0) return;
     if (this.#passDone === index) this.#nextAt = now + IDLE_MS;
     if (this.#cursor === null) this.#passIndex = index;
     this.#rounds += 1;
@@ -262,7 +276,8 @@ export class Consistency {
       // It began too late: applies went on without it.
       this.#say(question, from, index === question.index ? slice : null);
     } catch (error) {
-      log.warn("rows could not be read for the consistency check", { error: String(error) });
+      if (error instanceof StateDamage) this.#damaged(error);
+      else log.warn("rows could not be read for the consistency check", { error: String(error) });
       this.#say(question, from, null);
     } finally {
       timer.cancel();
@@ -313,10 +328,23 @@ export class Consistency {
     const own = isOwn ? alarms.get(self) : undefined;
     this.#alarms = [...alarms].map(([member, sentence]) => ({ member, sentence }));
     this.#alarmsAt = clock.monotonic();
-    if (own !== undefined && this.#condemned === null) {
-      this.#condemned = own;
-      this.#port.condemned(own);
-    }
+    if (own !== undefined) this.#condemn(own);
+  }
+
+  #condemn(sentence: string): void {
+    if (this.#condemned !== null) return;
+    this.#condemned = sentence;
+    this.#port.condemned(sentence);
+  }
+
+  /** It needs no others to know that: but for a state that is right. */
+  #damaged(error: StateDamage): void {
+    const { self, configuration, damaged } = this.#port;
+    if (Object.keys(configuration().members).length < 2) damaged(error);
+    else
+      this.#condemn(
+        `the state of ${self} is wrong: its file is damaged (${error.message}). ${MENDS}`,
+      );
   }
 
   #sentence(id: NodeId, part: "chain" | "digest", index: LogIndex): string {
@@ -324,10 +352,7 @@ export class Consistency {
       part === "chain"
         ? "applied the log differently than a majority of the members"
         : "has other rows on its disk than a majority of the members";
-    return (
-      `the state of ${id} is wrong: up to index ${index} it ${how}. It does not answer until it has taken the ` +
-      "state of the others, which it does by itself; what was wrong is kept in its data folder"
-    );
+    return `the state of ${id} is wrong: up to index ${index} it ${how}. ${MENDS}`;
   }
 }
 

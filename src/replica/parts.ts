@@ -249,6 +249,7 @@ export class Parts {
         notify: (to, method, body) => this.calls.notify(to, method, body),
         hold: () => this.applier.hold(),
         condemned: (sentence) => this.#condemned(sentence),
+        damaged: (error) => core.fatal(error),
       },
       options.condemned ?? null,
     );

@@ -475,7 +475,7 @@ export interface StateMachine {
 export interface Auditor {
   /**
    * The rows behind `cursor`; null: from the first. `begun` is told as of which index they are read: the state must
-   * not change until then, and may afterwards. One at a time. @throws Error they cannot be read
+   * not change until then, and may afterwards. One at a time. @throws StateDamage, Error they cannot be read
    */
   read(cursor: string | null, begun: (index: number) => void): Promise<AuditSlice>;
 }
@@ -509,6 +509,12 @@ export function isNoRoom(error: unknown): boolean {
   if (error instanceof NoRoomError) return true;
   if (!(error instanceof Error) || !("code" in error)) return false;
   return error.code === "SQLITE_FULL" || error.code === "SQLITE_IOERR_SHMSIZE";
+}
+
+/** The state's file is not what was written: SQLite finds it malformed. */
+export class StateDamage extends Error {
+  override name = "StateDamage";
+  readonly code = "SQLITE_CORRUPT";
 }
 
 /** Nothing in this process can go on safely: it logs the message and ends with a non-zero code. */

@@ -1,19 +1,29 @@
 /**
- * This build beside another one: `bun test/cluster/mixed.ts FOLDER [--fixture FOLDER] [--seconds N]`.
+ * This build beside another one: `bun test/cluster/mixed.ts [FOLDER] [--fixture] [--seconds N]`.
  *
- * FOLDER is another checkout of the project, with its packages installed. Three members are started on its build; one
- * after the other is stopped and started on this one, under load; the first is taken back to the other build in
- * between, as an operator would who is in doubt. At the end every acknowledged task is Completed on every member, and
- * none of them says that states differ.
+ * FOLDER is another checkout of the project, with its packages installed; without one, the build that recorded the
+ * folders in `fixtures/` is taken out of git. Three members are started on it; one after the other is stopped and
+ * started on this one, under load; the first is taken back to the other build in between, as an operator would who is in
+ * doubt. At the end every acknowledged task is Completed on every member, and none of them says that states differ.
  *
- * `--fixture`: a folder with the data folders n1, n2 and n3, recorded with the other build; the tasks in it must be
- * there at the end too. `--seconds`: load in each phase, 5 by default. Ends with code 0 when all holds.
+ * `--fixture`: the members begin on the recorded folders, and what those held must be there at the end too. `--seconds`:
+ * load in each phase, 5 by default. Ends with code 0 when all holds.
  */
-import { cpSync, existsSync } from "node:fs";
+import { existsSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { IdMinter } from "../../src/client/uuid.ts";
-import { type ClusterView, eventually, type Member, RealCluster, ROOT } from "./harness.ts";
+import { checkOut, fixtureAbout, gitHas, keptOf, unpackFixture } from "./fixture.ts";
+import {
+  type ClusterView,
+  eventually,
+  type Member,
+  RealCluster,
+  ROOT,
+  type TaskJson,
+} from "./harness.ts";
 
 const SUBMITTERS = 4;
 /** A submit is repeated, under its own id, until it is answered. */
@@ -21,18 +31,33 @@ const ANSWER_MAX_MS = 30_000;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { fixture: { type: "string" }, seconds: { type: "string", default: "5" } },
+  options: { fixture: { type: "boolean" }, seconds: { type: "string", default: "5" } },
 });
-const other = positionals[0] === undefined ? null : resolve(positionals[0]);
-if (other === null || !existsSync(join(other, "src", "node.ts"))) {
-  console.error("usage: bun test/cluster/mixed.ts FOLDER [--fixture FOLDER] [--seconds N]");
-  console.error("FOLDER is a checkout of the project with its packages installed.");
-  process.exit(2);
-}
+const temporary = await mkdtemp(join(tmpdir(), "flotilla-other-"));
+const other = await otherBuild(positionals[0]);
 
 const ids = new IdMinter();
 const acknowledged = new Set<string>();
 const started = performance.now();
+
+/** @returns its folder; ends the process when there is none */
+async function otherBuild(given: string | undefined): Promise<string> {
+  if (given !== undefined && existsSync(join(given, "src", "node.ts"))) return resolve(given);
+  const about = await fixtureAbout();
+  if (given === undefined && about !== null && (await gitHas(about.commit))) {
+    const folder = join(temporary, "checkout");
+    await checkOut(about.commit, folder);
+    return folder;
+  }
+  console.error("usage: bun test/cluster/mixed.ts [FOLDER] [--fixture] [--seconds N]");
+  console.error(
+    given === undefined
+      ? `git does not have the commit ${about?.commit}, which recorded the folders: give the FOLDER of a checkout`
+      : `${given} is no checkout of the project`,
+  );
+  await rm(temporary, { recursive: true, force: true });
+  process.exit(2);
+}
 
 function say(text: string): void {
   console.log(`${((performance.now() - started) / 1_000).toFixed(1).padStart(6)} s  ${text}`);
@@ -103,25 +128,30 @@ async function check(cluster: RealCluster): Promise<void> {
   }
 }
 
-async function recorded(cluster: RealCluster): Promise<number> {
-  const [first] = cluster.members;
-  const answer = await first?.json<{ total_tasks: number }>("/api/stats");
-  return answer?.total_tasks ?? 0;
+/** What the recorded folders held, on every member's own state. */
+async function checkRecorded(cluster: RealCluster, tasks: readonly TaskJson[]): Promise<void> {
+  for (const member of cluster.members) {
+    for (const task of tasks) {
+      const now = await member.json<TaskJson>(`/api/tasks/${task.id}?consistency=stale`);
+      for (const [field, value] of Object.entries(keptOf(task))) {
+        if (!Bun.deepEquals(now[field as keyof TaskJson], value))
+          throw new Error(
+            `${task.id} on ${member.id}: ${field} was ${JSON.stringify(value)} and is ${JSON.stringify(now[field as keyof TaskJson])}`,
+          );
+      }
+    }
+    say(`${member.id} has all ${tasks.length} tasks of the recorded folders`);
+  }
 }
 
 const seconds = Number(values.seconds);
 const cluster = await RealCluster.create({ args: ["--concurrency", "4", "--log-level", "warn"] });
 try {
-  for (const member of cluster.members) {
-    member.root = other;
-    if (values.fixture === undefined) continue;
-    cpSync(join(values.fixture, member.id), join(cluster.folder, member.id), { recursive: true });
-  }
+  for (const member of cluster.members) member.root = other;
+  const recorded = values.fixture === true ? await unpackFixture(cluster.folder) : [];
   say("three members are started on the other build");
   await Promise.all(cluster.members.map((member) => member.start()));
   await cluster.leader();
-  const before = await recorded(cluster);
-  if (before > 0) say(`the recorded folders hold ${before} tasks`);
   const [n1, n2, n3] = [cluster.member(0), cluster.member(1), cluster.member(2)];
   const steps: readonly [Member, string][] = [
     [n1, ROOT],
@@ -134,9 +164,7 @@ try {
   for (const [member, root] of steps)
     await underLoad(cluster, seconds, () => change(cluster, member, root));
   await check(cluster);
-  const total = await recorded(cluster);
-  if (total < before + acknowledged.size)
-    throw new Error(`${total} tasks are left of ${before} recorded and ${acknowledged.size} new`);
+  if (recorded.length > 0) await checkRecorded(cluster, recorded);
   const view = await n1.json<ClusterView & { machine_version: unknown }>("/api/cluster");
   say(`all is as it should be; machine version ${JSON.stringify(view.machine_version)}`);
 } catch (error) {
@@ -145,4 +173,5 @@ try {
   process.exitCode = 1;
 } finally {
   await cluster.stop();
+  await rm(temporary, { recursive: true, force: true });
 }

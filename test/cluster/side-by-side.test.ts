@@ -10,6 +10,7 @@ import "./python-worker.scenario.ts";
 import "./rescue.scenario.ts";
 import "./damage.scenario.ts";
 import "./idempotency.scenario.ts";
+import "./recorded.scenario.ts";
 import "./start-tls.scenario.ts";
 import "./start-output.scenario.ts";
 import "./start-refused.scenario.ts";

@@ -48,6 +48,23 @@ describe("stopping tasks", () => {
   );
 
   test.concurrent(
+    "while the member's state is wrong nothing is claimed, and what runs is handed back whatever it says",
+    withPools(async ({ warmed }) => {
+      const { queue, pool } = await warmed({ concurrency: 2 });
+      const ids = [queue.add("wait", { ms: 100 }), queue.add("abortable")];
+      await queue.until(() => pool.running === 2, "the claims");
+      pool.suspend("its state is wrong");
+      for (const id of ids) expect(await queue.ended(id)).toEqual({ kind: "release" });
+      await queue.until(() => queue.asked === 0, "the claims to be withdrawn");
+      const later = queue.add("double", { n: 1 });
+      await Bun.sleep(50);
+      expect(queue.leased.has(later)).toBe(false);
+      pool.resume();
+      expect((await queue.ended(later)).kind).toBe("complete");
+    }),
+  );
+
+  test.concurrent(
     "an endless loop is killed after the grace and its slot works again",
     withPools(async ({ warmed }) => {
       const { queue, pool } = await warmed({ concurrency: 1 });

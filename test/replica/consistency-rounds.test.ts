@@ -37,6 +37,7 @@ function leader(world: World, index: number) {
       notify: (_, method, body) => told.push([method, body]),
       hold: () => () => undefined,
       condemned: () => undefined,
+      damaged: () => undefined,
     },
     null,
   );

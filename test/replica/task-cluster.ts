@@ -8,7 +8,12 @@ import { POSITION_QUERY } from "../../src/queue/schema.ts";
 import { InlineReader } from "../../src/queue/task-reader.ts";
 import { DEFAULT_SETTINGS } from "../../src/queue/types.ts";
 import { asNodeId, type NodeId } from "../../src/raft/types.ts";
-import type { CommittedEntry, Log, StateMachine } from "../../src/replica/ports.ts";
+import {
+  type CommittedEntry,
+  type Log,
+  StateDamage,
+  type StateMachine,
+} from "../../src/replica/ports.ts";
 import { Replica } from "../../src/replica/replica.ts";
 import type { MachineVersions } from "../../src/replica/versions.ts";
 import { MemorySnapshots } from "../../src/storage/memory-snapshots.ts";
@@ -33,6 +38,8 @@ export class TaskNode {
   condemned: string | null = null;
   /** Its disk has no room for a copy of the state: it serves no snapshots. */
   roomForCopies = true;
+  /** Its file cannot be read. */
+  isMalformed = false;
   readonly warnings: string[] = [];
   #store: SimLogStore | null = null;
   #transport: SimTransport | null = null;
@@ -85,7 +92,12 @@ export class TaskNode {
       }),
       transport: this.#transport,
       machine: this.#mutating(machine),
-      auditor: new InlineAuditor(() => this.db),
+      auditor: {
+        read: (cursor, begun) => {
+          if (this.isMalformed) return Promise.reject(new StateDamage("malformed"));
+          return new InlineAuditor(() => this.db).read(cursor, begun);
+        },
+      },
       condemned: this.condemned,
       onCondemned: (sentence) => {
         this.condemned = sentence;

@@ -2,7 +2,6 @@
  * `/swagger`: the OpenAPI document, made once from the routes themselves, and its page, whose every file this
  * process serves: no other origin, no inline script.
  */
-import { swagger } from "@elysiajs/swagger";
 import { Elysia, type AnyElysia } from "elysia";
 import bundlePath from "swagger-ui-dist/swagger-ui-bundle.js" with { type: "file" };
 import iconPath from "swagger-ui-dist/favicon-32x32.png" with { type: "file" };
@@ -49,6 +48,8 @@ const FILES: Readonly<Record<string, { readonly path: string; readonly type: str
 
 /** The document that describes `routes`, as JSON text. */
 async function documentText(routes: readonly AnyElysia[], version: string): Promise<string> {
+  // Loaded when it is first asked for: a start should not pay for it.
+  const { swagger } = await import("@elysiajs/swagger");
   const described = new Elysia().model(MODELS).use(
     swagger({
       documentation: {

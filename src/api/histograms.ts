@@ -2,7 +2,7 @@
  * Durations and sizes that the parts below report as they happen, kept as counts per bucket: an observation is a few
  * nanoseconds, and everything else is done when somebody scrapes.
  */
-import { Histogram } from "prom-client";
+import { Histogram } from "./prometheus.ts";
 
 export class SampledHistogram extends Histogram {
   readonly #name: string;

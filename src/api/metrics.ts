@@ -2,9 +2,9 @@
  * `GET /metrics` in the Prometheus text format: one registry per app, labels from bounded sets only (route
  * patterns, never paths; statuses; this member's own name).
  */
-import { Counter, Gauge, type Histogram, Registry } from "prom-client";
 import type { Clock } from "../replica/ports.ts";
 import type { TaskQueue } from "../queue/service.ts";
+import { Counter, Gauge, type Histogram, Registry } from "./prometheus.ts";
 import { RequestMetrics } from "./request-metrics.ts";
 
 /** Longest that a scrape waits for one source; what is late is left out of this scrape. */

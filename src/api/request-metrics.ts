@@ -2,7 +2,8 @@
  * Counts and durations of requests. A scrape comes every few seconds and a request every few microseconds, so that
  * what prom-client does at each observation (labels checked, sorted and hashed, twice) is done here at the scrape.
  */
-import { Counter, Histogram, type MetricObjectWithValues, type MetricValue } from "prom-client";
+import type { MetricObjectWithValues, MetricValue } from "prom-client";
+import { Counter, Histogram } from "./prometheus.ts";
 
 const SECONDS = "flotilla_http_request_seconds";
 /** Upper bounds, seconds. */

@@ -8,7 +8,7 @@ import { ROOT, type TaskJson } from "./harness.ts";
 
 export const FIXTURE = join(import.meta.dir, "fixtures", "cluster");
 /** Folders n1, n2, n3, and `tasks.json`: every task as the API told it, oldest first. */
-export const ARCHIVE = "folders.tar.gz";
+export const ARCHIVE = "folders.tar.zst";
 export const ABOUT = "about.json";
 
 export interface FixtureAbout {
@@ -30,8 +30,8 @@ export async function fixtureAbout(): Promise<FixtureAbout | null> {
 
 /** Unpacks the folders into `target`; answers every task that they hold. */
 export async function unpackFixture(target: string): Promise<readonly TaskJson[]> {
-  const archive = new Bun.Archive(await Bun.file(join(FIXTURE, ARCHIVE)).bytes());
-  await archive.extract(target);
+  const packed = await Bun.file(join(FIXTURE, ARCHIVE)).bytes();
+  await new Bun.Archive(Bun.zstdDecompressSync(packed)).extract(target);
   return (await Bun.file(join(target, "tasks.json")).json()) as TaskJson[];
 }
 

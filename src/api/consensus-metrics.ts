@@ -52,6 +52,7 @@ export interface ConsensusFigures {
     readonly rounds: number;
     readonly rows: number;
     readonly passes: number;
+    readonly pausedSeconds: number;
   };
   /** Applied index that a checkpoint has made durable in the state's file. */
   readonly stateDurableIndex: number;
@@ -248,6 +249,11 @@ function raft(figures: Figures): GaugeSource[] {
       () => figures().consistency.rounds,
     ),
     counter("consistency_rows", "Rows read for comparisons.", () => figures().consistency.rows),
+    counter(
+      "consistency_pause_seconds",
+      "Time that applies were held for a comparison to begin.",
+      () => figures().consistency.pausedSeconds,
+    ),
     counter(
       "consistency_passes",
       "At the leader: times that all rows were compared.",

@@ -108,7 +108,7 @@ export class Consistency {
   #said: Word | null = null;
   #alarms: readonly ConsistencyAlarm[] = [];
   #alarmsAt: Millis = 0;
-  readonly #checked = { index: 0, rounds: 0, rows: 0, passes: 0 };
+  readonly #checked = { index: 0, rounds: 0, rows: 0, passes: 0, pausedSeconds: 0 };
 
   /** `condemned`: a sentence when this very state was found wrong before the process was started. */
   constructor(port: ConsistencyPort, condemned: string | null) {
@@ -122,8 +122,13 @@ export class Consistency {
     return this.#condemned;
   }
 
-  /** Last index at which this member gave its word; rounds, rows and whole passes so far. */
-  get checked(): { index: number; rounds: number; rows: number; passes: number } {
+  /**
+   * Last index at which this member gave its word; rounds, rows and whole passes so far, and how long applies were held for
+   * readers to begin.
+   */
+  get checked(): Readonly<
+    Record<"index" | "rounds" | "rows" | "passes" | "pausedSeconds", number>
+  > {
     return { ...this.#checked };
   }
 
@@ -263,7 +268,14 @@ export class Consistency {
       return;
     }
     this.#reading = true;
-    const release = hold();
+    const heldAt = clock.monotonic();
+    const letGo = hold();
+    let held = true;
+    const release = (): void => {
+      if (held) this.#checked.pausedSeconds += (clock.monotonic() - heldAt) / 1_000;
+      held = false;
+      letGo();
+    };
     const timer = clock.after(BEGIN_MS, release);
     let index = -1;
     try {

@@ -66,7 +66,7 @@ function figures(role: "leader" | "follower"): ConsensusFigures {
     queues: { proposals: 1, applies: 10, claims: 5 },
     sendBuffers: { n2: 300, n3: 0 },
     receiving: { bytes: 10, of: 40 },
-    consistency: { index: 88, rounds: 14, rows: 15, passes: 2 },
+    consistency: { index: 88, rounds: 14, rows: 15, passes: 2, pausedSeconds: 0.5 },
     stateDurableIndex: 77,
     stateBytes: 4_096,
     stateWalBytes: null,

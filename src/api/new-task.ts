@@ -109,12 +109,13 @@ function newTask(body: Submit, { settings, clock, random }: Minting): NewTask {
 
 /** A partial policy over the one in force. */
 function completeRetry(given: Submit["retry"], fallback: RetryPolicy): RetryPolicy {
+  if (given === undefined) return fallback;
   return {
-    kind: given?.kind ?? fallback.kind,
-    initial_ms: given?.initial_ms ?? fallback.initial_ms,
-    factor: given?.factor ?? fallback.factor,
-    max_ms: given?.max_ms ?? fallback.max_ms,
-    jitter: given?.jitter ?? fallback.jitter,
+    kind: given.kind ?? fallback.kind,
+    initial_ms: given.initial_ms ?? fallback.initial_ms,
+    factor: given.factor ?? fallback.factor,
+    max_ms: given.max_ms ?? fallback.max_ms,
+    jitter: given.jitter ?? fallback.jitter,
   };
 }
 

@@ -335,12 +335,20 @@ export class FlotillaQueue implements TaskQueue {
   #hintOf(tasks: readonly NewTask[]): ReadyHint {
     const now = this.#o.consensus.logNow();
     const counts = new Map<string, [string, string, number]>();
+    // Tasks of one submit mostly share both, and making keys costs more than all else here.
+    let last: [string, string, number] | undefined;
     for (const { queue, name, run_at } of tasks) {
       if (run_at !== null && run_at > now) continue;
-      const key = JSON.stringify([queue, name]);
-      const known = counts.get(key);
-      if (known !== undefined) known[2] += 1;
-      else if (counts.size < HINT_MAX) counts.set(key, [queue, name, 1]);
+      if (last === undefined || last[0] !== queue || last[1] !== name) {
+        const key = JSON.stringify([queue, name]);
+        last = counts.get(key);
+        if (last === undefined) {
+          if (counts.size >= HINT_MAX) continue;
+          last = [queue, name, 0];
+          counts.set(key, last);
+        }
+      }
+      last[2] += 1;
     }
     return { ready: [...counts.values()] };
   }

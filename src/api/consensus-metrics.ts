@@ -120,25 +120,22 @@ export class ConsensusMetrics {
 
 type Figures = () => ConsensusFigures;
 
-function one(
-  name: string,
-  help: string,
-  read: () => number | null,
-  kind: "gauge" | "counter" = "gauge",
-): GaugeSource {
-  return {
-    name: `flotilla_${name}`,
+/** By name: what it says, and its value; null: it has none now. */
+type Families = Readonly<
+  Record<string, readonly [help: string, read: (now: ConsensusFigures) => number | null]>
+>;
+
+/** Families of one value each; names of counters end in `_total`. */
+function values(figures: Figures, kind: "gauge" | "counter", families: Families): GaugeSource[] {
+  return Object.entries(families).map(([name, [help, read]]) => ({
+    name: `flotilla_${name}${kind === "counter" ? "_total" : ""}`,
     help,
     kind,
     collect: () => {
-      const value = read();
+      const value = read(figures());
       return value === null ? [] : [{ value }];
     },
-  };
-}
-
-function counter(name: string, help: string, read: () => number): GaugeSource {
-  return one(`${name}_total`, help, read, "counter");
+  }));
 }
 
 function perPeer(
@@ -184,12 +181,42 @@ function byLabel(
 function raft(figures: Figures): GaugeSource[] {
   const leads = (status: ConsensusStatus): boolean => status.role === "leader";
   return [
-    one("raft_last_index", "Newest entry of this member's log.", () => figures().status.lastIndex),
-    one(
-      "raft_contact_seconds",
-      "Since the newest contact with a majority (leader) or the leader.",
-      () => seconds(figures().status.contactMs),
-    ),
+    ...values(figures, "counter", {
+      raft_leader_changes: [
+        "Other leaders that this member came to follow, or to be.",
+        (now) => now.counters.leaderChanges,
+      ],
+      raft_frames_dropped: [
+        "Frames to peers that found no connection or no room.",
+        (now) => now.counters.framesDropped,
+      ],
+      consistency_rounds: ["Comparisons with the other members.", (now) => now.consistency.rounds],
+      consistency_rows: ["Rows read for comparisons.", (now) => now.consistency.rows],
+      consistency_pause_seconds: [
+        "Time that applies were held for a comparison to begin.",
+        (now) => now.consistency.pausedSeconds,
+      ],
+      consistency_passes: [
+        "At the leader: times that all rows were compared.",
+        (now) => now.consistency.passes,
+      ],
+    }),
+    ...values(figures, "gauge", {
+      raft_last_index: ["Newest entry of this member's log.", (now) => now.status.lastIndex],
+      raft_contact_seconds: [
+        "Since the newest contact with a majority (leader) or the leader.",
+        (now) => seconds(now.status.contactMs),
+      ],
+      machine_version: ["Machine version in force.", (now) => now.status.machineVersions.inForce],
+      machine_version_newest: [
+        "Highest machine version that this build applies.",
+        (now) => now.status.machineVersions.own,
+      ],
+      consistency_index: [
+        "Index of the newest comparison with the other members.",
+        (now) => now.consistency.index,
+      ],
+    }),
     perPeer(
       figures,
       "match_index",
@@ -218,136 +245,84 @@ function raft(figures: Figures): GaugeSource[] {
       () => figures().elections,
       "counter",
     ),
-    counter(
-      "raft_leader_changes",
-      "Other leaders that this member came to follow, or to be.",
-      () => figures().counters.leaderChanges,
-    ),
-    counter(
-      "raft_frames_dropped",
-      "Frames to peers that found no connection or no room.",
-      () => figures().counters.framesDropped,
-    ),
-    one(
-      "machine_version",
-      "Machine version in force.",
-      () => figures().status.machineVersions.inForce,
-    ),
-    one(
-      "machine_version_newest",
-      "Highest machine version that this build applies.",
-      () => figures().status.machineVersions.own,
-    ),
-    one(
-      "consistency_index",
-      "Index of the newest comparison with the other members.",
-      () => figures().consistency.index,
-    ),
-    counter(
-      "consistency_rounds",
-      "Comparisons with the other members.",
-      () => figures().consistency.rounds,
-    ),
-    counter("consistency_rows", "Rows read for comparisons.", () => figures().consistency.rows),
-    counter(
-      "consistency_pause_seconds",
-      "Time that applies were held for a comparison to begin.",
-      () => figures().consistency.pausedSeconds,
-    ),
-    counter(
-      "consistency_passes",
-      "At the leader: times that all rows were compared.",
-      () => figures().consistency.passes,
-    ),
   ];
 }
 
 function files(figures: Figures): GaugeSource[] {
   return [
-    counter(
-      "log_transactions",
-      "Transactions of the log, one fsync each.",
-      () => figures().log.transactions,
-    ),
-    counter("log_writes", "Writes to the log.", () => figures().log.writes),
-    counter(
-      "log_written_bytes",
-      "Data of entries written to the log.",
-      () => figures().log.bytesWritten,
-    ),
-    one(
-      "log_entries",
-      "Entries that the log holds; compacted ones do not count.",
-      () => figures().log.entries,
-    ),
-    one("log_bytes", "The log on the disk.", () => figures().log.bytes),
-    one(
-      "state_durable_index",
-      "Applied index that a checkpoint has made durable.",
-      () => figures().stateDurableIndex,
-    ),
-    one("state_bytes", "The state database on the disk.", () => figures().stateBytes),
-    one(
-      "state_wal_bytes",
-      "The state database's write-ahead log on the disk.",
-      () => figures().stateWalBytes,
-    ),
-    one("disk_free_bytes", "Room on the disk of the data folder.", () => figures().diskFreeBytes),
-    counter(
-      "snapshots_installed",
-      "Snapshots put in place of this member's state.",
-      () => figures().counters.snapshotsInstalled,
-    ),
-    counter(
-      "snapshot_sent_bytes",
-      "Bytes of snapshots sent to other members.",
-      () => figures().counters.snapshotBytesSent,
-    ),
-    counter(
-      "snapshot_receivers_dropped",
-      "Members that fetched a snapshot too slowly.",
-      () => figures().counters.snapshotReceiversDropped,
-    ),
-    one(
-      "snapshot_received_bytes",
-      "Of the snapshot that is being fetched; absent while none is.",
-      () => figures().receiving?.bytes ?? null,
-    ),
-    one(
-      "snapshot_size_bytes",
-      "The snapshot that is being fetched; absent while none is.",
-      () => figures().receiving?.of ?? null,
-    ),
+    ...values(figures, "counter", {
+      log_transactions: ["Transactions of the log, one fsync each.", (now) => now.log.transactions],
+      log_writes: ["Writes to the log.", (now) => now.log.writes],
+      log_written_bytes: ["Data of entries written to the log.", (now) => now.log.bytesWritten],
+      snapshots_installed: [
+        "Snapshots put in place of this member's state.",
+        (now) => now.counters.snapshotsInstalled,
+      ],
+      snapshot_sent_bytes: [
+        "Bytes of snapshots sent to other members.",
+        (now) => now.counters.snapshotBytesSent,
+      ],
+      snapshot_receivers_dropped: [
+        "Members that fetched a snapshot too slowly.",
+        (now) => now.counters.snapshotReceiversDropped,
+      ],
+    }),
+    ...values(figures, "gauge", {
+      log_entries: [
+        "Entries that the log holds; compacted ones do not count.",
+        (now) => now.log.entries,
+      ],
+      log_bytes: ["The log on the disk.", (now) => now.log.bytes],
+      state_durable_index: [
+        "Applied index that a checkpoint has made durable.",
+        (now) => now.stateDurableIndex,
+      ],
+      state_bytes: ["The state database on the disk.", (now) => now.stateBytes],
+      state_wal_bytes: [
+        "The state database's write-ahead log on the disk.",
+        (now) => now.stateWalBytes,
+      ],
+      disk_free_bytes: ["Room on the disk of the data folder.", (now) => now.diskFreeBytes],
+      snapshot_received_bytes: [
+        "Of the snapshot that is being fetched; absent while none is.",
+        (now) => now.receiving?.bytes ?? null,
+      ],
+      snapshot_size_bytes: [
+        "The snapshot that is being fetched; absent while none is.",
+        (now) => now.receiving?.of ?? null,
+      ],
+    }),
   ];
 }
 
 function work(figures: Figures): GaugeSource[] {
   return [
-    counter(
-      "entries_sealed",
-      "Entries that this member made as a leader.",
-      () => figures().counters.entriesSealed,
-    ),
-    counter("commands_sealed", "Commands in them.", () => figures().counters.commandsSealed),
-    counter("entries_applied", "Entries applied.", () => figures().counters.entriesApplied),
-    counter("commands_applied", "Commands in them.", () => figures().counters.commandsApplied),
-    counter("apply_seconds", "Time spent applying.", () => figures().counters.applySeconds),
-    counter(
-      "commands_forwarded",
-      "Commands handed to a leader elsewhere.",
-      () => figures().counters.commandsForwarded,
-    ),
+    ...values(figures, "counter", {
+      entries_sealed: [
+        "Entries that this member made as a leader.",
+        (now) => now.counters.entriesSealed,
+      ],
+      commands_sealed: ["Commands in them.", (now) => now.counters.commandsSealed],
+      entries_applied: ["Entries applied.", (now) => now.counters.entriesApplied],
+      commands_applied: ["Commands in them.", (now) => now.counters.commandsApplied],
+      apply_seconds: ["Time spent applying.", (now) => now.counters.applySeconds],
+      commands_forwarded: [
+        "Commands handed to a leader elsewhere.",
+        (now) => now.counters.commandsForwarded,
+      ],
+    }),
+    ...values(figures, "gauge", {
+      loop_busy_ratio: [
+        "Share of the time that the main thread ran, or waited for a processor; 1 is saturated.",
+        (now) => now.loopBusy,
+      ],
+    }),
     byLabel("waiting", "What waits at this member, by what for.", "what", () => figures().queues),
     byLabel(
       "peer_send_buffer_bytes",
       "Handed to the peer's socket and not sent yet.",
       "peer",
       () => figures().sendBuffers,
-    ),
-    one(
-      "loop_busy_ratio",
-      "Share of the time that the main thread ran, or waited for a processor; 1 is saturated.",
-      () => figures().loopBusy,
     ),
   ];
 }

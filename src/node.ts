@@ -43,6 +43,7 @@ import {
 } from "./storage/state-database.ts";
 import { systemClock as clock } from "./system/clock.ts";
 import { LoopWatch } from "./system/loop-watch.ts";
+import { MemoryReturn } from "./system/memory-return.ts";
 import { listeningLine, openLog } from "./system/log.ts";
 import { Output } from "./system/output.ts";
 import { systemRandom as random } from "./system/random.ts";
@@ -246,6 +247,7 @@ async function run(config: Config, log: Log): Promise<void> {
   const metrics = new ConsensusMetrics();
   store.onTransaction((ms, writes) => metrics.logWritten(ms, writes));
   const loop = new LoopWatch(clock, (ms) => metrics.loopDelayed(ms));
+  const memory = returnMemory(loop, machine);
   // Readers wait while this word is 1: the last step of a checkpoint.
   const pause = new SharedArrayBuffer(4);
   const reader = new ThreadReader(
@@ -474,6 +476,7 @@ async function run(config: Config, log: Log): Promise<void> {
     await replica.stop();
     auditor.close();
     loop.stop();
+    memory.stop();
     await server.stop(true);
     await peerServer?.stop(true);
     await checkpoints.stop();
@@ -615,6 +618,24 @@ interface DiskWatch {
   readonly full: () => boolean;
   /** A sentence while the disk does not answer a look, or has next to nothing left. */
   readonly fault: () => string | null;
+}
+
+/** A collection of a larger heap would take too long even for a quiet moment: the engine does it beside the thread. */
+const COLLECTED_HEAP_MAX = 192 * 1024 * 1024;
+/** Of the main thread; where that is not known, no entry in the meantime says as much. */
+const QUIET_SHARE_MAX = 0.2;
+
+function returnMemory(loop: LoopWatch, machine: TaskMachine): MemoryReturn {
+  let index = 0;
+  return new MemoryReturn(clock, {
+    isQuiet: () => {
+      const before = index;
+      ({ index } = machine.applied());
+      return (loop.busyShare ?? 0) < QUIET_SHARE_MAX && index - before < 20;
+    },
+    bytes: () => process.memoryUsage.rss(),
+    collect: () => Bun.gc(process.memoryUsage().heapUsed <= COLLECTED_HEAP_MAX),
+  });
 }
 
 /** Looks at the free space now and then; asking at every submit would block the loop on a sick disk. */

@@ -65,7 +65,11 @@ export class LeaderSide {
       clock,
       log,
       propose: (command, weight) =>
-        consensus.submit(command, { timeoutMs: requestTimeoutMs, weight }),
+        consensus.submit(command, {
+          timeoutMs: requestTimeoutMs,
+          weight,
+          awaitedElsewhere: true,
+        }),
       owners: {
         known: (owner, { worker_id, request_id, principal }) => {
           const body: ClaimRef = { worker_id, request_id, principal };

@@ -78,6 +78,12 @@ export class Following {
     this.#accept(message, prevIndex, checked);
   }
 
+  /** Where this log is another one, an append or a heartbeat finds out. */
+  commit({ prevIndex, prevTerm, commit }: MessageOf<"commit">): void {
+    if (this.#log.termAt(prevIndex) !== prevTerm) return;
+    this.#log.commitTo(asIndex(Math.min(commit, prevIndex)));
+  }
+
   /**
    * A heartbeat bears a commit index that this member acknowledged: never beyond its log, unless that is being
    * repaired. Then the leader is told, since it sends nothing of itself to who has it all.

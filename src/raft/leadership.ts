@@ -45,6 +45,8 @@ export class Leadership {
   readonly #peers = new Map<NodeId, Progress>();
   /** Number of the newest round of heartbeats. */
   #round = 0;
+  /** What nobody waits for is told with the next flush. */
+  #newsAreDue = false;
   #transferTarget: NodeId | null = null;
   #transferTicks = 0;
   /** Proposals that are not both committed and durable here, oldest first. */
@@ -133,6 +135,18 @@ export class Leadership {
   /** Sends each peer what it may be sent now. Called when effects are taken, so one turn makes one append. */
   flush(): void {
     for (const [id, peer] of this.#peers) this.#flushPeer(id, peer);
+    this.#newsAreDue = false;
+  }
+
+  /** With the next flush everybody hears of the newest commit. */
+  tellCommit(): void {
+    this.#newsAreDue = true;
+  }
+
+  /** Somebody at this peer (null: at each) waits until `index` is applied there. */
+  awaitsCommit(id: NodeId | null, index: LogIndex): void {
+    for (const [each, peer] of this.#peers)
+      if ((id === null || each === id) && peer.awaitedCommit < index) peer.awaitedCommit = index;
   }
 
   #flushPeer(id: NodeId, peer: Progress): void {
@@ -146,15 +160,29 @@ export class Leadership {
         while (!peer.inflights.full && peer.next <= this.#log.last && peer.fetching === null) {
           if (!this.#sendNext(id, peer)) break;
         }
-        // A commit notice: a follower answers its own clients by applying, so it must not wait for news.
-        if (peer.state === "replicate" && (peer.poke || this.#tellable(peer) > peer.sentCommit))
-          this.#sendEntries(id, peer, []);
+        if (peer.state !== "replicate") return;
+        if (peer.poke) this.#sendEntries(id, peer, []);
+        else if (this.#hasNews(peer)) this.#tell(id, peer);
       }
     }
   }
 
-  #tellable(peer: Progress): number {
-    return Math.min(this.#log.commit, peer.next - 1);
+  /**
+   * The commit index travels with the next append, and by itself only where somebody waits for it (a follower answers
+   * its own clients by applying), or when no append came along within a tick.
+   */
+  #hasNews(peer: Progress): boolean {
+    if (Math.min(this.#log.commit, peer.next - 1) <= peer.sentCommit) return false;
+    return this.#newsAreDue || peer.awaitedCommit > peer.sentCommit;
+  }
+
+  #tell(id: NodeId, peer: Progress): void {
+    const prevIndex = asIndex(peer.next - 1);
+    const prevTerm = this.#log.termAt(prevIndex);
+    if (prevTerm === null) return;
+    const commit = asIndex(Math.min(this.#log.commit, prevIndex));
+    this.#out.send(id, this.#term, { type: "commit", prevIndex, prevTerm, commit });
+    peer.sentCommit = commit;
   }
 
   /** One append from peer.next on. False when there is none to send: entries asked for, or a snapshot. */
@@ -220,6 +248,7 @@ export class Leadership {
     for (const [id, peer] of this.#peers) {
       const commit = asIndex(Math.min(peer.match, this.#log.commit));
       this.#out.send(id, this.#term, { type: "heartbeat", commit, round: this.#round });
+      if (peer.sentCommit < commit) peer.sentCommit = commit;
     }
     return this.#round;
   }
@@ -362,6 +391,7 @@ export class Leadership {
 
   /** Once per tick. Lost messages of transfers and snapshots are made good after an election timeout. */
   tick(electionTicks: number): void {
+    this.tellCommit();
     if (this.#transferTarget !== null) {
       this.#transferTicks += 1;
       if (this.#transferTicks >= electionTicks) this.abortTransfer();

@@ -30,6 +30,8 @@ export class Progress {
   poke = false;
   /** Highest commit index that was told and that the receiver can have believed. */
   sentCommit: LogIndex = INDEX_0;
+  /** Somebody there waits until this index is known to be committed: news of it leave at once. */
+  awaitedCommit: LogIndex = INDEX_0;
   /** Last round of heartbeats that was answered. */
   round = 0;
   /** First index that was asked of storage for this peer, or null. One request at a time. */

@@ -530,6 +530,10 @@ export class Raft {
         this.#heardFromLeader(message.from);
         this.#following.append(message);
         return;
+      case "commit":
+        this.#heardFromLeader(message.from);
+        this.#following.commit(message);
+        return;
       case "append-reply":
         if (this.#leading?.appendReply(message) === true) this.#matchMoved(this.#leading);
         return;
@@ -586,6 +590,7 @@ export class Raft {
         this.#becomeFollower(message.term, null);
         return true;
       case "append":
+      case "commit":
       case "heartbeat":
       case "snapshot":
         this.#becomeFollower(message.term, message.from);
@@ -624,6 +629,8 @@ export class Raft {
       case "read-index":
         this.#send(from, { type: "read-index-reply", id: message.id, index: null });
         return;
+      // A heartbeat of the same sender is answered.
+      case "commit":
       case "vote-reply":
       case "append-reply":
       case "heartbeat-reply":
@@ -764,6 +771,7 @@ export class Raft {
     }
     leading.settled();
     if (!leading.isOver) return;
+    leading.tellCommit();
     leading.flush(); // the others learn of the commit from this member for the last time
     this.#becomeFollower(this.#term, null);
   }
@@ -814,8 +822,22 @@ export class Raft {
   }
 
   #answerRead({ id, from }: ReadRequest, index: LogIndex | null): void {
-    if (from === null) this.#out.read({ id, index });
-    else this.#send(from, { type: "read-index-reply", id, index });
+    if (from === null) {
+      this.#out.read({ id, index });
+      return;
+    }
+    this.#send(from, { type: "read-index-reply", id, index });
+    if (index !== null) this.awaitsCommit(from, index);
+  }
+
+  /** Leader: the others hear of the newest commit now. Each tick does that too; they must not wait for more entries. */
+  tellCommit(): void {
+    this.#leading?.tellCommit();
+  }
+
+  /** Leader: somebody at `peer` (null: at each) waits until `index` is applied there: news of its commit leave at once. */
+  awaitsCommit(peer: NodeId | null, index: LogIndex): void {
+    this.#leading?.awaitsCommit(peer, index);
   }
 
   // ------------------------------------------------------------------ the driver reports

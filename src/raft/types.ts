@@ -96,8 +96,15 @@ export type Message = { readonly from: NodeId; readonly to: NodeId; readonly ter
       readonly type: "append";
       readonly prevIndex: LogIndex;
       readonly prevTerm: Term;
-      /** Contiguous from prevIndex + 1; may be empty (probe, commit notice). */
+      /** Contiguous from prevIndex + 1; may be empty (probe). */
       readonly entries: readonly Entry[];
+      readonly commit: LogIndex;
+    }
+  | {
+      /** News of the commit index alone, as an append without entries would bring it; it has no answer. */
+      readonly type: "commit";
+      readonly prevIndex: LogIndex;
+      readonly prevTerm: Term;
       readonly commit: LogIndex;
     }
   | {

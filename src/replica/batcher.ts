@@ -18,6 +18,8 @@ const QUEUED_MAX = 16_384;
 
 export interface QueuedRequest extends SealableRequest, SealedRequest {
   readonly weight: number;
+  /** See SubmitOptions. */
+  readonly awaitedElsewhere: boolean;
 }
 
 export class Batcher {

@@ -66,6 +66,8 @@ export interface SubmitOptions {
   readonly weight?: number;
   /** For `onSeal` at the leader; JSON-able, small. */
   readonly hint?: unknown;
+  /** Another member may act on it as soon as it has applied it: all hear of the commit at once, not with the next one. */
+  readonly awaitedElsewhere?: boolean;
 }
 
 /**

@@ -42,6 +42,8 @@ export interface CorePort {
     | "onFatal"
   >;
   send(to: NodeId, frame: PeerFrame): boolean;
+  /** What was sent and handed to the disk in this turn leaves now. */
+  flush(): void;
   /** A configuration that the log held when it was opened, oldest first. */
   recovered(configuration: Configuration, index: LogIndex): void;
   /** The core was made; nothing was carried out yet. */
@@ -160,6 +162,8 @@ export class Core {
     // What waits travels with the news of what was committed: one append a peer instead of two.
     if (this.#port.knownTerm() === raft.term) this.#port.seal(raft);
     this.#carryOut(raft);
+    // Applying takes long beside them: disk and peers work meanwhile.
+    this.#port.flush();
     this.#port.apply(raft);
     this.#port.seal(raft);
     this.#carryOut(raft);

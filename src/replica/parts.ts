@@ -90,6 +90,9 @@ export class Parts {
     const { identity, hellos } = this;
     const self = identity.id;
     const send = (to: NodeId, frame: PeerFrame): boolean => {
+      // An answer may rest on anything that is committed, and whoever gets it may look at its own state next.
+      if (frame.kind === "reply" && this.core.raft !== null)
+        this.core.raft.awaitsCommit(to, this.core.raft.commit);
       const sent = transport.send(to, frame);
       if (!sent) port.unsent();
       return sent;
@@ -115,6 +118,10 @@ export class Parts {
       self,
       options: { ...options, onFatal: (error) => this.#fatal(error) },
       send,
+      flush: () => {
+        transport.flush?.();
+        store.flush?.();
+      },
       recovered: (configuration, index) => this.admission.follow(configuration, index, []),
       started: (raft) => this.peers.started(raft),
       mayCampaign: (raft) => this.eligibility.mayTick(raft),

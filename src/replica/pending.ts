@@ -19,6 +19,7 @@ export interface PendingCommand {
   readonly bytes: Uint8Array;
   readonly hint: unknown;
   readonly weight: number;
+  readonly awaitedElsewhere: boolean;
   readonly deadline: Millis;
   readonly resolve: (answer: unknown) => void;
   readonly reject: (error: ConsensusError) => void;
@@ -51,7 +52,7 @@ export class PendingCommands {
     hint: unknown,
     weight: number,
     deadline: Millis,
-    added = false,
+    { added = false, awaitedElsewhere = false } = {},
   ): { command: PendingCommand; answer: Promise<unknown> } {
     const most = added ? PENDING_MAX + ADDED_MAX : PENDING_MAX;
     if (this.#bySeq.size >= most || this.#bytes + bytes.length > PENDING_BYTES_MAX) {
@@ -66,6 +67,7 @@ export class PendingCommands {
       bytes,
       hint,
       weight,
+      awaitedElsewhere,
       deadline,
       resolve,
       reject,

@@ -101,6 +101,8 @@ export interface LogStore {
   open(tailBytes: number): Promise<RecoveredLog>;
   /** Hands one atomic write over; `done` runs when it is durable (fsynced), in the order of the calls. */
   append(op: PersistOp, done: (ack: PersistAck) => void): void;
+  /** What was appended in this turn goes to the disk now, not at its end: something that takes long follows. */
+  flush?(): void;
   /**
    * Entries [from, to] as far as they are held, cut so that their data stays under maxBytes, but at least one;
    * none when `from` itself is compacted or beyond the end.
@@ -374,6 +376,8 @@ export interface Transport {
   setPeers(peers: ReadonlyMap<NodeId, string>): void;
   /** False: dropped (no connection, or the send limit reached). True promises nothing more than an attempt. */
   send(to: NodeId, frame: PeerFrame): boolean;
+  /** What was sent in this turn leaves now, not at its end: something that takes long follows. */
+  flush?(): void;
   isConnected(peer: NodeId): boolean;
   /** Ends the connection that `peer` dialled, and says why. */
   dismiss(peer: NodeId, refusal: Refusal): void;

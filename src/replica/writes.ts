@@ -90,13 +90,16 @@ export class Writes {
   // ------------------------------------------------------------------ own commands
 
   /** @throws ConsensusError overloaded, low-disk */
-  submit(bytes: Uint8Array, { timeoutMs, hint, weight }: SubmitOptions): Promise<unknown> {
+  submit(bytes: Uint8Array, options: SubmitOptions): Promise<unknown> {
     if (this.#port.diskFull()) throw lowDisk();
     // Logged, it would fit no frame, and nothing behind it could ever be replicated.
     if (bytes.length > COMMAND_BYTES_MAX)
       throw new Error(`a command of ${bytes.length} bytes is larger than an entry may be`);
+    const { timeoutMs, hint = null, weight = 1, awaitedElsewhere = false } = options;
     const deadline = this.#port.clock.monotonic() + timeoutMs;
-    const { command, answer } = this.#pending.add(bytes, hint ?? null, weight ?? 1, deadline);
+    const { command, answer } = this.#pending.add(bytes, hint, weight, deadline, {
+      awaitedElsewhere,
+    });
     this.#outbox.push(command);
     // The leader's own commands meet those of the others in this turn's entry; nothing is sent for them.
     if (this.#port.leadership().leader === this.#port.self) this.flush();
@@ -196,7 +199,7 @@ export class Writes {
     this.#batcher.acked(this.#port.self, this.#port.boot, this.#pending.ackedBelow());
     for (const command of commands) {
       if (this.#pending.get(command.seq) === undefined) continue;
-      const { seq, bytes, hint, weight } = command;
+      const { seq, bytes, hint, weight, awaitedElsewhere } = command;
       if (
         !this.#batcher.add({
           member: this.#port.self,
@@ -205,6 +208,7 @@ export class Writes {
           command: bytes,
           hint,
           weight,
+          awaitedElsewhere,
         })
       ) {
         this.#pending.fail(command, overloaded());
@@ -269,8 +273,8 @@ export class Writes {
     const full: number[] = [];
     for (const { seq, command, hint } of proposal.requests) {
       const { weight, hint: inner } = hint as { weight: number; hint: unknown };
-      if (!this.#batcher.add({ member: from, boot, seq, command, weight, hint: inner }))
-        full.push(seq);
+      const request = { member: from, boot, seq, command, weight, hint: inner };
+      if (!this.#batcher.add({ ...request, awaitedElsewhere: false })) full.push(seq);
     }
     if (full.length > 0) {
       this.#refuse(from, boot, full, "overloaded");
@@ -300,6 +304,7 @@ export class Writes {
         return;
       }
       this.#inFlight.push({ index: result.last, at: this.#port.clock.monotonic() });
+      this.#awaits(raft, requests, result.last);
       this.#port.observer?.entrySealed(requests.length);
       this.counters.entriesSealed += 1;
       this.counters.commandsSealed += requests.length;
@@ -316,6 +321,17 @@ export class Writes {
       this.#batcher.keepOnly((member) => configuration.members[member] !== undefined);
     }
     return configuration.members[this.#port.self] !== undefined;
+  }
+
+  /** Who asked answers its clients when it has applied them. */
+  #awaits(raft: Raft, requests: readonly QueuedRequest[], index: LogIndex): void {
+    for (const { member, awaitedElsewhere } of requests) {
+      if (awaitedElsewhere) {
+        raft.awaitsCommit(null, index);
+        return;
+      }
+      if (member !== this.#port.self) raft.awaitsCommit(member, index);
+    }
   }
 
   #forgetApplied(): void {
@@ -350,7 +366,7 @@ export class Writes {
       if (bytes.length > room) return Promise.reject(overloaded());
       let pending: ReturnType<PendingCommands["add"]>;
       try {
-        pending = this.#pending.add(bytes, null, 1, deadline, true);
+        pending = this.#pending.add(bytes, null, 1, deadline, { added: true });
       } catch (error) {
         // The hook runs in the middle of sealing: being full is the caller's news, not this member's end.
         return Promise.reject(error instanceof Error ? error : new Error(String(error)));
@@ -367,6 +383,7 @@ export class Writes {
         command: bytes,
         weight: 1,
         hint: null,
+        awaitedElsewhere: true,
       });
       return answer;
     });

@@ -1,8 +1,8 @@
 /**
- * What the log's owner and its thread say to each other. Entries travel as columns and one buffer: cloning
- * many small objects is slow, and a view that is cloned takes the whole buffer under it along.
+ * What the log's owner and its thread say to each other. Entries that are read travel as columns and one buffer:
+ * cloning many small objects is slow, and a view that is cloned takes the whole buffer under it along.
  */
-import { asIndex, asTerm, type Entry, type EntryKind, type PersistOp } from "../raft/types.ts";
+import { asIndex, asTerm, type Entry, type EntryKind } from "../raft/types.ts";
 import type { LogInstall, RecoveredLog } from "../replica/ports.ts";
 
 export interface PackedEntries {
@@ -14,21 +14,15 @@ export interface PackedEntries {
   readonly bytes: Uint8Array<ArrayBuffer>;
 }
 
-/** Requests with an `id` are answered by exactly one `done` or `refused` of that id. */
+/** A buffer holds writes (write-messages.ts). Requests with an `id` are answered by one `done` or `refused` of that id. */
 export type LogRequest =
+  | ArrayBuffer
   | {
       readonly kind: "open";
       readonly id: number;
       readonly folder: string;
       readonly member: string;
       readonly tailBytes: number;
-    }
-  | {
-      readonly kind: "append";
-      /** Per write, in order. */
-      readonly hardStates: readonly PersistOp["hardState"][];
-      readonly counts: readonly number[];
-      readonly packed: PackedEntries;
     }
   | {
       readonly kind: "read";
@@ -50,12 +44,16 @@ export interface LogSizes {
 }
 
 export type LogReply =
-  /** So many more writes, the oldest ones, are durable. `ms`: the transaction, its sync included. */
+  /**
+   * So many more writes, the oldest ones, are durable. `ms`: the transaction, its sync included. Flat, as LogSizes are
+   * not: what holds no object is cloned in a fraction of the time.
+   */
   | {
       readonly kind: "durable";
       readonly writes: number;
       readonly ms: number;
-      readonly sizes: LogSizes;
+      readonly entries: number;
+      readonly bytes: number;
     }
   | {
       readonly kind: "opened";

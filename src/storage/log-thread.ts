@@ -13,13 +13,8 @@ import {
 } from "../raft/types.ts";
 import { FatalError, isNoRoom, NoRoomError } from "../replica/ports.ts";
 import { LogFile } from "./log-file.ts";
-import {
-  type LogReply,
-  type LogRequest,
-  type LogSizes,
-  packEntries,
-  unpackEntries,
-} from "./log-messages.ts";
+import { type LogReply, type LogRequest, type LogSizes, packEntries } from "./log-messages.ts";
+import { unpackWrites } from "./write-messages.ts";
 
 declare const self: Worker;
 
@@ -117,7 +112,7 @@ function commitWaiting(): void {
     throw error;
   }
   const ms = performance.now() - startedAt;
-  post({ kind: "durable", writes: batch.length, ms, sizes: sizes() });
+  post({ kind: "durable", writes: batch.length, ms, ...sizes() });
 }
 
 function takeBatch(): readonly PersistOp[] {
@@ -169,13 +164,8 @@ function settleWaiting(): LogFile {
   return opened();
 }
 
-function append({ hardStates, counts, packed }: Extract<LogRequest, { kind: "append" }>): void {
-  const entries = unpackEntries(packed);
-  let at = 0;
-  counts.forEach((count, i) => {
-    waiting.push({ hardState: hardStates[i] ?? null, entries: entries.slice(at, at + count) });
-    at += count;
-  });
+function append(packed: ArrayBuffer): void {
+  for (const write of unpackWrites(packed)) waiting.push(write);
   schedule();
 }
 
@@ -205,6 +195,10 @@ function change(id: number, run: (log: LogFile) => void): void {
 }
 
 function handle(request: LogRequest): void {
+  if (request instanceof ArrayBuffer) {
+    append(request);
+    return;
+  }
   switch (request.kind) {
     case "open":
       try {
@@ -215,9 +209,6 @@ function handle(request: LogRequest): void {
       } catch (error) {
         refuse(request.id, error);
       }
-      return;
-    case "append":
-      append(request);
       return;
     case "read":
       read(request);
@@ -266,11 +257,12 @@ function handle(request: LogRequest): void {
 
 self.onmessage = (event: MessageEvent<LogRequest>): void => {
   const request = event.data;
-  if (failed && request.kind !== "close") return;
+  const isLast = !(request instanceof ArrayBuffer) && request.kind === "close";
+  if (failed && !isLast) return;
   try {
     handle(request);
   } catch (error) {
     fail(error);
-    if (request.kind === "close") self.terminate();
+    if (isLast) self.terminate();
   }
 };

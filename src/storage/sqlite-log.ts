@@ -11,13 +11,8 @@ import {
   type LogStore,
   type RecoveredLog,
 } from "../replica/ports.ts";
-import {
-  type LogReply,
-  type LogRequest,
-  type LogSizes,
-  packEntries,
-  unpackEntries,
-} from "./log-messages.ts";
+import { type LogReply, type LogRequest, type LogSizes, unpackEntries } from "./log-messages.ts";
+import { packWrites } from "./write-messages.ts";
 
 /**
  * Data that may wait for the disk. The limits on uncommitted and in-flight bytes of the layers above keep it
@@ -106,6 +101,10 @@ export class SqliteLog implements LogStore {
     // A turn's writes leave in one message; the thread gathers those of many turns into one transaction.
     if (this.#gathered.length === 0) queueMicrotask(() => this.#post());
     this.#gathered.push(op);
+  }
+
+  flush(): void {
+    this.#post();
   }
 
   /** None when `from` is compacted or beyond the end. @throws Error closed or failed */
@@ -199,14 +198,8 @@ export class SqliteLog implements LogStore {
     if (this.#gathered.length === 0 || this.#closing || this.#failure !== null) return;
     const ops = this.#gathered;
     this.#gathered = [];
-    const packed = packEntries(ops.flatMap(({ entries }) => entries));
-    const request: LogRequest = {
-      kind: "append",
-      hardStates: ops.map(({ hardState }) => hardState),
-      counts: ops.map(({ entries }) => entries.length),
-      packed,
-    };
-    this.#worker?.postMessage(request, [packed.bytes.buffer]);
+    const packed: LogRequest = packWrites(ops);
+    this.#worker?.postMessage(packed, [packed]);
   }
 
   async #ask(request: (id: number) => LogRequest): Promise<LogReply> {
@@ -249,9 +242,9 @@ export class SqliteLog implements LogStore {
     }
   }
 
-  #durable({ writes, ms, sizes }: Extract<LogReply, { kind: "durable" }>): void {
+  #durable({ writes, ms, entries, bytes: size }: Extract<LogReply, { kind: "durable" }>): void {
     if (this.#failure !== null) return;
-    this.#sizes = sizes;
+    this.#sizes = { entries, bytes: size };
     this.#writes += writes;
     this.#transactions += 1;
     this.#told?.(ms, writes);

@@ -1,13 +1,18 @@
 /**
  * Frames between members as bytes, and back.
  *
- *     | version u8 | kind u8 | header length u32 BE | header: UTF-8 JSON | raw parts, back to back |
+ *     | version u8 | kind u8 | header length u32 BE | header | raw parts, back to back |
+ *     | version u8 | several u8 | length u32 BE, frame | length u32 BE, frame | … |
  *
- * Entry data of an `append`, a chunk of a snapshot and the commands of a `propose` travel raw behind the header, which holds their
- * lengths only: as a JSON string a command could double, and no longer fit. Everything that comes in is foreign: whatever is wrong with it is a `CodecError`, nothing else, and nothing half-read.
+ * The header is bytes for what travels with every commit (message-codec.ts), UTF-8 JSON for the rest. Entry data of an
+ * `append`, a chunk of a snapshot and the commands of a `propose` travel raw behind it, and it holds their lengths
+ * only: as a JSON string a command could double, and no longer fit. What is sent to a peer in one turn is one message
+ * of the socket, `several` frames if need be. Everything that comes in is foreign: whatever is wrong with it is a
+ * `CodecError`, nothing else, and nothing half-read.
  */
+import type { Message } from "../raft/types.ts";
 import type { ForwardedProposal, PeerFrame } from "../replica/ports.ts";
-import { asIndex, asTerm, type Entry, type Message } from "../raft/types.ts";
+import { decodeAppend, decodeBrief, encodeAppend, encodeBrief, isBrief } from "./message-codec.ts";
 import { readMessage } from "./message-shape.ts";
 import { readSnapshotFrame, snapshotHeader } from "./snapshot-shape.ts";
 import { PROTOCOL } from "./protocol-version.ts";
@@ -30,8 +35,6 @@ export { CodecError } from "./shape.ts";
  */
 export const MAX_FRAME_BYTES = 20 * 1024 * 1024;
 const PREFIX_BYTES = 6;
-/** Entries of one append; the core's own limit on bytes in flight keeps it far below. */
-const MAX_ENTRIES = 100_000;
 /** Requests of one forwarded proposal; the driver's batches are far smaller. */
 const MAX_REQUESTS = 100_000;
 
@@ -45,9 +48,10 @@ const KIND = {
   reply: 6,
   error: 7,
   snapshot: 8,
+  brief: 9,
+  several: 10,
 } as const;
 
-const ENTRY_KINDS = ["noop", "command", "config", "bootstrap"] as const;
 const REFUSALS = ["not-leader", "overloaded", "low-disk"] as const;
 
 const encoder = new TextEncoder();
@@ -70,9 +74,7 @@ export function encodeFrame(
 function encodeBody(frame: PeerFrame): Uint8Array<ArrayBuffer> {
   switch (frame.kind) {
     case "raft":
-      return frame.message.type === "append"
-        ? encodeAppend(frame.message)
-        : assemble(KIND.raft, frame.message, NO_DATA);
+      return encodeMessage(frame.message);
     case "propose":
       return encodeProposal(frame.proposal);
     case "refuse":
@@ -96,6 +98,53 @@ function encodeBody(frame: PeerFrame): Uint8Array<ArrayBuffer> {
   }
 }
 
+function encodeMessage(message: Message): Uint8Array<ArrayBuffer> {
+  if (message.type === "append")
+    return assembleBytes(
+      KIND.append,
+      encodeAppend(message),
+      message.entries.map(({ data }) => data),
+    );
+  if (isBrief(message)) return assembleBytes(KIND.brief, encodeBrief(message), NO_DATA);
+  return assemble(KIND.raft, message, NO_DATA);
+}
+
+/** Frames of one version as one message of the socket. @throws CodecError larger than `MAX_FRAME_BYTES` together */
+export function joinFrames(frames: readonly Uint8Array<ArrayBuffer>[]): Uint8Array<ArrayBuffer> {
+  const [first] = frames;
+  if (first === undefined) throw new CodecError("no frame");
+  if (frames.length === 1) return first;
+  const size = frames.reduce((sum, frame) => sum + 4 + frame.length, 2);
+  if (size > MAX_FRAME_BYTES) throw new CodecError(`frames of ${size} bytes together`);
+  const bytes = new Uint8Array(size);
+  const view = new DataView(bytes.buffer);
+  bytes[0] = first[0] ?? 0;
+  bytes[1] = KIND.several;
+  let at = 2;
+  for (const frame of frames) {
+    view.setUint32(at, frame.length);
+    bytes.set(frame, at + 4);
+    at += 4 + frame.length;
+  }
+  return bytes;
+}
+
+/** The frames in one message of the socket, as views; each is to be decoded. @throws CodecError */
+export function splitFrames(bytes: Uint8Array): readonly Uint8Array[] {
+  if (bytes[1] !== KIND.several) return [bytes];
+  if (bytes.length > MAX_FRAME_BYTES) throw new CodecError(`the frame has ${bytes.length} bytes`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const frames: Uint8Array[] = [];
+  for (let at = 2; at < bytes.length;) {
+    if (at + 4 > bytes.length) throw new CodecError("the frames are cut");
+    const end = at + 4 + view.getUint32(at);
+    if (end > bytes.length) throw new CodecError("the frames are cut");
+    frames.push(bytes.subarray(at + 4, end));
+    at = end;
+  }
+  return frames;
+}
+
 /**
  * The bytes are copied where they are kept: a decoded entry never holds a whole frame in memory.
  * @throws CodecError for anything that `encodeFrame` cannot have made
@@ -110,10 +159,14 @@ export function decodeFrame(bytes: Uint8Array, agreed: number = PROTOCOL.newest)
   const kind = view.getUint8(1);
   const bodyStart = PREFIX_BYTES + view.getUint32(2);
   if (bodyStart > bytes.length) throw new CodecError("the frame is cut: in its header");
-  const header = parseHeader(bytes.subarray(PREFIX_BYTES, bodyStart));
+  const head = bytes.subarray(PREFIX_BYTES, bodyStart);
   const body = bytes.subarray(bodyStart);
-  if (kind === KIND.append)
-    return { kind: "raft", message: decodeAppend(header, new RawParts(body)) };
+  if (kind === KIND.append) return { kind: "raft", message: decodeAppend(head, body) };
+  if (kind === KIND.brief) {
+    if (body.length > 0) throw new CodecError("there are bytes behind the frame");
+    return { kind: "raft", message: decodeBrief(head) };
+  }
+  const header = parseHeader(head);
   if (kind === KIND.propose) {
     return { kind: "propose", proposal: decodeProposal(header, new RawParts(body)) };
   }
@@ -122,12 +175,8 @@ export function decodeFrame(bytes: Uint8Array, agreed: number = PROTOCOL.newest)
   }
   if (body.length > 0) throw new CodecError("there are bytes behind the frame");
   switch (kind) {
-    case KIND.raft: {
-      const message = readMessage(header);
-      // An append in here would lose its entries in silence.
-      if (message.type === "append") throw new CodecError("an append in the frame of the others");
-      return { kind: "raft", message };
-    }
+    case KIND.raft:
+      return { kind: "raft", message: readMessage(header) };
     case KIND.refuse: {
       const code = REFUSALS.find((known) => known === header["code"]);
       if (code === undefined) throw new CodecError("code is none of a refusal");
@@ -162,50 +211,6 @@ export function decodeFrame(bytes: Uint8Array, agreed: number = PROTOCOL.newest)
     default:
       throw new CodecError(`the frame has kind ${kind}`);
   }
-}
-
-type Append = Extract<Message, { type: "append" }>;
-
-function encodeAppend(message: Append): Uint8Array<ArrayBuffer> {
-  const { entries, ...rest } = message;
-  const lengths = entries.map((entry, at) => {
-    if (entry.index !== message.prevIndex + 1 + at) {
-      throw new CodecError(
-        `entry ${entry.index} of an append does not follow ${message.prevIndex + at}`,
-      );
-    }
-    return [entry.term, ENTRY_KINDS.indexOf(entry.kind), entry.data.length] as const;
-  });
-  return assemble(
-    KIND.append,
-    { ...rest, entries: lengths },
-    entries.map((entry) => entry.data),
-  );
-}
-
-function decodeAppend(header: Fields, parts: RawParts): Append {
-  const message = readMessage({ ...header, entries: [] });
-  if (message.type !== "append")
-    throw new CodecError("the frame holds another message than append");
-  let lastTerm: number = message.prevTerm;
-  const entries = readArray(header, "entries", MAX_ENTRIES).map((item, at): Entry => {
-    if (!Array.isArray(item) || item.length !== 3) throw new CodecError("entry is no triple");
-    const [rawTerm, rawKind, rawLength] = item as readonly unknown[];
-    const term = readCount({ term: rawTerm }, "term");
-    const length = readCount({ length: rawLength }, "length");
-    const kind = ENTRY_KINDS[readCount({ kind: rawKind }, "kind")];
-    if (kind === undefined) throw new CodecError("entry has an unknown kind");
-    // Terms of a log never fall, and none is newer than the leader that sends them (Raft 5.3).
-    if (term < lastTerm || term > message.term)
-      throw new CodecError("entry has an impossible term");
-    lastTerm = term;
-    const data = new Uint8Array(parts.take(length));
-    const index = message.prevIndex + 1 + at;
-    if (!Number.isSafeInteger(index)) throw new CodecError("entry has an impossible index");
-    return { term: asTerm(term), index: asIndex(index), kind, data };
-  });
-  parts.end();
-  return { ...message, entries };
 }
 
 function encodeProposal(proposal: ForwardedProposal): Uint8Array<ArrayBuffer> {
@@ -264,7 +269,14 @@ function assemble(
   } catch (error) {
     throw new CodecError(`the frame cannot be written as JSON: ${String(error)}`);
   }
-  const head = encoder.encode(text);
+  return assembleBytes(kind, encoder.encode(text), data);
+}
+
+function assembleBytes(
+  kind: number,
+  head: Uint8Array,
+  data: readonly Uint8Array[],
+): Uint8Array<ArrayBuffer> {
   const size = data.reduce((sum, part) => sum + part.length, PREFIX_BYTES + head.length);
   if (size > MAX_FRAME_BYTES) {
     throw new CodecError(`the frame has ${size} bytes, more than ${MAX_FRAME_BYTES}`);

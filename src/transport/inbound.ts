@@ -5,7 +5,7 @@ import { randomBytes } from "node:crypto";
 import type { ServerWebSocket } from "bun";
 import type { PeerHello, Refusal, Timer } from "../replica/ports.ts";
 import { CLOSE } from "./close-codes.ts";
-import { decodeFrame } from "./codec.ts";
+import { decodeFrame, splitFrames } from "./codec.ts";
 import { type Endpoint, HANDSHAKE_TIMEOUT_MS } from "./endpoint.ts";
 import {
   type HandshakeMessage,
@@ -99,8 +99,11 @@ export class Inbound {
     const phase = this.#phase;
     if (phase.at === "closed") return;
     if (phase.at !== "frames") throw new CodecError("a frame before the end of the handshake");
-    const frame = decodeFrame(bytes, phase.version);
-    this.#endpoint.events.frame(phase.hello.id, frame, phase.hello.incarnation);
+    const { version, hello } = phase;
+    for (const each of splitFrames(bytes)) {
+      if (this.#phase !== phase) return;
+      this.#endpoint.events.frame(hello.id, decodeFrame(each, version), hello.incarnation);
+    }
   }
 
   #step(message: HandshakeMessage): void {

@@ -1,8 +1,7 @@
 /**
- * The shape of Raft messages, checked when they come in: the core may then rely on its types.
- *
- * Cheap on purpose (append and heartbeat are the hot path): types, signs and known names. What a message
- * means, and whether it fits the term, is the core's to judge.
+ * The shape of the Raft messages that are JSON, checked when they come in: the core may then rely on its types. (Those
+ * of every commit are bytes: message-codec.ts.) What a message means, and whether it fits the term, is the core's to
+ * judge.
  */
 import {
   asIndex,
@@ -14,6 +13,7 @@ import {
   type SnapshotMeta,
   type Term,
 } from "../raft/types.ts";
+import type { Append, Brief } from "./message-codec.ts";
 import {
   CodecError,
   type Fields,
@@ -25,14 +25,14 @@ import {
   readText,
 } from "./shape.ts";
 
+/** A message that does not travel with every commit. */
+export type RareMessage = Exclude<Message, Append | Brief>;
+
 /** Members of one configuration, all lists together are of the same members. */
 const MAX_MEMBERS = 256;
 
-/**
- * Reads any message but the entries of an append, which the codec adds.
- * @throws CodecError
- */
-export function readMessage(fields: Fields): Message {
+/** @throws CodecError */
+export function readMessage(fields: Fields): RareMessage {
   const envelope = {
     from: readId(fields, "from"),
     to: readId(fields, "to"),
@@ -57,42 +57,6 @@ export function readMessage(fields: Fields): Message {
         pre: readFlag(fields, "pre"),
         granted: readFlag(fields, "granted"),
       };
-    case "append":
-      return {
-        ...envelope,
-        type,
-        prevIndex: readIndex(fields, "prevIndex"),
-        prevTerm: readTerm(fields, "prevTerm"),
-        entries: [],
-        commit: readIndex(fields, "commit"),
-      };
-    case "append-reply":
-      return {
-        ...envelope,
-        type,
-        prevIndex: readIndex(fields, "prevIndex"),
-        match: readIndexOrNull(fields, "match"),
-        hint: readHint(fields["hint"]),
-        ...(fields["lost"] === true ? { lost: true as const } : {}),
-      };
-    case "heartbeat":
-      return {
-        ...envelope,
-        type,
-        commit: readIndex(fields, "commit"),
-        round: readCount(fields, "round"),
-      };
-    case "heartbeat-reply":
-      return { ...envelope, type, round: readCount(fields, "round") };
-    case "read-index":
-      return { ...envelope, type, id: readCount(fields, "id") };
-    case "read-index-reply":
-      return {
-        ...envelope,
-        type,
-        id: readCount(fields, "id"),
-        index: readIndexOrNull(fields, "index"),
-      };
     case "timeout-now":
       return { ...envelope, type };
     case "snapshot":
@@ -115,16 +79,6 @@ function readTerm(fields: Fields, name: string): Term {
 
 function readIndex(fields: Fields, name: string): LogIndex {
   return asIndex(readCount(fields, name));
-}
-
-function readIndexOrNull(fields: Fields, name: string): LogIndex | null {
-  return fields[name] === null ? null : readIndex(fields, name);
-}
-
-function readHint(value: unknown): { readonly index: LogIndex; readonly term: Term } | null {
-  if (value === null) return null;
-  const hint = readRecord(value, "hint");
-  return { index: readIndex(hint, "index"), term: readTerm(hint, "term") };
 }
 
 function readSnapshot(value: unknown): SnapshotMeta {

@@ -20,6 +20,7 @@ import {
   UPGRADE_REFUSED,
 } from "./client-socket.ts";
 import { CLOSE, reasonOf } from "./close-codes.ts";
+import { joinFrames } from "./codec.ts";
 import { type Endpoint, HANDSHAKE_TIMEOUT_MS } from "./endpoint.ts";
 import {
   type HandshakeMessage,
@@ -46,6 +47,8 @@ const PING_EVERY_MS = 500;
 const PINGS_MISSED_MAX = 6;
 /** What may wait in one connection; beyond it frames are dropped, and Raft sends again. */
 const MAX_BUFFERED_BYTES = 32 * 1024 * 1024;
+/** Frames of a turn share one message up to here: beyond it a copy costs more than a message. */
+const GATHERED_BYTES_MAX = 64 * 1024;
 
 /** One dialled socket and how far it has come. */
 interface Attempt {
@@ -77,6 +80,9 @@ export class Outbound {
   #redialledAt = Number.NEGATIVE_INFINITY;
   #stopped = false;
   #roundTripMs: Millis | null = null;
+  /** Sent in this turn, for the attempt that is open; leaves with the next flush. */
+  #gathered: Uint8Array<ArrayBuffer>[] = [];
+  #gatheredBytes = 0;
 
   constructor(peer: NodeId, url: string, endpoint: Endpoint) {
     this.peer = peer;
@@ -156,7 +162,7 @@ export class Outbound {
 
   /** Given to the socket and not sent yet. */
   get bufferedBytes(): number {
-    return this.#attempt?.socket.bufferedAmount ?? 0;
+    return (this.#attempt?.socket.bufferedAmount ?? 0) + this.#gatheredBytes;
   }
 
   /** Of the protocol, as agreed on the connection that is open; null without one. */
@@ -165,15 +171,29 @@ export class Outbound {
     return attempt?.phase === "open" ? (attempt.transcript?.version ?? null) : null;
   }
 
-  /** False: dropped. */
+  /** A frame; it leaves at the end of this turn, together with the others of it. False: dropped. */
   send(bytes: Uint8Array<ArrayBuffer>): boolean {
     const attempt = this.#attempt;
     if (attempt === null || attempt.phase !== "open") return false;
     if (attempt.socket.readyState !== WebSocket.OPEN) return false;
-    if (attempt.socket.bufferedAmount + bytes.length > MAX_BUFFERED_BYTES) return false;
-    attempt.socket.send(bytes);
-    attempt.bytesSent += bytes.length;
+    if (this.bufferedBytes + bytes.length > MAX_BUFFERED_BYTES) return false;
+    if (this.#gatheredBytes + bytes.length > GATHERED_BYTES_MAX) this.flush();
+    if (this.#gathered.length === 0) queueMicrotask(() => this.flush());
+    this.#gathered.push(bytes);
+    this.#gatheredBytes += bytes.length;
     return true;
+  }
+
+  /** What was sent so far leaves now. */
+  flush(): void {
+    if (this.#gathered.length === 0) return;
+    const message = joinFrames(this.#gathered);
+    this.#gathered = [];
+    this.#gatheredBytes = 0;
+    const attempt = this.#attempt;
+    if (attempt === null || attempt.socket.readyState !== WebSocket.OPEN) return;
+    attempt.socket.send(message);
+    attempt.bytesSent += message.length;
   }
 
   /** Ends for good; the driver hears "ours" if it had heard of the connection. Resolves once it is cut. */
@@ -184,6 +204,7 @@ export class Outbound {
     const attempt = this.#attempt;
     if (attempt === null) return Promise.resolve();
     const { clock, events } = this.#endpoint;
+    this.flush();
     this.#forget();
     if (attempt.phase === "open") clock.soon(() => events.disconnected(this.peer, "ours"));
     return closeThenCut(attempt.socket, CLOSE.drain, sentence, this.#endpoint.clock);
@@ -393,6 +414,8 @@ export class Outbound {
 
   #forget(): void {
     this.#attempt = null;
+    this.#gathered = [];
+    this.#gatheredBytes = 0;
     this.#timer?.cancel();
     this.#timer = null;
     this.#roundTripMs = null;

@@ -14,7 +14,7 @@ export interface ProtocolRange {
 }
 
 /** This build. `newest` grows when an older member would misunderstand; `oldest` when a version is given up. */
-export const PROTOCOL: ProtocolRange = { oldest: 1, newest: 1 };
+export const PROTOCOL: ProtocolRange = { oldest: 2, newest: 2 };
 
 /** The newest version in common, or null. */
 export function agreedVersion(ours: ProtocolRange, theirs: ProtocolRange): number | null {

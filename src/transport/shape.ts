@@ -10,7 +10,7 @@ export class CodecError extends Error {
 
 export type Fields = Readonly<Record<string, unknown>>;
 
-const ID_PATTERN = /^[a-z0-9-]{1,32}$/;
+export const ID_PATTERN = /^[a-z0-9-]{1,32}$/;
 
 function isFields(value: unknown): value is Fields {
   return typeof value === "object" && value !== null && !Array.isArray(value);

@@ -153,6 +153,10 @@ export class WebSocketTransport implements Transport {
     }
   }
 
+  flush(): void {
+    for (const outbound of this.#outbound.values()) outbound.flush();
+  }
+
   isConnected(peer: NodeId): boolean {
     return this.#outbound.get(peer)?.isOpen === true;
   }

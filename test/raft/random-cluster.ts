@@ -419,6 +419,8 @@ export class RandomCluster {
       if (leader === null || round < 100 || round % 20 !== 0) continue;
       leader.raft.propose([{ kind: "command", data: new Uint8Array(10) }]);
       this.#drain();
+      leader.raft.tellCommit();
+      this.#drain();
       if (this.#converged(leader)) return;
     }
     const state = [...this.#members.values()].map(({ raft, applied }) => [

@@ -36,3 +36,5 @@ cores.get("a")?.campaign(); // or tick() it ten times
 settle();
 cores.get("a")?.propose([{ kind: "command", data: new TextEncoder().encode("hello") }]);
 settle();
+cores.get("a")?.tick(); // the others hear of the commit, if no entry has told them before
+settle();

@@ -203,9 +203,17 @@ export class TraceCluster {
         busy = true;
         this.deliver(arriving);
       }
-      if (!busy) return;
+      if (!busy && !this.#tellCommit()) return;
     }
     throw new Error("does not come to rest");
+  }
+
+  /** What the next tick of a leader would tell. False: nothing. */
+  #tellCommit(): boolean {
+    for (const { raft } of this.#members.values()) raft.tellCommit();
+    const before = this.#network.length;
+    this.#settle();
+    return this.#network.length > before;
   }
 
   crash(id: NodeId, kept: number): void {
@@ -361,6 +369,8 @@ function describeMessage(message: Message): string {
         message.entries.length === 0 ? "" : ` ${message.entries.map(describeEntry).join(" ")}`;
       return `${head} prev=${message.prevIndex}@${message.prevTerm} commit=${message.commit}${entries}`;
     }
+    case "commit":
+      return `${head} prev=${message.prevIndex}@${message.prevTerm} commit=${message.commit}`;
     case "append-reply":
       if (message.match !== null) return `${head} prev=${message.prevIndex} match=${message.match}`;
       return message.hint === null

@@ -106,6 +106,11 @@ function execute(cluster: TraceCluster, [name = "", ...args]: readonly string[])
     case "read":
       cluster.act(node, ({ raft }) => raft.readIndex(Number(words[1])));
       return;
+    case "awaits":
+      cluster.act(node, ({ raft }) =>
+        raft.awaitsCommit(asNodeId(words[1] ?? ""), asIndex(Number(words[2]))),
+      );
+      return;
     case "transfer":
       cluster.act(node, ({ raft }) => {
         if (!raft.transfer(asNodeId(words[1] ?? ""))) cluster.say(`${node} refuses the transfer`);

@@ -249,7 +249,7 @@ describe("three members", () => {
     expect(odd.db.run("DELETE FROM tasks WHERE seq = (SELECT min(seq) FROM tasks)").changes).toBe(
       1,
     );
-    for (let i = 0; i < 500; i++) {
+    for (let i = 0; i < 2_000; i++) {
       await cluster.submit(cluster.node(0)).catch(() => null);
       if (odd.condemned !== null) break;
     }

@@ -1,3 +1,4 @@
+import { PROTOCOL } from "../../src/transport/protocol-version.ts";
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { asNodeId } from "../../src/raft/types.ts";
@@ -14,7 +15,7 @@ import { CodecError } from "../../src/transport/shape.ts";
 
 const SECRET = "correct horse battery staple";
 const transcript: Transcript = {
-  version: 1,
+  version: PROTOCOL.newest,
   dialler: asNodeId("n1"),
   accepter: asNodeId("n2"),
   diallerNonce: "1".repeat(64),

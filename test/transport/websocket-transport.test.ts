@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import type { PeerFrame, PeerHello } from "../../src/replica/ports.ts";
 import { asIndex, asNodeId, asTerm } from "../../src/raft/types.ts";
 import { MAX_FRAME_BYTES } from "../../src/transport/codec.ts";
@@ -278,7 +278,13 @@ describe("a handshake is refused", () => {
           if (heard.type === "open") {
             const nonce = "cd".repeat(32);
             socket.send(
-              JSON.stringify({ type: "challenge", version: 1, from: "b", nonce, secret: true }),
+              JSON.stringify({
+                type: "challenge",
+                version: PROTOCOL.newest,
+                from: "b",
+                nonce,
+                secret: true,
+              }),
             );
           } else if (heard.type === "proof") {
             const hello = JSON.stringify({ ...a.hello, id: "b" });
@@ -307,10 +313,49 @@ describe("a handshake is refused", () => {
   });
 });
 
+/** Speaks this version, and the one after it. */
+const NEXT: ProtocolRange = { oldest: PROTOCOL.oldest, newest: PROTOCOL.newest + 1 };
+
+describe("frames that are sent in one turn", () => {
+  const reply = (id: number, body: unknown = null): PeerFrame => ({ kind: "reply", id, body });
+
+  test("share one message of the socket, and arrive in their order", async () => {
+    const [a, b] = [member("a"), member("b")];
+    a.dials(b);
+    await until("they are connected", () => a.connects.length === 1);
+    const socket = spyOn(WebSocket.prototype, "send");
+    try {
+      for (let id = 1; id <= 5; id++) expect(a.transport.send(b.id, reply(id))).toBe(true);
+      await until("the frames", () => b.frames.length === 5);
+      expect(socket).toHaveBeenCalledTimes(1);
+      // A large one is not copied once more; nothing overtakes it, and a flush waits for no end of a turn.
+      a.transport.send(b.id, reply(6));
+      a.transport.send(b.id, reply(7, "x".repeat(100_000)));
+      a.transport.send(b.id, reply(8));
+      a.transport.flush();
+      expect(socket).toHaveBeenCalledTimes(4);
+      await until("the frames", () => b.frames.length === 8);
+    } finally {
+      socket.mockRestore();
+    }
+    const ids = b.frames.map(({ frame }) => (frame.kind === "reply" ? frame.id : 0));
+    expect(ids).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+  });
+
+  test("leave before a connection is closed on purpose", async () => {
+    const [a, b] = [member("a"), member("b")];
+    a.dials(b);
+    await until("they are connected", () => a.connects.length === 1);
+    a.transport.send(b.id, reply(1));
+    void a.transport.close();
+    await until("the frame", () => b.frames.length === 1);
+  });
+});
+
 describe("members of different builds", () => {
   test("speak the newest version that they have in common", async () => {
     const old = member("a");
-    const newer = member("b", { protocol: { oldest: 1, newest: 2 } });
+    const newer = member("b", { protocol: NEXT });
     old.dials(newer);
     newer.dials(old);
     await until("both are connected", () => old.connects.length + newer.connects.length === 2);
@@ -321,7 +366,7 @@ describe("members of different builds", () => {
   });
 
   test("that both know the next version use it", async () => {
-    const [a, b] = ["a", "b"].map((id) => member(id, { protocol: { oldest: 1, newest: 2 } }));
+    const [a, b] = ["a", "b"].map((id) => member(id, { protocol: NEXT }));
     if (a === undefined || b === undefined) throw new Error("no members");
     a.dials(b);
     await until("they are connected", () => a.connects.length === 1);
@@ -330,8 +375,12 @@ describe("members of different builds", () => {
   });
 
   test.each<[string, ProtocolRange, string]>([
-    ["too new", { oldest: 2, newest: 3 }, "start a with a newer build"],
-    ["too old", { oldest: 0, newest: 0 }, "start b with a newer build"],
+    [
+      "too new",
+      { oldest: PROTOCOL.newest + 1, newest: PROTOCOL.newest + 2 },
+      "start a with a newer build",
+    ],
+    ["too old", { oldest: 0, newest: PROTOCOL.oldest - 1 }, "start b with a newer build"],
   ])("without one in common are told which is %s", async (_name, protocol, advice) => {
     const a = member("a");
     const b = member("b", { protocol });

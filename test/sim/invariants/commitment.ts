@@ -25,7 +25,8 @@ export class Commitment implements Invariant {
     // Only an append tells the leader's whole commit index; a heartbeat tells what the receiver may know of it.
     const { term } = message;
     if (message.type === "append") this.#committed(node, message.commit, term, term);
-    else if (message.type === "heartbeat") this.#committed(node, message.commit, term, null);
+    else if (message.type === "heartbeat" || message.type === "commit")
+      this.#committed(node, message.commit, term, null);
   }
 
   applied(node: SimNode, { index, term }: CommittedEntry): void {

@@ -48,7 +48,11 @@ export class ElectionTimer implements Invariant {
   heard(node: SimNode, message: Message): void {
     const { type, term } = message;
     const ofLeader =
-      type === "append" || type === "heartbeat" || type === "snapshot" || type === "timeout-now";
+      type === "append" ||
+      type === "commit" ||
+      type === "heartbeat" ||
+      type === "snapshot" ||
+      type === "timeout-now";
     if (ofLeader && term >= (node.leadership?.term ?? 0)) this.#set(node);
   }
 

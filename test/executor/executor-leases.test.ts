@@ -23,8 +23,8 @@ describe("leases and failures of the queue", () => {
   test.concurrent(
     "answered heartbeats keep a task alive for many lease periods",
     withPools(async ({ started }) => {
-      const { queue } = await started({ leaseMs: () => 200 });
-      const id = queue.add("wait", { ms: 900 });
+      const { queue } = await started({ leaseMs: () => 700 });
+      const id = queue.add("wait", { ms: 2_200 });
       expect((await queue.ended(id)).kind).toBe("complete");
     }),
   );
@@ -33,7 +33,7 @@ describe("leases and failures of the queue", () => {
     test.concurrent(
       `a task whose heartbeats are not answered stops by itself and reports nothing: ${mode}`,
       withPools(async ({ started }) => {
-        const { queue, pool } = await started({ leaseMs: () => 300, concurrency: 1 });
+        const { queue, pool } = await started({ leaseMs: () => 700, concurrency: 1 });
         const id = queue.add("tellsReason");
         await queue.until(() => queue.reports.length > 0, "the handler to begin");
         queue.mode = mode;
@@ -43,7 +43,7 @@ describe("leases and failures of the queue", () => {
         expect(queue.endCalls).toEqual([]);
         expect(queue.leased.has(id)).toBe(true);
         // Calls that were never answered do not keep later ones from being sent.
-        expect((await queue.ended(queue.add("wait", { ms: 900 }))).kind).toBe("complete");
+        expect((await queue.ended(queue.add("wait", { ms: 1_500 }))).kind).toBe("complete");
       }),
     );
   }
@@ -97,7 +97,7 @@ describe("leases and failures of the queue", () => {
       await queue.until(() => queue.leased.size === 4, "the claims");
       // The main thread is away while the handlers end: one turn finds all that they said.
       await Bun.sleep(20);
-      Bun.sleepSync(600);
+      Bun.sleepSync(1_000);
       const claimsBefore = queue.claims.length;
       await Promise.all(ids.map((id) => queue.ended(id)));
       await queue.until(() => queue.asked === 4, "the slots to be offered again");

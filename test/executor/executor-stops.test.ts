@@ -67,7 +67,7 @@ describe("stopping tasks", () => {
   test.concurrent(
     "an endless loop is killed after the grace and its slot works again",
     withPools(async ({ warmed }) => {
-      const { queue, pool } = await warmed({ concurrency: 1 });
+      const { queue, pool } = await warmed({ concurrency: 1, graceMs: 100 });
       const id = queue.add("spin");
       await queue.until(() => pool.running === 1, "the claim");
       queue.cancel(id);
@@ -96,7 +96,7 @@ describe("stopping tasks", () => {
   test.concurrent(
     "a lost lease stops the task and is not reported",
     withPools(async ({ warmed }) => {
-      const { queue } = await warmed({ concurrency: 1 });
+      const { queue } = await warmed({ concurrency: 1, graceMs: 100 });
       const id = queue.add("spin");
       await queue.until(() => queue.leased.has(id), "the claim");
       queue.cancel(id, "lost", "timeout");
@@ -111,7 +111,7 @@ describe("stopping tasks", () => {
   test.concurrent(
     "a cancel after which the lease is lost is not confirmed any more",
     withPools(async ({ warmed }) => {
-      const { queue, pool } = await warmed({ concurrency: 1 });
+      const { queue, pool } = await warmed({ concurrency: 1, graceMs: 100 });
       const id = queue.add("deaf");
       await queue.until(() => pool.running === 1, "the claim");
       queue.cancel(id);
@@ -307,7 +307,7 @@ describe("drain and stop", () => {
   test.concurrent(
     "what is still running at the deadline is aborted, killed if need be, and handed back",
     withPools(async ({ warmed }) => {
-      const { queue, pool } = await warmed({ concurrency: 3 });
+      const { queue, pool } = await warmed({ concurrency: 3, graceMs: 100 });
       const ids = ["abortable", "spin", "deaf"].map((name) => queue.add(name));
       await queue.until(() => queue.leased.size === 3, "the claims");
       await pool.drain(50);

@@ -30,7 +30,8 @@ export class Pools {
       allowNet: [],
       clock: realClock,
       log: memoryLog(),
-      graceMs: 100,
+      // Handlers that obey are given the time for it, on a busy machine too; who wants a kill says so.
+      graceMs: 5_000,
       leaseMs: () => 15_000,
       ...options,
     });

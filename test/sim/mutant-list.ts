@@ -245,8 +245,8 @@ export const MUTANTS: readonly Mutant[] = [
     "18",
     "promotes a learner that is behind",
     "src/raft/leadership.ts",
-    '    if (peer?.state === "replicate" && knowsItself && behind <= PROMOTION_LAG_ENTRIES)\n',
-    "    if (behind < Number.MAX_SAFE_INTEGER)\n",
+    '    if (peer?.state === "replicate" && knowsItself && behind <= PROMOTION_LAG_ENTRIES) return null;\n',
+    "    if (behind < Number.MAX_SAFE_INTEGER) return null;\n",
   ),
   one(
     "19",

@@ -97,7 +97,7 @@ export class SimNode {
 
   #emptyDisk(): Disk {
     const disk = new Disk(this.id, this.#prng.hex(8));
-    const { nodes, invariants } = this.#sim;
+    const { nodes, watching } = this.#sim;
     disk.truth = (to, term) =>
       logUpTo(
         to,
@@ -105,7 +105,7 @@ export class SimNode {
         nodes.map((node) => node.disk),
       );
     disk.onWrite = (op) => {
-      for (const invariant of invariants) invariant.writing?.(this, op);
+      for (const rule of watching.writing) rule.writing(this, op);
     };
     return disk;
   }
@@ -177,7 +177,7 @@ export class SimNode {
           reader.reopen(this.#db);
           this.startedAt = machine.applied().index;
           sim.trace.say(this.id, `installs a snapshot, applied ${this.startedAt}`);
-          for (const invariant of sim.invariants) invariant.installed?.(this);
+          for (const rule of sim.watching.installed) rule.installed(this);
         },
         latencyMs: () => random.float() * 5,
       }),
@@ -263,7 +263,7 @@ export class SimNode {
         this.id,
         `${role} in term ${term}, leader ${leader ?? "?"}${active ? ", active" : ""}`,
       );
-      for (const invariant of this.#sim.invariants) invariant.leadership?.(this, leadership);
+      for (const rule of this.#sim.watching.leadership) rule.leadership(this, leadership);
     });
     replica.start();
     if (this.through !== null) replica.joinThrough(this.through);
@@ -274,7 +274,7 @@ export class SimNode {
       .catch((error: unknown) => {
         if (clock.alive) this.#sim.fail("boot", `${this.id} could not boot: ${String(error)}`);
       });
-    for (const invariant of this.#sim.invariants) invariant.started?.(this);
+    for (const rule of this.#sim.watching.started) rule.started(this);
   }
 
   /** kill -9, or a loss of power: the log keeps what was synced, and perhaps some of what was not. */
@@ -475,7 +475,7 @@ export class SimNode {
       open: () => store.open(),
       append: (op, done) => {
         if (!this.#effect(clock)) return;
-        for (const invariant of this.#sim.invariants) invariant.appending?.(this, op);
+        for (const rule of this.#sim.watching.appending) rule.appending(this, op);
         store.append(op, done);
       },
       read: (from, to, maxBytes) => store.read(from, to, maxBytes),
@@ -498,7 +498,7 @@ export class SimNode {
       send: (to, frame) => {
         if (!this.#effect(clock)) return false;
         if (frame.kind === "raft") {
-          for (const invariant of this.#sim.invariants) invariant.sent?.(this, frame.message);
+          for (const rule of this.#sim.watching.sent) rule.sent(this, frame.message);
         }
         return transport.send(to, frame);
       },
@@ -531,10 +531,9 @@ export class SimNode {
           if (entry.requests.length === 0) sim.memberships(this.store?.membershipAt(entry.index));
         }
         sim.trace.mark(`${this.id} applied ${entry.index}`);
-        for (const invariant of sim.invariants) {
-          if (first) invariant.logged?.(entry, answers, signals, this);
-          invariant.applied?.(this, entry, answers);
-        }
+        if (first)
+          for (const rule of sim.watching.logged) rule.logged(entry, answers, signals, this);
+        for (const rule of sim.watching.applied) rule.applied(this, entry, answers);
       }
       return given;
     };
@@ -556,7 +555,7 @@ export class SimNode {
           if (!this.#effect(clock)) throw new Error("killed (injected)");
           const [entry] = piece;
           if (entry !== undefined && entry.index > sim.appliedMax)
-            for (const invariant of sim.invariants) invariant.applying?.(this, entry);
+            for (const rule of sim.watching.applying) rule.applying(this, entry);
           answers.push(...apply(piece));
           piece = [];
         };

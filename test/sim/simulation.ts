@@ -13,7 +13,7 @@ import type { Mood } from "./executor.ts";
 import { type Action, Faults } from "./faults.ts";
 import { History } from "./history.ts";
 import { ALL_INVARIANTS } from "./invariants/all.ts";
-import type { Invariant } from "./invariants/invariant.ts";
+import { type Watching, watching } from "./invariants/invariant.ts";
 import { Ledger } from "./ledger.ts";
 import { checkLiveness } from "./liveness.ts";
 import { Network } from "./network.ts";
@@ -73,7 +73,9 @@ export class Simulation {
   readonly faults: Faults;
   readonly history: History;
   readonly ledger: Ledger;
-  readonly invariants: readonly Invariant[];
+  /** The rules that look at each kind of event. */
+  readonly watching: Watching;
+  readonly #byId = new Map<NodeId, SimNode>();
   readonly mood: Mood;
   /** Highest index applied anywhere. */
   appliedMax = 0;
@@ -124,15 +126,15 @@ export class Simulation {
       delivered: (from, to, frame) => {
         this.trace.frame(to, from, frame);
         if (frame.kind !== "raft") return;
-        const node = this.nodes.find(({ id }) => id === to);
+        const node = this.#byId.get(to);
         if (node !== undefined)
-          for (const each of this.invariants) each.heard?.(node, frame.message);
+          for (const rule of this.watching.heard) rule.heard(node, frame.message);
       },
     };
     this.faults = new Faults(this);
     this.history = new History(this);
     this.ledger = new Ledger(this);
-    this.invariants = [this.ledger, ...ALL_INVARIANTS.map((make) => make(this))];
+    this.watching = watching([this.ledger, ...ALL_INVARIANTS.map((make) => make(this))]);
     for (let i = 0; i < options.members; i++) this.addNode();
     this.founders = this.nodes.map(({ id }) => id);
     this.#hand = new Client(this, 0);
@@ -151,6 +153,7 @@ export class Simulation {
   addNode(): SimNode {
     const node = new SimNode(this, this.nodes.length + 1);
     this.nodes.push(node);
+    this.#byId.set(node.id, node);
     return node;
   }
 
@@ -229,7 +232,7 @@ export class Simulation {
         if (!done && this.world.now === now) under = false;
       });
       this.world.at(now, () => {
-        if (under) for (const invariant of this.invariants) invariant.transferring?.(leader);
+        if (under) for (const rule of this.watching.transferring) rule.transferring(leader);
       });
     });
   }
@@ -347,10 +350,10 @@ export class Simulation {
     this.#follow(new Operator(this).run(), () => (this.operating = false));
     void this.#hand.watch();
     this.#lookEvery(MARK_MS, () => {
-      for (const invariant of this.invariants) invariant.marked?.();
+      for (const rule of this.watching.marked) rule.marked();
     });
     this.#lookEvery(OFTEN_MS, () => {
-      for (const invariant of this.invariants) invariant.often?.();
+      for (const rule of this.watching.often) rule.often();
     });
     if (!options.early) {
       await this.until(FOUNDING_MS, () => this.leader() !== null);
@@ -361,7 +364,7 @@ export class Simulation {
       this.#heal();
       await checkLiveness(this);
     }
-    if (this.failure === null) for (const invariant of this.invariants) invariant.ended?.();
+    if (this.failure === null) for (const rule of this.watching.ended) rule.ended();
     return this.#result();
   }
 

@@ -101,15 +101,19 @@ export class World {
   }
 
   at(time: Millis, run: () => void): void {
-    const event = { at: Math.max(time, this.#now), order: this.#order++, run };
-    this.#heap.push(event);
-    let i = this.#heap.length - 1;
+    const at = time > this.#now ? time : this.#now;
+    const event: Event = { at, order: this.#order++, run };
+    const heap = this.#heap;
+    let i = heap.length;
     while (i > 0) {
       const parent = (i - 1) >> 1;
-      if (!before(this.#heap[i], this.#heap[parent])) break;
-      this.#swap(i, parent);
+      const above = heap[parent] as Event;
+      // Of equal times the earlier one is in the heap already.
+      if (above.at <= at) break;
+      heap[i] = above;
       i = parent;
     }
+    heap[i] = event;
   }
 
   /**
@@ -140,34 +144,28 @@ export class World {
     return true;
   }
 
+  /** Takes the first event away: the last one sinks from the top to its place. */
   #pop(): void {
-    const last = this.#heap.pop();
-    if (last === undefined || this.#heap.length === 0) return;
-    this.#heap[0] = last;
+    const heap = this.#heap;
+    const last = heap.pop();
+    const { length } = heap;
+    if (last === undefined || length === 0) return;
     let i = 0;
     for (;;) {
-      const left = 2 * i + 1;
-      const right = left + 1;
-      let least = i;
-      if (left < this.#heap.length && before(this.#heap[left], this.#heap[least])) least = left;
-      if (right < this.#heap.length && before(this.#heap[right], this.#heap[least])) least = right;
-      if (least === i) return;
-      this.#swap(i, least);
+      let least = 2 * i + 1;
+      if (least >= length) break;
+      const right = heap[least + 1];
+      if (right !== undefined && before(right, heap[least] as Event)) least += 1;
+      const below = heap[least] as Event;
+      if (before(last, below)) break;
+      heap[i] = below;
       i = least;
     }
-  }
-
-  #swap(i: number, j: number): void {
-    const a = this.#heap[i];
-    const b = this.#heap[j];
-    if (a === undefined || b === undefined) return;
-    this.#heap[i] = b;
-    this.#heap[j] = a;
+    heap[i] = last;
   }
 }
 
-function before(a: Event | undefined, b: Event | undefined): boolean {
-  if (a === undefined || b === undefined) return false;
+function before(a: Event, b: Event): boolean {
   return a.at < b.at || (a.at === b.at && a.order < b.order);
 }
 

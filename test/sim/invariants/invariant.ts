@@ -38,3 +38,29 @@ export interface Invariant {
   /** The run is over: everything is healed and quiet. */
   ended?(): void;
 }
+
+/** By kind of event the rules that look at it: most events are looked at by few, and there are very many events. */
+export type Watching = { readonly [K in keyof Invariant]-?: readonly Looking<K>[] };
+
+type Looking<K extends keyof Invariant> = Invariant & Required<Pick<Invariant, K>>;
+
+export function watching(rules: readonly Invariant[]): Watching {
+  const those = <K extends keyof Invariant>(what: K): readonly Looking<K>[] =>
+    rules.filter((rule): rule is Looking<K> => rule[what] !== undefined);
+  return {
+    sent: those("sent"),
+    appending: those("appending"),
+    writing: those("writing"),
+    leadership: those("leadership"),
+    applied: those("applied"),
+    applying: those("applying"),
+    logged: those("logged"),
+    started: those("started"),
+    installed: those("installed"),
+    heard: those("heard"),
+    transferring: those("transferring"),
+    marked: those("marked"),
+    often: those("often"),
+    ended: those("ended"),
+  };
+}

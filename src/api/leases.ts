@@ -166,8 +166,10 @@ export function leaseRoutes(deps: ApiDeps) {
             (index) => `/items/${index}`,
           ),
         );
-        const items = value.items.map(({ result, ...lease }) => ({
-          ...lease,
+        const items = value.items.map(({ task_id, attempt, fence, result }) => ({
+          task_id,
+          attempt,
+          fence,
           end: { kind: "complete" as const, result: result?.text ?? null },
         }));
         const { value: answers, replayed } =

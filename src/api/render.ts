@@ -60,8 +60,16 @@ function timeText(epochMs: number | null): string {
   return epochMs === null ? "null" : `"${formatTime(epochMs)}"`;
 }
 
-function retryText({ kind, initial_ms, factor, max_ms, jitter }: Task["retry"]): string {
-  return `{"kind":"${kind}","initial_ms":${initial_ms},"factor":${factor},"max_ms":${max_ms},"jitter":${jitter}}`;
+/** The policy rendered last: tasks of one answer mostly share theirs. */
+let lastRetry: Task["retry"] | null = null;
+let lastRetryText = "";
+
+function retryText(retry: Task["retry"]): string {
+  if (retry === lastRetry) return lastRetryText;
+  const { kind, initial_ms, factor, max_ms, jitter } = retry;
+  lastRetry = retry;
+  lastRetryText = `{"kind":"${kind}","initial_ms":${initial_ms},"factor":${factor},"max_ms":${max_ms},"jitter":${jitter}}`;
+  return lastRetryText;
 }
 
 function leaseText({ worker, attempt, fence, expires_at }: NonNullable<Task["lease"]>): string {

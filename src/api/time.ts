@@ -20,12 +20,15 @@ export function parseTime(text: string): number | null {
   return ms >= 0 ? ms : null;
 }
 
-/** Seconds that were formatted of late, without their milliseconds: the tasks of one answer share a few. */
+/** What was formatted of late: the tasks of one answer share a few times, and most of their seconds. */
 const seconds = new Map<number, string>();
 const SECONDS_MAX = 256;
+let lastMs = Number.NaN;
+let lastText = "";
 
 /** RFC 3339 in UTC with milliseconds. */
 export function formatTime(epochMs: number): string {
+  if (epochMs === lastMs) return lastText;
   const second = Math.floor(epochMs / 1_000);
   let text = seconds.get(second);
   if (text === undefined) {
@@ -34,7 +37,9 @@ export function formatTime(epochMs: number): string {
     seconds.set(second, text);
   }
   const ms = epochMs - second * 1_000;
-  return `${text}${ms < 10 ? "00" : ms < 100 ? "0" : ""}${ms}Z`;
+  lastMs = epochMs;
+  lastText = `${text}${ms < 10 ? "00" : ms < 100 ? "0" : ""}${ms}Z`;
+  return lastText;
 }
 
 /** As `formatTime`, keeping null. */

@@ -9,7 +9,7 @@ import type { Run } from "./run.ts";
 /** What may wait is what the slots do in this time. */
 const AHEAD_MS = 5;
 /** Per slot, however short handlers are. */
-const AHEAD_PER_SLOT_MAX = 4;
+const AHEAD_PER_SLOT_MAX = 16;
 /** A task that waits longer was claimed too early. */
 const PATIENCE_MS = 50;
 /** Weight of the newest handler in the mean of their durations. */

@@ -181,8 +181,10 @@ export function toTask(row: TaskRow, leaseMs: number): Task {
 /** A running row as a worker gets it; null for any other row. */
 export function toClaimedTask(row: TaskRow, leaseMs: number): ClaimedTask | null {
   const task = toTask(row, leaseMs);
-  return task.lease === null ? null : { ...task, lease: task.lease };
+  return isClaimed(task) ? task : null;
 }
+
+const isClaimed = (task: Task): task is ClaimedTask => task.lease !== null;
 
 export function toRunningLease(row: TaskRow): RunningLease {
   const started = row.started_at ?? 0;

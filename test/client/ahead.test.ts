@@ -79,7 +79,7 @@ describe("A worker whose handlers are short", () => {
     expect(new Set(accepted).size).toBe(400);
     const asked = claimsOf(member).map(({ max }) => max);
     expect(asked[0]).toBe(4);
-    expect(Math.max(...asked)).toBe(20);
+    expect(Math.max(...asked)).toBe(4 + 4 * 16);
     expect(errors).toEqual([]);
   });
 

@@ -242,6 +242,7 @@ export class Replica implements Consensus {
     const term = raft.termAt(to);
     if (to <= raft.compactedIndex || term === null) return raft.compactedIndex;
     const installs = applier.installs;
+    this.#parts.snapshots.compacting(to);
     try {
       await this.#o.store.compact(to, term);
     } catch (error) {

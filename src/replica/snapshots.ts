@@ -74,6 +74,9 @@ export class Snapshots {
   /** The leader keeps its log behind this index: so does this member, which may lead before that is over. */
   #inherited: { readonly index: LogIndex; readonly until: Millis } | null = null;
 
+  /** Up to there the log may be gone, though the core does not know yet: a compaction is under way. */
+  #forgotten: LogIndex = asIndex(0);
+
   constructor(port: SnapshotsPort) {
     this.#port = port;
     const { clock, log, store } = port;
@@ -105,7 +108,7 @@ export class Snapshots {
         const raft = port.raft();
         if (raft === null || raft.role === "leader") return false;
         if (raft.termAt(index) !== term) return index > raft.commit;
-        return port.isStateWrong() && index >= raft.compactedIndex;
+        return port.isStateWrong() && index >= Math.max(raft.compactedIndex, this.#forgotten);
       },
       notWanted: () => port.raft()?.snapshotNotNeeded(),
       install: (manifest) => this.#install(manifest),
@@ -130,6 +133,11 @@ export class Snapshots {
   leaderKeeps(floor: unknown): void {
     const until = this.#port.clock.monotonic() + INHERITED_MS;
     this.#inherited = typeof floor === "number" ? { index: asIndex(floor), until } : null;
+  }
+
+  /** The log forgets what is up to `index`, from now on or by and by. */
+  compacting(index: LogIndex): void {
+    this.#forgotten = index;
   }
 
   /** What comes in, bytes; null while nothing does. */

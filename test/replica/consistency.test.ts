@@ -1,9 +1,12 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { asIndex, asNodeId, type NodeId } from "../../src/raft/types.ts";
 import { comparable, judge, parseVerdict, type Word } from "../../src/replica/words.ts";
 import { StateDamage } from "../../src/replica/ports.ts";
 import { QueueError } from "../../src/queue/service.ts";
 import { TaskCluster, type TaskNode } from "./task-cluster.ts";
+
+// A machine that is busy with other work is slow, not wrong.
+setDefaultTimeout(60_000);
 
 const ids = (...names: readonly string[]): NodeId[] => names.map((name) => asNodeId(name));
 const values = (given: Readonly<Record<string, string>>): Map<NodeId, string> =>

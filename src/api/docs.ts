@@ -30,6 +30,7 @@ const PAGE = `<!doctype html>
 <title>Flotilla API</title>
 <link rel="icon" type="image/png" href="/swagger/assets/favicon.png">
 <link rel="stylesheet" href="/swagger/assets/swagger-ui.css">
+<link rel="stylesheet" href="/swagger/assets/page.css">
 <script defer src="/swagger/assets/swagger-ui-bundle.js"></script>
 <script defer src="/swagger/assets/init.js"></script>
 </head>
@@ -38,6 +39,9 @@ const PAGE = `<!doctype html>
 `;
 
 const INIT = `SwaggerUIBundle({ url: "/swagger/json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null });\n`;
+
+/** No answer here has links to operations: their column only made the page wider than a phone. */
+const STYLE = ".swagger-ui .response-col_links { display: none }\n";
 
 /** Under the name in the URL. */
 const FILES: Readonly<Record<string, { readonly path: string; readonly type: string }>> = {
@@ -111,6 +115,7 @@ export function docsRoutes(routes: readonly AnyElysia[], version: string) {
       "/swagger/assets/:file",
       ({ params }) => {
         if (params.file === "init.js") return asset(INIT, "text/javascript; charset=utf-8");
+        if (params.file === "page.css") return asset(STYLE, "text/css; charset=utf-8");
         const file = Object.hasOwn(FILES, params.file) ? FILES[params.file] : undefined;
         if (file === undefined) {
           throw new Problem(404, "no-such-route", "There is no such file.");

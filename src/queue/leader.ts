@@ -200,9 +200,9 @@ export class LeaderSide {
     const { worker_id, directive } = parseDirectiveBody(body);
     if (!this.#workers.has(worker_id)) {
       // Known by what it runs alone: it was not heard of since this leadership began.
-      const lease = this.#o.state.running().find(({ worker }) => worker === worker_id);
-      if (lease === undefined) return false;
-      this.#workers.beat(worker_id, lease.principal, null, directive);
+      const leases = this.#o.state.running().filter(({ worker }) => worker === worker_id);
+      if (leases.length === 0) return false;
+      for (const { principal } of leases) this.#workers.beat(worker_id, principal, null, directive);
     }
     this.#workers.direct(worker_id, directive);
     if (directive === "ok") return true;

@@ -20,7 +20,7 @@ export interface LocalWorker {
 
 interface Worker {
   readonly id: string;
-  principal: string;
+  readonly principal: string;
   member: string | null;
   queues: readonly string[] | null;
   names: readonly string[] | null;
@@ -31,9 +31,12 @@ interface Worker {
 
 const SEVERITY: Readonly<Record<Directive, number>> = { ok: 0, quiet: 1, terminate: 2 };
 
+/** Two principals may use one id, and are two workers: what one claimed is not the other's. In order of the ids. */
+const keyOf = (id: string, principal: string): string => `${id}\u0000${principal}`;
+
 export class WorkerTable {
   readonly #clock: Clock;
-  /** Longest silent first. */
+  /** By id and principal, longest silent first. */
   readonly #workers = new Map<string, Worker>();
 
   constructor(clock: Clock) {
@@ -64,50 +67,57 @@ export class WorkerTable {
   }
 
   has(id: string): boolean {
-    return this.#workers.has(id);
+    return [...this.#workers.values()].some((worker) => worker.id === id);
   }
 
+  /** Whoever bears the id, of all principals. */
   direct(id: string, directive: Directive): void {
-    const worker = this.#workers.get(id);
-    if (worker !== undefined) worker.directive = directive;
+    for (const worker of this.#workers.values()) if (worker.id === id) worker.directive = directive;
   }
 
-  /** Everyone who was heard of or holds a lease, by id. `local`: known to this member, leader or not. */
+  /** Everyone who was heard of or holds a lease, by id and principal. `local`: known to this member, leader or not. */
   views(leases: Iterable<RunningLease>, local: LocalWorker | null = null): readonly WorkerView[] {
     const now = this.#clock.monotonic();
     const byWorker = new Map<string, RunningLease[]>();
+    let own: string | null = null;
     for (const lease of leases) {
-      const known = byWorker.get(lease.worker);
-      if (known === undefined) byWorker.set(lease.worker, [lease]);
+      const key = keyOf(lease.worker, lease.principal);
+      const known = byWorker.get(key);
+      if (known === undefined) byWorker.set(key, [lease]);
       else known.push(lease);
+      if (lease.local !== null && lease.worker === local?.id) own = key;
     }
-    for (const [id, worker] of this.#workers) {
+    for (const [key, worker] of this.#workers) {
       if (now - worker.heardAt < FORGET_MS) break;
-      if (!byWorker.has(id)) this.#workers.delete(id);
+      if (!byWorker.has(key)) this.#workers.delete(key);
     }
-    const ids = new Set([...this.#workers.keys(), ...byWorker.keys()]);
-    if (local !== null) ids.add(local.id);
-    return [...ids]
+    for (const [key, worker] of this.#workers)
+      if (worker.member !== null && worker.id === local?.id) own = key;
+    const keys = new Set([...this.#workers.keys(), ...byWorker.keys()]);
+    if (local !== null) keys.add((own ??= keyOf(local.id, "")));
+    return [...keys]
       .sort()
       .slice(0, WORKERS_MAX)
-      .map((id) =>
-        this.#view(id, byWorker.get(id) ?? [], now, id === local?.id ? local.info : null),
-      );
+      .map((key) => {
+        const info = key === own ? (local?.info ?? null) : null;
+        return this.#view(key, byWorker.get(key) ?? [], now, info);
+      });
   }
 
   #view(
-    id: string,
+    key: string,
     leases: readonly RunningLease[],
     now: Millis,
     own: WorkerInfo | null,
   ): WorkerView {
-    const worker = this.#workers.get(id);
+    const worker = this.#workers.get(key);
     const info = worker?.info ?? own;
     const lease = leases[0];
+    const [id = "", principal = ""] = key.split("\u0000");
     return {
       id,
       member: worker?.member ?? lease?.local?.member ?? own?.member ?? null,
-      principal: worker?.principal ?? lease?.principal ?? "",
+      principal,
       queues: worker?.queues ?? null,
       names: worker?.names ?? info?.names ?? null,
       slots: info?.slots ?? null,
@@ -126,7 +136,8 @@ export class WorkerTable {
   }
 
   #heard(id: string, principal: string, told: Directive): Worker {
-    const known = this.#workers.get(id);
+    const key = keyOf(id, principal);
+    const known = this.#workers.get(key);
     const worker: Worker = known ?? {
       id,
       principal,
@@ -137,11 +148,10 @@ export class WorkerTable {
       directive: told,
       heardAt: 0,
     };
-    worker.principal = principal;
     worker.heardAt = this.#clock.monotonic();
     if (SEVERITY[told] > SEVERITY[worker.directive]) worker.directive = told;
-    this.#workers.delete(id);
-    this.#workers.set(id, worker);
+    this.#workers.delete(key);
+    this.#workers.set(key, worker);
     if (this.#workers.size > WORKERS_MAX) {
       for (const silent of this.#workers.keys()) {
         this.#workers.delete(silent);

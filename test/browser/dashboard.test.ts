@@ -11,6 +11,19 @@ if (path === null) {
   console.warn("No Chromium at /usr/bin/chromium or CHROMIUM_PATH: the browser tests are skipped.");
 }
 
+/** The documentation page, with an operation that is open: silent, strict, and no wider than a phone. */
+async function fitsAPhone(browser: Browser, url: string): Promise<void> {
+  const context = await browser.newContext({ viewport: { width: 400, height: 900 } });
+  const { problems } = await watch(context, url);
+  const page = await context.newPage();
+  await page.goto(`${url}/swagger`);
+  await page.locator(".opblock-summary-control").first().click();
+  await page.locator(".responses-table").first().waitFor();
+  expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(400);
+  expect(problems).toEqual([]);
+  await context.close();
+}
+
 describe.skipIf(path === null)("in a browser", () => {
   let browser: Browser;
   const servers: { stop(force: boolean): Promise<void> }[] = [];
@@ -288,6 +301,7 @@ describe.skipIf(path === null)("in a browser", () => {
             },
           });
         await Promise.all([check(leader, follower), check(follower, leader)]);
+        await fitsAPhone(browser, follower.url);
         const { total_tasks } = await leader.json<{ total_tasks: number }>("/api/stats");
         expect(total_tasks).toBeGreaterThan(4);
       } finally {

@@ -43,7 +43,7 @@ function withBackup(run: (backup: Backup) => Promise<void>): Promise<void> {
     const claimed = await first.post<Claimed>("/api/leases/claim", {
       worker_id: "w",
       max: 1,
-      wait_ms: 1_000,
+      wait_ms: 20_000,
     });
     const [running] = claimed.tasks;
     if (running === undefined) throw new Error("nothing to claim");
@@ -112,7 +112,7 @@ async function beginsAClusterOfOne({
   const claimed = await restored.post<Claimed>("/api/leases/claim", {
     worker_id: "w2",
     max: 1,
-    wait_ms: 1_000,
+    wait_ms: 20_000,
   });
   expect(claimed.tasks[0]?.lease.fence).toBeGreaterThan(1_000_000_000 + running.lease.fence);
   await restored.post(`/api/leases/${running.id}/complete`, {

@@ -43,7 +43,7 @@ scenario(
         queues: ["external"],
         names: ["outside"],
         max: 5,
-        wait_ms: 5_000,
+        wait_ms: 20_000,
       });
       expect(claim.tasks.map(({ id }) => id)).toEqual([outside.id]);
       const { attempt, fence } = claim.tasks[0]?.lease ?? { attempt: 0, fence: 0 };

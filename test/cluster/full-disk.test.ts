@@ -110,6 +110,7 @@ test.skipIf(!may || !all)(
     const claimed = await leader.post<{ tasks: TaskJson[] }>("/api/leases/claim", {
       worker_id: "w",
       max: 1,
+      wait_ms: 20_000,
     });
     fill(leader, 16 * MIB);
     await refused(leader);

@@ -29,7 +29,7 @@ scenario(
       const posts: [path: string, body: string][] = [
         ["/api/tasks", '{"name":"x","payload":{ "n": 1.0 }}'],
         ["/api/tasks/bulk", '{"tasks":[{"name":"x"},{"name":"y","payload":"z"}]}'],
-        ["/api/leases/claim", '{"worker_id":"w","max":1,"names":["x"],"wait_ms":2000}'],
+        ["/api/leases/claim", '{"worker_id":"w","max":1,"names":["x"],"wait_ms":20000}'],
       ];
       const firsts: Answer[] = [];
       for (const [path, body] of posts) firsts.push(await post(one, path, "k", body));

@@ -99,6 +99,7 @@ async function goOn(cluster: RealCluster, { survivor, lost }: Rescued): Promise<
     worker_id: "w",
     names: ["echo"],
     max: 1,
+    wait_ms: 20_000,
   });
   expect(tasks[0]?.lease.fence).toBeGreaterThan(1_000_000_000);
 

@@ -17,7 +17,7 @@ import { clientOf, type DisposableClient, ScriptedMember } from "./scripted-memb
 let cluster: RealCluster;
 let client: DisposableClient;
 beforeAll(async () => {
-  cluster = await RealCluster.start({ size: 1, args: ["--concurrency", "0", "--lease", "1s"] });
+  cluster = await RealCluster.start({ size: 1, args: ["--concurrency", "0", "--lease", "2s"] });
   client = clientOf([cluster.member(0)]);
 }, 60_000);
 afterAll(async () => {
@@ -208,7 +208,7 @@ describe("A worker", () => {
   test.concurrent(
     "keeps its leases for as long as handlers run",
     async () => {
-      const { worker, errors } = started({ slow: () => Bun.sleep(2_000).then(() => "done") });
+      const { worker, errors } = started({ slow: () => Bun.sleep(3_000).then(() => "done") });
       const handle = await client.enqueue("slow");
       expect(await handle.result()).toBe("done");
       expect(await handle.task()).toMatchObject({ attempt: 1, crashes: 0 });

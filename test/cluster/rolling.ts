@@ -22,13 +22,21 @@ const PAUSE_BETWEEN_MS = 300;
 const CALM_MS = 3_000;
 const TASKS_PER_PAGE = 1_000;
 
+interface Gap {
+  readonly ms: number;
+  /** When it began, since the signal. */
+  readonly atMs: number;
+}
+
 export interface RestartReport {
   readonly member: string;
   readonly wasLeader: boolean;
   /** From the signal until it is ready again. */
   readonly tookMs: number;
+  /** From the signal until the process had ended. */
+  readonly endedMs: number;
   /** Times without an acknowledgement of more than `GAP_MS`, longest first. */
-  readonly gapsMs: readonly number[];
+  readonly gaps: readonly Gap[];
   readonly longestMs: number;
 }
 
@@ -97,7 +105,7 @@ async function restartUnderLoad(
 
   const calmFrom = performance.now();
   await Bun.sleep(calmFor);
-  const calmMs = gapsIn(ackedAt, calmFrom, performance.now())[0] ?? calmFor;
+  const calmMs = gapsIn(ackedAt, calmFrom, performance.now())[0]?.ms ?? calmFor;
 
   const restarts: RestartReport[] = [];
   for (let round = 0; round < rounds; round++) {
@@ -105,6 +113,7 @@ async function restartUnderLoad(
       const { role } = await member.json<ClusterView>("/api/cluster?consistency=stale");
       const from = performance.now();
       await member.kill("SIGTERM");
+      const ended = performance.now();
       await member.start();
       await eventually(`${member.id} to be ready`, async () => {
         const response = await member.fetch("/health/ready").catch(() => null);
@@ -112,7 +121,7 @@ async function restartUnderLoad(
       });
       const to = performance.now();
       await Bun.sleep(PAUSE_BETWEEN_MS);
-      restarts.push(report(member, role === "leader", from, to, ackedAt));
+      restarts.push(report(member, role === "leader", { from, ended, to }, ackedAt));
     }
   }
   stop.abort();
@@ -140,25 +149,28 @@ async function submitted(member: Member, id: string, leftMs: number): Promise<bo
 function report(
   { id }: Member,
   wasLeader: boolean,
-  from: number,
-  to: number,
+  { from, ended, to }: { readonly from: number; readonly ended: number; readonly to: number },
   ackedAt: readonly number[],
 ): RestartReport {
   const sorted = gapsIn(ackedAt, from, to + PAUSE_BETWEEN_MS);
   return {
     member: id,
     wasLeader,
+    endedMs: ended - from,
     tookMs: to - from,
-    gapsMs: sorted.filter((gap) => gap > GAP_MS),
-    longestMs: sorted[0] ?? Number.POSITIVE_INFINITY,
+    gaps: sorted.filter(({ ms }) => ms > GAP_MS),
+    longestMs: sorted[0]?.ms ?? Number.POSITIVE_INFINITY,
   };
 }
 
 /** Between one acknowledgement and the next, longest first. */
-function gapsIn(ackedAt: readonly number[], from: number, to: number): readonly number[] {
+function gapsIn(ackedAt: readonly number[], from: number, to: number): readonly Gap[] {
   const moments = ackedAt.filter((at) => at >= from && at <= to);
-  const gaps = moments.map((at, index) => at - (moments[index - 1] ?? from));
-  return gaps.toSorted((a, b) => b - a);
+  const gaps = moments.map((at, index) => {
+    const before = moments[index - 1] ?? from;
+    return { ms: at - before, atMs: before - from };
+  });
+  return gaps.toSorted((a, b) => b.ms - a.ms);
 }
 
 async function allTasks(member: Member): Promise<Set<string>> {
@@ -176,12 +188,12 @@ async function allTasks(member: Member): Promise<Set<string>> {
 export function format(found: RollingReport): string {
   const { requests, retries, late, lost, calmMs, restarts } = found;
   const lines = restarts.map(
-    ({ member, wasLeader, tookMs, gapsMs, longestMs }) =>
-      `${member}${wasLeader ? " (leader)" : ""}: ready again after ${tookMs.toFixed(0)} ms; ` +
+    ({ member, wasLeader, endedMs, tookMs, gaps, longestMs }) =>
+      `${member}${wasLeader ? " (leader)" : ""}: ended after ${endedMs.toFixed(0)} ms, ready again after ${tookMs.toFixed(0)} ms; ` +
       `longest time without an acknowledgement ${longestMs.toFixed(0)} ms` +
-      (gapsMs.length === 0
+      (gaps.length === 0
         ? ""
-        : `; over ${GAP_MS} ms: ${gapsMs.map((gap) => gap.toFixed(0)).join(", ")}`),
+        : `; over ${GAP_MS} ms: ${gaps.map(({ ms, atMs }) => `${ms.toFixed(0)} (at ${atMs.toFixed(0)})`).join(", ")}`),
   );
   const sum = `${requests} requests, ${retries} retries, ${late.length} too late, ${lost.length} lost`;
   const calm = `without a restart: longest time without an acknowledgement ${calmMs.toFixed(0)} ms`;

@@ -60,6 +60,7 @@ const HANDOVER_MS = 2_000;
 const JOIN_RETRY_MS = 500;
 /** Requests in flight get this long after everything else has ended. */
 const STOP_SERVER_MS = 1_000;
+const STOP_LOOK_MS = 5;
 /** After `--drain` the process has this long to hand back, close and end; then it ends as it is. */
 const SHUTDOWN_GRACE_MS = 5_000;
 /**
@@ -472,7 +473,7 @@ async function run(config: Config, log: Log): Promise<void> {
     stopping.abort();
     queue.stop();
     compaction.stop();
-    await Promise.race([server.stop(), Bun.sleep(STOP_SERVER_MS)]);
+    await answered(server);
     await replica.stop();
     auditor.close();
     loop.stop();
@@ -604,6 +605,16 @@ function holdAll(replica: Replica, pause: Int32Array): () => void {
     Atomics.notify(pause, 0);
     release();
   };
+}
+
+/**
+ * Takes no new connections, and resolves when nobody waits for an answer any more, or the time is up. When `stop` itself
+ * resolves says nothing: it waits for the members' connections too, which are closed after this.
+ */
+async function answered(server: ReturnType<typeof listen>): Promise<void> {
+  void server.stop();
+  const deadline = clock.monotonic() + STOP_SERVER_MS;
+  while (server.pendingRequests > 0 && clock.monotonic() < deadline) await Bun.sleep(STOP_LOOK_MS);
 }
 
 /** Null: there is no such file at this moment. */

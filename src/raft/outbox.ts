@@ -66,8 +66,21 @@ export class Outbox {
     this.#install = offer;
   }
 
+  /** Looked at several times a commit: it makes nothing. */
+  get #isEmpty(): boolean {
+    return (
+      this.#messages.length === 0 &&
+      this.#afterPersist.length === 0 &&
+      this.#reads.length === 0 &&
+      this.#fetches.length === 0 &&
+      this.#snapshots.size === 0 &&
+      this.#install === null
+    );
+  }
+
   /** Null when there is nothing. */
   take(): Gathered | null {
+    if (this.#isEmpty) return null;
     const gathered: Gathered = {
       messages: this.#messages,
       afterPersist: this.#afterPersist,
@@ -76,9 +89,6 @@ export class Outbox {
       snapshots: [...this.#snapshots],
       install: this.#install,
     };
-    const { messages, afterPersist, reads, fetches, snapshots, install } = gathered;
-    const lists = [messages, afterPersist, reads, fetches, snapshots];
-    if (install === null && lists.every((list) => list.length === 0)) return null;
     this.#messages = [];
     this.#afterPersist = [];
     this.#reads = [];

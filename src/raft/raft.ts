@@ -255,10 +255,10 @@ export class Raft {
   takeEffects(): Effects | null {
     this.#leading?.flush();
     this.#endRepair();
-    const hardState = { term: this.#term, vote: this.#vote };
-    const changed = !sameHardState(hardState, this.#hardStateTaken);
-    if (changed) this.#hardStateTaken = hardState;
-    const written = changed || this.#disk.takeProbe() ? hardState : null;
+    const { term, vote } = this.#hardStateTaken;
+    const changed = term !== this.#term || vote !== this.#vote;
+    if (changed) this.#hardStateTaken = { term: this.#term, vote: this.#vote };
+    const written = changed || this.#disk.takeProbe() ? this.#hardStateTaken : null;
     const persist = this.#log.takeWrite(written, this.#disk.now);
     const gathered = this.#out.take();
     const applicable = this.#log.applicable > this.#toldApplicable ? this.#log.applicable : null;
@@ -279,11 +279,11 @@ export class Raft {
   }
 
   #takeRoleChange(): RoleChange | null {
-    const now = { role: this.#role, term: this.#term, leader: this.#leader };
-    const { role, term, leader } = this.#told ?? { role: null, term: null, leader: null };
-    if (now.role === role && now.term === term && now.leader === leader) return null;
-    this.#told = now;
-    return now;
+    const told = this.#told;
+    const same = told?.role === this.#role && told.term === this.#term;
+    if (same && told.leader === this.#leader) return null;
+    this.#told = { role: this.#role, term: this.#term, leader: this.#leader };
+    return this.#told;
   }
 
   #send(to: NodeId, body: MessageBody): void {

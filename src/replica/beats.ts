@@ -49,10 +49,12 @@ export class Beats {
   #nextBeatAt = 0;
   #nextClockWordAt = 0;
   #nextFoundingAt = 0;
+  /** What a leader called the newest list of who was seen that this member has heard. */
+  #known: string | null = null;
 
   constructor(port: BeatsPort) {
     this.#port = port;
-    port.calls.serve("replica.beat", () => this.#answer());
+    port.calls.serve("replica.beat", (body) => this.#answer(body));
     port.calls.serve("replica.clock", (body, from) => this.#hearClock(body, from));
   }
 
@@ -88,22 +90,27 @@ export class Beats {
 
   #ask(leader: NodeId, now: Millis): void {
     const { calls, snapshots, sightings, staleness } = this.#port;
-    void calls.ask("replica.beat", null, now + 2 * BEAT_MS, leader).then(
+    void calls.ask("replica.beat", { known: this.#known }, now + 2 * BEAT_MS, leader).then(
       (body) => {
-        const { commit, seen, floor } = (body ?? {}) as Partial<Record<string, unknown>>;
+        const { commit, seen, known, floor } = (body ?? {}) as Partial<Record<string, unknown>>;
         snapshots.leaderKeeps(floor);
-        sightings.heard(seen);
+        if (seen !== undefined) sightings.heard(seen);
+        if (typeof known === "string") this.#known = known;
         if (typeof commit === "number") staleness.beat(now, asIndex(commit), this.#port.applied());
       },
       () => undefined,
     );
   }
 
-  async #answer(): Promise<{ commit: LogIndex; seen: unknown; floor: LogIndex | null }> {
+  /** Who was seen is told to who does not know it yet: it changes once a second, and is asked ten times. */
+  async #answer(body: unknown): Promise<unknown> {
     const raft = this.#port.core.raft;
     if (raft === null || raft.role !== "leader") throw notLeader();
-    const { snapshots, sightings } = this.#port;
-    return { commit: raft.commit, seen: sightings.toList(), floor: snapshots.floor };
+    const { snapshots, sightings, identity } = this.#port;
+    const known = `${identity.id}/${identity.incarnation}/${identity.boot}/${sightings.changes}`;
+    const answer = { commit: raft.commit, floor: snapshots.floor };
+    if (((body ?? {}) as { known?: unknown }).known === known) return answer;
+    return { ...answer, seen: sightings.toList(), known };
   }
 
   /** Leader: what each member has acknowledged on its disk, and is committed, does not go back there. */

@@ -23,15 +23,24 @@ export class Contacts {
 
   /** Since a quorum of the configuration (of both halves, when joint) was heard; null: never. */
   quorumMs(configuration: Configuration, now: Millis): Millis | null {
-    const halves = [configuration.voters, configuration.outgoing].filter((half) => half.length > 0);
-    let worst: Millis = 0;
-    for (const half of halves) {
-      const ages = half
-        .map((id) => this.sinceMs(id, now) ?? Number.POSITIVE_INFINITY)
-        .sort((a, b) => a - b);
-      worst = Math.max(worst, ages[Math.floor(half.length / 2)] ?? Number.POSITIVE_INFINITY);
-    }
+    const { voters, outgoing } = configuration;
+    const worst = Math.max(this.#majorityMs(voters, now), this.#majorityMs(outgoing, now));
     return Number.isFinite(worst) ? worst : null;
+  }
+
+  /** The least age that a majority of these is not older than; 0 of nobody. Asked on every tick: it makes nothing. */
+  #majorityMs(half: readonly NodeId[], now: Millis): Millis {
+    const needed = Math.floor(half.length / 2) + 1;
+    let least = Number.POSITIVE_INFINITY;
+    for (const candidate of half) {
+      const age = this.sinceMs(candidate, now) ?? Number.POSITIVE_INFINITY;
+      if (age >= least) continue;
+      let younger = 0;
+      for (const id of half)
+        if ((this.sinceMs(id, now) ?? Number.POSITIVE_INFINITY) <= age) younger += 1;
+      if (younger >= needed) least = age;
+    }
+    return half.length === 0 ? 0 : least;
   }
 
   forgetAllBut(ids: ReadonlySet<string>): void {

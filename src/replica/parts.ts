@@ -241,6 +241,7 @@ export class Parts {
       stateReplaced: (manifest) => this.#stateReplaced(manifest),
       fatal: (error) => core.fatal(error),
       send,
+      waitingBytes: (to) => transport.waitingBytes?.(to) ?? 0,
     });
     this.consistency = new Consistency(
       {

@@ -378,6 +378,8 @@ export interface Transport {
   send(to: NodeId, frame: PeerFrame): boolean;
   /** What was sent in this turn leaves now, not at its end: something that takes long follows. */
   flush?(): void;
+  /** Bytes that the connection to this peer was given and has not sent yet. */
+  waitingBytes?(peer: NodeId): number;
   isConnected(peer: NodeId): boolean;
   /** Ends the connection that `peer` dialled, and says why. */
   dismiss(peer: NodeId, refusal: Refusal): void;

@@ -37,6 +37,7 @@ export class Sightings {
   #keptAt: Millis = Number.NEGATIVE_INFINITY;
   /** Since it was kept last: nothing, how far somebody is, or somebody's folder or start. */
   #unkept: "nothing" | "progress" | "start" = "nothing";
+  #changes = 0;
 
   constructor(store: SeenStore | null = null) {
     this.#store = store;
@@ -61,6 +62,8 @@ export class Sightings {
     const boot = Math.max(same?.boot ?? 0, sighting.boot);
     const index = asIndex(Math.max(same?.index ?? INDEX_0, sighting.index));
     const term = asTerm(Math.max(same?.term ?? TERM_0, sighting.term));
+    if (same?.boot === boot && same.index === index && same.term === term) return;
+    this.#changes += 1;
     if (same?.boot !== boot) this.#unkept = "start";
     else if (this.#unkept === "nothing" && (same.index !== index || same.term !== term))
       this.#unkept = "progress";
@@ -68,7 +71,9 @@ export class Sightings {
   }
 
   forget(id: NodeId): void {
-    if (this.#seen.delete(id)) this.#unkept = "start";
+    if (!this.#seen.delete(id)) return;
+    this.#changes += 1;
+    this.#unkept = "start";
   }
 
   /** A sentence when `hello` shows less than was seen of that folder; else null. */
@@ -86,6 +91,11 @@ export class Sightings {
             : null;
     if (less === null) return null;
     return `the data folder of ${hello.id} is an older copy of itself: it shows ${less}. Remove the member, and add it again with an empty folder`;
+  }
+
+  /** Grows with every change in this process. */
+  get changes(): number {
+    return this.#changes;
   }
 
   /** For the wire. */

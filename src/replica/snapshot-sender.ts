@@ -18,6 +18,14 @@ import type {
 const BYTES_PER_MS = 64 * 1024;
 /** Chunks of one receiver that are being read; its window is smaller, so more are repeats of what is under way. */
 const READS_MAX = 8;
+/**
+ * A chunk is not read before the connection has no more than this to send: heartbeats and entries, which travel on the
+ * same one, wait behind so much and one chunk at most, however slow the link is.
+ */
+export const BEHIND_BYTES_MAX = 256 * 1024;
+const BEHIND_LOOK_MS: Millis = 5;
+/** Then the receiver has asked again, or is gone. */
+const BEHIND_WAIT_MS: Millis = 10_000;
 /** A copy that nobody reads stays so long, for a receiver whose connection broke. */
 const COPY_IDLE_MS: Millis = 60_000;
 /** A receiver that neither reads nor acknowledges entries is given up for so long. */
@@ -48,6 +56,8 @@ export interface SnapshotSenderPort {
   /** Of the log, on disk. */
   logBytes(): number;
   send(to: NodeId, frame: SnapshotFrame): boolean;
+  /** Bytes that the connection to a peer was given and has not sent yet. */
+  waitingBytes(to: NodeId): number;
 }
 
 interface Copy {
@@ -70,7 +80,9 @@ export class SnapshotSender {
   /** Who asked while a copy is being made. At most the members. */
   readonly #askers = new Set<NodeId>();
   readonly #holds = new Map<NodeId, Hold>();
-  readonly #reading = new Map<NodeId, number>();
+  readonly #reading = new Map<NodeId, Set<number>>();
+  /** The newest of the chunks on their way to each receiver. */
+  readonly #sending = new Map<NodeId, Promise<void>>();
   /** Not served before. At most the members. */
   readonly #droppedUntil = new Map<NodeId, Millis>();
   #dropped = 0;
@@ -274,21 +286,35 @@ export class SnapshotSender {
       this.#port.send(from, { type: "gone", id, detail: "there is no such snapshot any more" });
       return;
     }
-    const reading = this.#reading.get(from) ?? 0;
-    if (reading >= READS_MAX) return; // asked for again when it does not come
-    this.#reading.set(from, reading + 1);
+    const reading = this.#reading.get(from) ?? new Set();
+    // One that is on its way comes once; what is too much is asked for again when it does not come.
+    if (reading.size >= READS_MAX || reading.has(offset)) return;
+    this.#reading.set(from, reading.add(offset));
     const now = clock.monotonic();
     copy.usedAt = now;
     const hold = this.#holds.get(from);
     if (hold !== undefined) hold.heardAt = now;
     const at = Math.max(now, this.#nextChunkAt);
     this.#nextChunkAt = at + bytes / BYTES_PER_MS;
-    if (at - now < 1) void this.#sendChunk(from, id, offset, bytes);
-    else clock.after(at - now, () => void this.#sendChunk(from, id, offset, bytes));
+    if (at - now < 1) this.#inTurn(from, id, offset, bytes);
+    else clock.after(at - now, () => this.#inTurn(from, id, offset, bytes));
+  }
+
+  /** One after the other: two that found room at once would be twice as much before a heartbeat. */
+  #inTurn(to: NodeId, id: string, offset: number, bytes: number): void {
+    const before = this.#sending.get(to);
+    const send = (): Promise<void> => this.#sendChunk(to, id, offset, bytes);
+    const sending = before === undefined ? send() : before.then(send);
+    this.#sending.set(to, sending);
+    void sending.then(() => {
+      if (this.#sending.get(to) === sending) this.#sending.delete(to);
+    });
   }
 
   async #sendChunk(to: NodeId, id: string, offset: number, bytes: number): Promise<void> {
+    const reading = this.#reading.get(to);
     try {
+      if (!(await this.#hasRoom(to))) return;
       const { data, crc } = await this.#port.store.read(id, offset, bytes);
       if (this.#port.send(to, { type: "chunk", id, offset, crc, data }))
         this.#sentBytes += data.length;
@@ -296,9 +322,19 @@ export class SnapshotSender {
       const detail = error instanceof Error ? error.message : String(error);
       this.#port.send(to, { type: "gone", id, detail });
     } finally {
-      const reading = this.#reading.get(to);
-      if (reading !== undefined && reading > 1) this.#reading.set(to, reading - 1);
-      else this.#reading.delete(to);
+      reading?.delete(offset);
+      if (reading?.size === 0 && this.#reading.get(to) === reading) this.#reading.delete(to);
     }
+  }
+
+  /** Waits until few bytes are before the next chunk. False: it took too long. */
+  async #hasRoom(to: NodeId): Promise<boolean> {
+    const { clock } = this.#port;
+    const until = clock.monotonic() + BEHIND_WAIT_MS;
+    while (this.#port.waitingBytes(to) > BEHIND_BYTES_MAX) {
+      if (clock.monotonic() >= until) return false;
+      await new Promise<void>((resolve) => void clock.after(BEHIND_LOOK_MS, resolve));
+    }
+    return true;
   }
 }

@@ -58,6 +58,8 @@ export interface SnapshotsPort {
   stateReplaced(manifest: SnapshotManifest): void;
   fatal(error: FatalError): void;
   send(to: NodeId, frame: PeerFrame): boolean;
+  /** Bytes that the connection to a peer was given and has not sent yet. */
+  waitingBytes(to: NodeId): number;
 }
 
 /** What the last leader kept its log for is kept so long by the next one: a large snapshot takes minutes. */
@@ -99,6 +101,7 @@ export class Snapshots {
       },
       logBytes: () => port.logBytes(),
       send,
+      waitingBytes: (to) => port.waitingBytes(to),
     });
     this.#receiver = new SnapshotReceiver({
       store,

@@ -157,6 +157,10 @@ export class WebSocketTransport implements Transport {
     for (const outbound of this.#outbound.values()) outbound.flush();
   }
 
+  waitingBytes(peer: NodeId): number {
+    return this.#outbound.get(peer)?.bufferedBytes ?? 0;
+  }
+
   isConnected(peer: NodeId): boolean {
     return this.#outbound.get(peer)?.isOpen === true;
   }

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { asIndex, asNodeId, asTerm } from "../../src/raft/types.ts";
 import type { SnapshotFrame, SnapshotStore } from "../../src/replica/ports.ts";
-import { SnapshotSender } from "../../src/replica/snapshot-sender.ts";
+import { BEHIND_BYTES_MAX, SnapshotSender } from "../../src/replica/snapshot-sender.ts";
 import { ManualClock, silent } from "../storage/manual-clock.ts";
 
 const GIB = 1024 * 1024 * 1024;
@@ -67,9 +67,13 @@ class Leader {
     logBytes: () => this.logBytes,
     send: (_to, frame) => {
       this.told.push(frame);
+      if (frame.type === "chunk") this.waiting += frame.data.length;
       return true;
     },
+    waitingBytes: () => this.waiting,
   });
+  /** In the socket. */
+  waiting = 0;
 
   async open(): Promise<void> {
     this.sender.frame(RECEIVER, { type: "open", held: null });
@@ -83,11 +87,23 @@ class Leader {
     }
   }
 
-  /** The receiver reads on. */
-  read(): void {
+  /** Time passes in small steps, in which what was begun goes on. */
+  async wait(ms: number): Promise<void> {
+    for (let at = 0; at < ms; at += 5) {
+      await this.clock.pass(5, 0);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  get copyId(): string {
     const manifest = this.told.findLast((frame) => frame.type === "manifest");
     if (manifest === undefined) throw new Error("there is nothing to read");
-    const { id } = manifest.manifest;
+    return manifest.manifest.id;
+  }
+
+  /** The receiver reads on. */
+  read(): void {
+    const id = this.copyId;
     this.sender.frame(RECEIVER, { type: "read", id, offset: 0, bytes: 1_000 });
   }
 }
@@ -165,5 +181,48 @@ describe("the log that is kept for a member that fetches a snapshot", () => {
     }
     expect(Number(leader.sender.floor)).toBeGreaterThan(1_000);
     expect(leader.store.removed).toHaveLength(1);
+  });
+});
+
+describe("a snapshot on the way over a slow link", () => {
+  const CHUNK = 256 * 1024;
+
+  test("lets heartbeats and entries wait behind a bounded number of its bytes, whatever is asked for", async () => {
+    const leader = new Leader();
+    leader.sender.offered(RECEIVER);
+    await leader.open();
+    const id = leader.copyId;
+    let most = 0;
+    let sent = 0;
+    for (let round = 0; round < 400; round++) {
+      // The link takes 10 KiB a round; the receiver asks for its window again and again.
+      for (let i = 0; i < 4; i++)
+        leader.sender.frame(RECEIVER, { type: "read", id, offset: i * CHUNK, bytes: CHUNK });
+      await leader.wait(10);
+      sent += Math.min(leader.waiting, 10 * 1024);
+      leader.waiting = Math.max(0, leader.waiting - 10 * 1024);
+      most = Math.max(most, leader.waiting);
+    }
+    expect(most).toBeLessThanOrEqual(BEHIND_BYTES_MAX + CHUNK);
+    // The link was never idle for it.
+    expect(sent).toBeGreaterThan(390 * 10 * 1024);
+  });
+
+  test("sends a chunk once that is asked for again before it has left", async () => {
+    const leader = new Leader();
+    leader.sender.offered(RECEIVER);
+    await leader.open();
+    leader.waiting = BEHIND_BYTES_MAX + 1;
+    const read = { type: "read", id: leader.copyId, offset: 0, bytes: 1_000 } as const;
+    for (let i = 0; i < 3; i++) leader.sender.frame(RECEIVER, read);
+    await leader.wait(100);
+    const chunks = (): number => leader.told.filter(({ type }) => type === "chunk").length;
+    expect(chunks()).toBe(0);
+    leader.waiting = 0;
+    await leader.wait(100);
+    expect(chunks()).toBe(1);
+    leader.sender.frame(RECEIVER, read);
+    await leader.wait(100);
+    expect(chunks()).toBe(2);
   });
 });

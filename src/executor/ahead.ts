@@ -13,6 +13,8 @@ import type { ClaimedTask } from "../queue/types.ts";
 const AHEAD_MS = 5;
 /** Per slot, however short runs are: with so many, a round of the log serves them by the batch. */
 const AHEAD_PER_SLOT_MAX = 16;
+/** Runs that take no longer may be given to a slot several at once. */
+const QUICK_MS = 1;
 /** A task that waits longer was claimed too early. */
 const PATIENCE_MS = 50;
 /** Weight of the newest run in the mean of their durations. */
@@ -57,6 +59,12 @@ export class Ahead {
     return this.room > 0;
   }
 
+  /** How many of those that wait a free slot may be given at once, so that the others get as many. */
+  get share(): number {
+    if (this.#mean === null || this.#mean > QUICK_MS) return 1;
+    return Math.ceil(this.#waiting.size / this.#slots);
+  }
+
   has(fence: number): boolean {
     return this.#waiting.has(fence);
   }
@@ -68,6 +76,15 @@ export class Ahead {
 
   add(task: ClaimedTask): void {
     this.#waiting.set(task.lease.fence, { task, claimedAt: this.#clock.monotonic() });
+    this.#timer ??= this.#clock.after(PATIENCE_MS, () => this.#look());
+  }
+
+  /** They were with a slot, which did not come to run them: they go before all others, as old as they are. */
+  putBack(tasks: readonly AheadTask[]): void {
+    const behind = [...this.#waiting];
+    this.#waiting.clear();
+    for (const waiting of tasks) this.#waiting.set(waiting.task.lease.fence, waiting);
+    for (const [fence, waiting] of behind) this.#waiting.set(fence, waiting);
     this.#timer ??= this.#clock.after(PATIENCE_MS, () => this.#look());
   }
 

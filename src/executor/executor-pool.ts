@@ -3,7 +3,7 @@
  * Worker, keeps the leases alive, stops what was cancelled or lost, and reports how each attempt ended.
  * What it does not do: decide about retries, time-outs or expiry. Those are the log's.
  */
-import type { Clock, Log } from "../replica/ports.ts";
+import type { Clock, Log, Timer } from "../replica/ports.ts";
 import type { LeaseEvent, WorkerInfo } from "../queue/service.ts";
 import {
   DEFAULT_SETTINGS,
@@ -13,7 +13,7 @@ import {
   type LeaseRef,
   type NodeId,
 } from "../queue/types.ts";
-import { Ahead } from "./ahead.ts";
+import { Ahead, type AheadTask } from "./ahead.ts";
 import { Claimer } from "./claimer.ts";
 import { ExecutorThread } from "./executor-thread.ts";
 import type { HandlersSource } from "./handler.ts";
@@ -66,6 +66,8 @@ const UNANSWERED_BYTES_MAX = 8 * 1024 * 1024;
 /** Calls with ends that may wait for their answers; while runs are short, so few that they carry many each. */
 const END_CALLS_MAX = 8;
 const END_CALLS_BUSY = 2;
+/** A slot that entered no handler for so long lets go of what waits in it. */
+const STALL_MS = 5;
 /** Lease periods after which a lease is over in any case, so that its end is not worth repeating. */
 const END_WORTH_PERIODS = 4;
 /** Lease events about tasks that the claim's answer has not brought yet. */
@@ -99,6 +101,7 @@ export class ExecutorPool {
   #kills = 0;
   #restarts = 0;
   #turnAsked = false;
+  #watch: Timer | null = null;
   #unsubscribe: (() => void) | null = null;
   #draining: Promise<void> | null = null;
   #suspended = false;
@@ -182,7 +185,7 @@ export class ExecutorPool {
     const thread = new ExecutorThread(this.#setup(), this.#clock, this.#log, {
       ready: resolve,
       report: () => {},
-      end: () => {},
+      ended: () => {},
       closed: (error) => reject(new HandlersError(`the handlers do not load: ${error.message}`)),
     });
     try {
@@ -246,6 +249,7 @@ export class ExecutorPool {
     if (this.#suspended) return;
     this.#suspended = true;
     this.#claimer?.pause();
+    this.#takeBack();
     for (const run of this.#runs.values()) this.#stopRun(run, "cancel", reason);
     this.#handBack(this.#ahead.clear());
     this.#turn();
@@ -264,6 +268,7 @@ export class ExecutorPool {
     this.#claimer?.stop();
     this.#ender.stop();
     this.#keeper.stop();
+    this.#watch?.cancel();
     this.#unsubscribe?.();
     for (const run of this.#runs.values()) run.grace?.cancel();
     this.#runs.clear();
@@ -274,7 +279,7 @@ export class ExecutorPool {
 
   #setup(): ThreadSetup {
     const { handlers, ioRoots, allowNet } = this.#options;
-    return { type: "setup", handlers, ioRoots, allowNet };
+    return { handlers, ioRoots, allowNet };
   }
 
   #slot(setup: ThreadSetup): Slot {
@@ -282,6 +287,7 @@ export class ExecutorPool {
     const events: SlotEvents = {
       report: (task, part) => this.#reported(task, part),
       ended: (task, ending) => this.#ended(task, ending),
+      returned: (tasks) => this.#returned(tasks),
       changed: () => {
         this.#goOn();
         this.#turn();
@@ -333,6 +339,7 @@ export class ExecutorPool {
     this.#clock.soon(() => {
       this.#turnAsked = false;
       if (this.#stopped) return;
+      this.#goOn();
       this.#ender.flush();
       this.#claimer?.cover();
       this.#awaited?.();
@@ -340,22 +347,23 @@ export class ExecutorPool {
   }
 
   #claimed(tasks: readonly ClaimedTask[]): void {
-    const now = this.#clock.monotonic();
+    const claimedAt = this.#clock.monotonic();
+    let free = this.#ahead.size > 0 ? 0 : this.#slots.filter((slot) => slot.free).length;
+    if (tasks.length > free) free = 0;
     for (const task of tasks) {
       const { attempt, fence } = task.lease;
-      const lease: LeaseRef = { task_id: task.id, attempt, fence };
       // The repeat of a claim may bring what already runs.
       if (this.#runs.has(fence) || this.#ahead.has(fence) || this.#stopped) continue;
       const early = this.#early.get(fence);
       this.#early.delete(fence);
       if (early?.type === "lost") continue;
       if (this.#draining !== null || this.#suspended || early?.type === "cancel") {
-        this.#end(lease, { kind: "release" }, null);
+        this.#end({ task_id: task.id, attempt, fence }, { kind: "release" }, null);
         continue;
       }
-      const slot = this.#ahead.size > 0 ? undefined : this.#freeSlot();
+      const slot = free > 0 ? this.#freeSlot() : undefined;
       if (slot === undefined) this.#ahead.add(task);
-      else this.#run(slot, task, now);
+      else this.#run(slot, [{ task, claimedAt }]);
     }
     this.#goOn();
   }
@@ -364,19 +372,22 @@ export class ExecutorPool {
     return this.#slots.find((candidate) => candidate.free);
   }
 
-  /** `claimedAt`: monotonic time of the claim's answer. */
-  #run(slot: Slot, task: ClaimedTask, claimedAt: number): void {
-    const { attempt, fence } = task.lease;
-    this.#runs.set(fence, {
-      task,
-      lease: { task_id: task.id, attempt, fence },
-      slot,
-      startedAt: this.#clock.monotonic(),
-      confirmedAt: claimedAt,
-      stop: null,
-      grace: null,
-    });
-    slot.run(task);
+  #run(slot: Slot, tasks: readonly AheadTask[]): void {
+    const startedAt = this.#clock.monotonic();
+    for (const { task, claimedAt } of tasks) {
+      const { attempt, fence } = task.lease;
+      this.#runs.set(fence, {
+        task,
+        lease: { task_id: task.id, attempt, fence },
+        slot,
+        startedAt,
+        confirmedAt: claimedAt,
+        stop: null,
+        grace: null,
+      });
+    }
+    slot.run(tasks.map(({ task }) => task));
+    if (tasks.length > 1) this.#watch ??= this.#clock.after(STALL_MS, () => this.#look());
   }
 
   /** Free slots take what waits for them. */
@@ -384,9 +395,42 @@ export class ExecutorPool {
     while (this.#ahead.size > 0 && !this.#stopped) {
       const slot = this.#freeSlot();
       if (slot === undefined) return;
-      const next = this.#ahead.next();
-      if (next !== null) this.#run(slot, next.task, next.claimedAt);
+      const tasks: AheadTask[] = [];
+      for (let left = Math.min(slot.depth, this.#ahead.share); left > 0; left--) {
+        const next = this.#ahead.next();
+        if (next !== null) tasks.push(next);
+      }
+      this.#run(slot, tasks);
     }
+  }
+
+  /** What waits in a slot behind a run that turned out long goes to another one, or back. */
+  #look(): void {
+    this.#watch = null;
+    if (this.#stopped) return;
+    for (const slot of this.#slots) if (slot.isStalled()) slot.takeBack();
+    if (this.#slots.some((slot) => slot.isShared()))
+      this.#watch = this.#clock.after(STALL_MS, () => this.#look());
+  }
+
+  /** Nobody has begun with them. */
+  #returned(tasks: readonly ClaimedTask[]): void {
+    const back: AheadTask[] = [];
+    for (const task of tasks) {
+      const run = this.#runs.get(task.lease.fence);
+      if (run === undefined) continue;
+      this.#runs.delete(task.lease.fence);
+      run.grace?.cancel();
+      if (run.stop === null) back.push({ task, claimedAt: run.confirmedAt });
+      else if (run.stop !== "lost") this.#handBack([task]);
+    }
+    this.#ahead.putBack(back);
+    this.#turn();
+  }
+
+  /** Takes everything back from the slots that no handler was entered for. */
+  #takeBack(): void {
+    for (const slot of this.#slots) slot.takeBack();
   }
 
   /** At no cost to the tasks: nobody has begun with them. */
@@ -429,9 +473,7 @@ export class ExecutorPool {
     // A lease that ran out while the event loop stood still: its timer just has not fired yet.
     if (run.stop !== "lost" && this.#keeper.leftMs(run) <= 0) run.stop = "lost";
     const end = endOf(run.stop, ending);
-    const said = ending.kind === "outcome" ? ending.rest : null;
-    const rest = said !== null && (said.progress !== null || said.lines.length > 0) ? said : null;
-    if (end !== null) this.#end(run.lease, end, rest);
+    if (end !== null) this.#end(run.lease, end, ending.kind === "outcome" ? ending.rest : null);
   }
 
   #end(lease: LeaseRef, end: LeaseEnd, rest: ReportPart | null): void {
@@ -448,6 +490,7 @@ export class ExecutorPool {
   recheck(
     leaseOf: (taskId: string) => { readonly fence: number; readonly cancelling: boolean } | null,
   ): void {
+    this.#takeBack();
     for (const [fence, run] of this.#runs) {
       const lease = leaseOf(run.task.id);
       if (lease?.fence !== fence) this.#stopRun(run, "lost", "the lease ended unseen");
@@ -458,13 +501,12 @@ export class ExecutorPool {
   }
 
   #onLease(event: LeaseEvent): void {
+    const given = this.#runs.get(event.fence);
+    if (given !== undefined && !given.slot.holds(given.task)) given.slot.takeBack();
+    // It may have been entered just now.
     const run = this.#runs.get(event.fence);
     if (run === undefined) {
-      const waiting = this.#ahead.take(event.fence);
-      if (waiting !== null) {
-        if (event.type === "cancel") this.#handBack([waiting.task]);
-        return;
-      }
+      if (this.#stopWaiting(event.fence, event.type)) return;
       this.#early.set(event.fence, event);
       if (this.#early.size > EARLY_EVENTS_MAX) {
         const [oldest] = this.#early.keys();
@@ -476,7 +518,22 @@ export class ExecutorPool {
     this.#stopRun(run, event.type, event.reason);
   }
 
+  /** True: it waited for a slot, and does not any more. */
+  #stopWaiting(fence: number, cause: StopCause): boolean {
+    const waiting = this.#ahead.take(fence);
+    if (waiting !== null && cause !== "lost") this.#handBack([waiting.task]);
+    return waiting !== null;
+  }
+
   #stopRun(run: Run, cause: StopCause, reason: string): void {
+    if (!run.slot.holds(run.task)) {
+      run.slot.takeBack();
+      // It may have been entered just now.
+      if (this.#runs.get(run.lease.fence) !== run) {
+        this.#stopWaiting(run.lease.fence, cause);
+        return;
+      }
+    }
     if (run.stop !== null) {
       // The signal was given; only what is reported afterwards can change.
       if (cause !== "drain" && run.stop !== "lost") run.stop = cause;
@@ -515,6 +572,7 @@ export class ExecutorPool {
   async #drain(timeoutMs: number): Promise<void> {
     this.#claimer?.stop();
     if (this.#stopped || this.#claimer === null) return;
+    this.#takeBack();
     this.#handBack(this.#ahead.clear());
     await this.#until(() => this.#runs.size === 0, timeoutMs);
     for (const run of this.#runs.values())

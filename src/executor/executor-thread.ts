@@ -4,7 +4,16 @@
  */
 import type { Clock, Log, Timer } from "../replica/ports.ts";
 import type { TaskError } from "../queue/types.ts";
-import type { FromThread, ReportPart, RunOutcome, ThreadSetup, ToThread } from "./protocol.ts";
+import { EntryCounter } from "./entry-counter.ts";
+import type {
+  FromThread,
+  PostedTask,
+  ReportPart,
+  RunEnd,
+  ThreadSetup,
+  ThreadStart,
+  ToThread,
+} from "./protocol.ts";
 import { CONSOLE_LEVELS } from "./protocol.ts";
 
 /** A module that is not loaded after this long (a top-level await that never ends) counts as failed. */
@@ -16,8 +25,7 @@ const ENV_WITHHELD = ["FLOTILLA_SECRET"];
 export interface ThreadEvents {
   ready(names: readonly string[]): void;
   report(fence: number, part: ReportPart): void;
-  /** `ranMs`: how long the handler took. */
-  end(fence: number, outcome: RunOutcome, rest: ReportPart, ranMs: number): void;
+  ended(end: RunEnd): void;
   /** The Worker is gone, whoever asked for it; `error` says why as far as it is known. */
   closed(error: TaskError): void;
 }
@@ -27,6 +35,9 @@ export class ExecutorThread {
   readonly #events: ThreadEvents;
   readonly #log: Log;
   readonly #loadTimer: Timer;
+  readonly #entries = new EntryCounter();
+  /** Number of the next task to be posted. */
+  #posted = 0;
   #loaded = false;
   #closed = false;
   #terminated = false;
@@ -54,15 +65,35 @@ export class ExecutorThread {
       this.#cause ??= crashed(`the handlers were not loaded after ${LOAD_LIMIT_MS} ms`);
       this.terminate();
     });
-    this.#post(setup);
+    const start: ThreadStart = { setup, entries: this.#entries.buffer };
+    this.#worker.postMessage(start);
   }
 
   get loaded(): boolean {
     return this.#loaded;
   }
 
-  run(task: Extract<ToThread, { type: "run" }>): void {
-    this.#post(task);
+  /** To be run one after another. The number of the first one; the others follow. */
+  run(tasks: readonly PostedTask[], resultMaxBytes: number): number {
+    const first = this.#posted;
+    this.#posted = (first + tasks.length) | 0;
+    this.#post({ type: "run", tasks, first, resultMaxBytes });
+    return first;
+  }
+
+  /** The handler of this task was entered, whether or not it has ended since. */
+  isEntered(number: number): boolean {
+    return this.#entries.isPast(number);
+  }
+
+  /** Number of the next task that will be entered. */
+  get nextEntry(): number {
+    return this.#entries.next;
+  }
+
+  /** What was not entered will not be: the tasks from this number on are the caller's again. */
+  takeBack(): number {
+    return this.#entries.takeBack(this.#posted);
   }
 
   abort(fence: number, reason: string): void {
@@ -97,8 +128,8 @@ export class ExecutorThread {
       case "report":
         this.#events.report(message.fence, { progress: message.progress, lines: message.lines });
         return;
-      case "end":
-        this.#events.end(message.fence, message.outcome, message.rest, message.ran_ms);
+      case "ends":
+        for (const end of message.ends) this.#events.ended(end);
         return;
       case "console":
         if (CONSOLE_LEVELS.includes(message.level))

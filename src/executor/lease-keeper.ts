@@ -107,7 +107,10 @@ export class LeaseKeeper {
 
   async #send(): Promise<void> {
     const sentAt = this.#clock.monotonic();
-    const runs = [...this.#hooks.runs.values()].filter((run) => run.stop !== "lost");
+    // What waits in a slot was not begun: if it is lost with this process, that is no crash of it.
+    const runs = [...this.#hooks.runs.values()].filter(
+      ({ stop, slot, task }) => stop !== "lost" && slot.holds(task),
+    );
     const leases = [...runs.map((run) => run.lease), ...this.#hooks.unanswered()];
     const call = { sentAt };
     this.#inFlight.add(call);

@@ -5,25 +5,38 @@
 import type { Progress, TaskError } from "../queue/types.ts";
 import type { HandlersSource } from "./handler.ts";
 
-/** Set as `workerData`-like first message: all that a thread needs before its first task. */
+/** All that a thread needs before its first task. */
 export interface ThreadSetup {
-  readonly type: "setup";
   readonly handlers: HandlersSource;
   readonly ioRoots: readonly string[];
   readonly allowNet: readonly string[];
 }
 
+/** The first message to a thread, and the only one that is not text: memory is shared with it. */
+export interface ThreadStart {
+  readonly setup: ThreadSetup;
+  /** See entry-counter.ts. */
+  readonly entries: SharedArrayBuffer;
+}
+
+/** One attempt, as its thread is told of it. */
+export interface PostedTask {
+  readonly taskId: string;
+  readonly name: string;
+  readonly attempt: number;
+  readonly fence: number;
+  /** JSON text; null: none was given. */
+  readonly payload: string | null;
+}
+
 export type ToThread =
-  | ThreadSetup
   | {
       readonly type: "run";
-      readonly taskId: string;
-      readonly name: string;
-      readonly attempt: number;
-      readonly fence: number;
-      /** JSON text; null: none was given. */
-      readonly payload: string | null;
-      /** UTF-8 bytes that the result may have. */
+      /** One after another; those whose number was taken back meanwhile are left out. */
+      readonly tasks: readonly PostedTask[];
+      /** Number of the first one. */
+      readonly first: number;
+      /** UTF-8 bytes that a result may have. */
       readonly resultMaxBytes: number;
     }
   | { readonly type: "abort"; readonly fence: number; readonly reason: string };
@@ -44,6 +57,16 @@ export interface ReportPart {
   readonly lines: readonly string[];
 }
 
+/** How one attempt ended. */
+export interface RunEnd {
+  readonly fence: number;
+  readonly outcome: RunOutcome;
+  /** What was not reported before; null: nothing. */
+  readonly rest: ReportPart | null;
+  /** How long the handler took. */
+  readonly ran_ms: number;
+}
+
 export const CONSOLE_LEVELS = ["debug", "info", "warn", "error"] as const;
 export type ConsoleLevel = (typeof CONSOLE_LEVELS)[number];
 
@@ -51,14 +74,8 @@ export type FromThread =
   | { readonly type: "ready"; readonly names: readonly string[] }
   | { readonly type: "load-failed"; readonly error: TaskError }
   | ({ readonly type: "report"; readonly fence: number } & ReportPart)
-  | {
-      readonly type: "end";
-      readonly fence: number;
-      readonly outcome: RunOutcome;
-      readonly rest: ReportPart;
-      /** How long the handler took. */
-      readonly ran_ms: number;
-    }
+  /** In the order in which they were entered. */
+  | { readonly type: "ends"; readonly ends: readonly RunEnd[] }
   | { readonly type: "console"; readonly level: ConsoleLevel; readonly text: string }
   /** The thread is about to die of something thrown outside a handler. */
   | { readonly type: "dying"; readonly error: TaskError };

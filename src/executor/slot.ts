@@ -1,22 +1,30 @@
 /**
- * One place where a handler may run. A slot owns at most one living Worker and at most one run, and is
+ * One place where a handler may run. A slot owns at most one living Worker, which enters one handler at a time, and is
  * free only while neither a handler nor a dying Worker occupies it: the pool's cap rests on this file.
+ *
+ * Where runs are short it is given several tasks at once, in one message. Those that were not entered yet can be
+ * taken back at any moment, so that none is stuck behind one that takes long.
  */
 import type { Clock, Log, Timer } from "../replica/ports.ts";
 import type { ClaimedTask, TaskError } from "../queue/types.ts";
 import { ExecutorThread } from "./executor-thread.ts";
-import type { ReportPart, RunOutcome, ThreadSetup } from "./protocol.ts";
+import type { ReportPart, RunEnd, RunOutcome, ThreadSetup } from "./protocol.ts";
 
 /** Pause before a Worker that died while loading, or idle, is started again; doubles up to the maximum. */
 const RELOAD_MIN_MS = 100;
 const RELOAD_MAX_MS = 30_000;
+/** Tasks that a slot may be given at once. */
+const DEPTH = 16;
+/** Looks at a Worker that enters nothing, after which it lets go of what it was given. */
+const LOOKS_ASLEEP = 10;
 
 /** How a run left its slot. */
 export type RunEnding =
   | {
       readonly kind: "outcome";
       readonly outcome: RunOutcome;
-      readonly rest: ReportPart;
+      /** What was not reported before; null: nothing. */
+      readonly rest: ReportPart | null;
       /** How long the handler took where it ran; absent: nobody measured it there. */
       readonly ranMs?: number;
     }
@@ -29,6 +37,8 @@ export type RunEnding =
 export interface SlotEvents {
   report(task: ClaimedTask, part: ReportPart): void;
   ended(task: ClaimedTask, ending: RunEnding): void;
+  /** Were given to the slot, and taken back before they were entered. */
+  returned(tasks: readonly ClaimedTask[]): void;
   /** The slot may have become free. */
   changed(): void;
   killed(): void;
@@ -52,8 +62,25 @@ type Phase =
 /** What a pool needs of a slot; the simulator brings its own. */
 export type Slot = Pick<
   ExecutorSlot,
-  "free" | "blocked" | "run" | "abort" | "kill" | "unblock" | "stop"
+  | "free"
+  | "depth"
+  | "blocked"
+  | "run"
+  | "holds"
+  | "isShared"
+  | "isStalled"
+  | "takeBack"
+  | "abort"
+  | "kill"
+  | "unblock"
+  | "stop"
 >;
+
+interface Given {
+  readonly task: ClaimedTask;
+  /** Its number at the Worker; null: not posted yet, the Worker is loading. */
+  number: number | null;
+}
 
 export class ExecutorSlot {
   readonly #setup: ThreadSetup;
@@ -64,7 +91,12 @@ export class ExecutorSlot {
   readonly #stuckAfterMs: number;
   #phase: Phase = "empty";
   #thread: ExecutorThread | null = null;
-  #task: ClaimedTask | null = null;
+  /** Not ended yet, in the order in which they are entered. */
+  #given: Given[] = [];
+  /** Entries at the last look of `isStalled`. */
+  #seen = -1;
+  /** How many looks there were at the same number of entries. */
+  #looks = 0;
   #timer: Timer | null = null;
   /** Deaths while loading or idle since a handler last ended by itself. */
   #failures = 0;
@@ -88,7 +120,12 @@ export class ExecutorSlot {
 
   /** A task may be claimed for this slot. */
   get free(): boolean {
-    return this.#task === null && (this.#phase === "empty" || this.#phase === "ready");
+    return this.#given.length === 0 && (this.#phase === "empty" || this.#phase === "ready");
+  }
+
+  /** How many tasks it may be given at once. */
+  get depth(): number {
+    return this.#phase === "ready" ? DEPTH : 1;
   }
 
   /** Starts the Worker before it is needed. */
@@ -96,26 +133,63 @@ export class ExecutorSlot {
     if (this.#phase === "empty") this.#load();
   }
 
-  run(task: ClaimedTask): void {
+  /** To be run one after another. */
+  run(tasks: readonly ClaimedTask[]): void {
     if (!this.free) throw new Error("a slot was given a task while it was not free");
-    this.#task = task;
+    for (const task of tasks) this.#given.push({ task, number: null });
     if (this.#phase === "empty") this.#load();
-    else this.#enter(task);
+    else this.#post();
+  }
+
+  /** The task was entered, or is about to be; not: it may still be taken back. */
+  holds(task: ClaimedTask): boolean {
+    const given = this.#given.find((one) => one.task === task);
+    return given !== undefined && (this.#given.length === 1 || this.#isEntered(given));
+  }
+
+  /** Something may wait behind another task. */
+  isShared(): boolean {
+    return this.#given.length > 1;
+  }
+
+  /** Asked regularly: something waits, and nothing was entered since the last look; or the Worker does not stir at all. */
+  isStalled(): boolean {
+    const [first] = this.#given;
+    const last = this.#given.at(-1);
+    if (this.#thread === null || first === undefined || last === undefined || first === last)
+      return false;
+    if (this.#isEntered(last)) return false;
+    const { nextEntry } = this.#thread;
+    if (this.#seen !== nextEntry) this.#looks = 0;
+    this.#seen = nextEntry;
+    this.#looks += 1;
+    // One that has entered nothing yet may wait for a core: taking its tasks back makes that no better.
+    return this.#looks > (this.#isEntered(first) ? 1 : LOOKS_ASLEEP);
+  }
+
+  /** Takes back what waits for another task to end: `returned` tells of it. What is alone here is about to be entered. */
+  takeBack(): void {
+    if (this.#thread !== null && this.#given.length > 1) this.#return(this.#thread);
+    if (this.#given.length === 0) this.#events.changed();
   }
 
   /** Aborts the handler's signal. A task whose Worker is still loading ends at once. */
   abort(task: ClaimedTask, reason: string): void {
-    if (this.#task !== task) return;
+    if (!this.#given.some((one) => one.task === task)) return;
     if (this.#phase === "loading") {
-      this.#end({ kind: "not-started", error: null });
+      this.#given = this.#given.filter((one) => one.task !== task);
+      this.#events.ended(task, { kind: "not-started", error: null });
+      this.#events.changed();
       return;
     }
     if (this.#phase === "ready") this.#thread?.abort(task.lease.fence, reason);
   }
 
-  /** Kills the Worker under the task, if it still runs here. */
+  /** Kills the Worker under the task, unless another one was entered since: then this one has ended, unheard. */
   kill(task: ClaimedTask): void {
-    if (this.#task !== task || this.#phase !== "ready") return;
+    if (this.#phase !== "ready") return;
+    this.takeBack();
+    if (this.#given.at(-1)?.task !== task) return;
     this.#events.killed();
     this.#die();
   }
@@ -136,6 +210,7 @@ export class ExecutorSlot {
     this.#timer?.cancel();
     const thread = this.#thread;
     if (thread === null || phase === "stopped") return Promise.resolve();
+    thread.takeBack();
     return new Promise((resolve) => {
       const timer = this.#clock.after(this.#stuckAfterMs, resolve);
       this.#onStopped = () => {
@@ -151,13 +226,12 @@ export class ExecutorSlot {
     const thread: ExecutorThread = new ExecutorThread(this.#setup, this.#clock, this.#log, {
       ready: () => this.#ready(thread),
       report: (fence, part) => {
-        if (this.#thread === thread && this.#task?.lease.fence === fence)
-          this.#events.report(this.#task, part);
+        const task = this.#thread === thread ? this.#taskOf(fence) : null;
+        if (task !== null) this.#events.report(task, part);
       },
-      end: (fence, outcome, rest, ranMs) => {
+      ended: (end) => {
         // While dying, too: a handler that ends just before the kill has ended.
-        if (this.#thread === thread && this.#task?.lease.fence === fence)
-          this.#ended(outcome, rest, ranMs);
+        if (this.#thread === thread) this.#ended(end);
       },
       closed: (error) => this.#closed(thread, error),
     });
@@ -167,32 +241,62 @@ export class ExecutorSlot {
   #ready(thread: ExecutorThread): void {
     if (this.#thread !== thread || this.#phase !== "loading") return;
     this.#phase = "ready";
-    if (this.#task === null) this.#events.changed();
-    else this.#enter(this.#task);
+    if (this.#given.length === 0) this.#events.changed();
+    else this.#post();
   }
 
-  #enter(task: ClaimedTask): void {
-    this.#thread?.run({
-      type: "run",
-      taskId: task.id,
-      name: task.name,
-      attempt: task.lease.attempt,
-      fence: task.lease.fence,
-      payload: task.payload,
-      resultMaxBytes: this.#resultMaxBytes(),
-    });
+  #post(): void {
+    if (this.#thread === null) return;
+    let number = this.#thread.run(
+      this.#given.map(({ task }) => ({
+        taskId: task.id,
+        name: task.name,
+        attempt: task.lease.attempt,
+        fence: task.lease.fence,
+        payload: task.payload,
+      })),
+      this.#resultMaxBytes(),
+    );
+    for (const given of this.#given) {
+      given.number = number;
+      number = (number + 1) | 0;
+    }
+    this.#looks = 0;
   }
 
-  #ended(outcome: RunOutcome, rest: ReportPart, ranMs: number): void {
+  /** What was not entered leaves the slot, and will not be. */
+  #return(thread: ExecutorThread): void {
+    if (this.#given.length === 0 || this.#given[0]?.number === null) return;
+    const from = thread.takeBack();
+    const at = this.#given.findIndex(({ number }) => number !== null && ((number - from) | 0) >= 0);
+    if (at === -1) return;
+    const back = this.#given.splice(at);
+    this.#events.returned(back.map(({ task }) => task));
+  }
+
+  #isEntered({ number }: Given): boolean {
+    return number !== null && this.#thread?.isEntered(number) === true;
+  }
+
+  #taskOf(fence: number): ClaimedTask | null {
+    return this.#given.find(({ task }) => task.lease.fence === fence)?.task ?? null;
+  }
+
+  #ended({ fence, outcome, rest, ran_ms: ranMs }: RunEnd): void {
+    const at = this.#given.findIndex(({ task }) => task.lease.fence === fence);
+    const [given] = at === -1 ? [] : this.#given.splice(at, 1);
+    if (given === undefined) return;
     this.#failures = 0;
-    this.#end({ kind: "outcome", outcome, rest, ranMs });
+    this.#events.ended(given.task, { kind: "outcome", outcome, rest, ranMs });
+    if (this.#given.length === 0) this.#events.changed();
   }
 
-  /** Takes the run out of the slot, then tells. */
-  #end(ending: RunEnding): void {
-    const task = this.#task;
-    this.#task = null;
-    if (task !== null) this.#events.ended(task, ending);
+  /** Everything leaves the slot: what was entered last with this ending, what had ended unheard as killed. */
+  #endAll(ending: RunEnding): void {
+    const given = this.#given;
+    this.#given = [];
+    for (const [i, { task }] of given.entries())
+      this.#events.ended(task, i === given.length - 1 ? ending : { kind: "killed" });
     this.#events.changed();
   }
 
@@ -205,7 +309,7 @@ export class ExecutorSlot {
       this.#thread = null;
       this.#phase = "waiting";
       const replace = this.#events.stuck(thread);
-      if (this.#task !== null) this.#end({ kind: "killed" });
+      if (this.#given.length > 0) this.#endAll({ kind: "killed" });
       if (replace) this.#replace();
     });
     thread.terminate();
@@ -237,26 +341,27 @@ export class ExecutorSlot {
       case "dying":
         this.#timer?.cancel();
         this.#timer = null;
-        if (this.#task !== null) this.#end({ kind: "killed" });
+        if (this.#given.length > 0) this.#endAll({ kind: "killed" });
         this.#replace();
         return;
       case "loading":
         this.#log.error("handlers did not load in a replaced Worker", { error: error.message });
         this.#reloadLater();
-        if (this.#task !== null) this.#end({ kind: "not-started", error });
+        if (this.#given.length > 0) this.#endAll({ kind: "not-started", error });
         return;
       case "ready":
+        this.#phase = "waiting";
+        this.#return(thread);
         this.#log.warn("a handler's Worker died", {
-          task_id: this.#task?.id ?? null,
+          task_id: this.#given.at(-1)?.task.id ?? null,
           error: error.message,
         });
         // One that dies with no task in it (a stray timer of the module) could die for ever.
-        if (this.#task === null) {
+        if (this.#given.length === 0) {
           this.#reloadLater();
           return;
         }
-        this.#phase = "waiting";
-        this.#end({ kind: "crashed", error });
+        this.#endAll({ kind: "crashed", error });
         this.#replace();
         return;
       case "stopped":

@@ -3,15 +3,29 @@
  * time. Everything that leaves it is JSON text; errors are turned into text here, because an `Error`
  * loses its properties, and an uncaught one its message, on the way to the main thread.
  *
+ * Ends of short runs are gathered into one message: a message costs more than such a run. They leave when nothing
+ * is left to do, when a handler waits for something, when the first is GATHER_MS old, and before a handler is entered
+ * that is not known to be short: what never yields must not hold back the ends of others.
+ *
  * A member may start a Worker for each slot at the same moment, when the first tasks come: what not every
  * handler needs (node:util, node:net, node:fs) is loaded when it is first used.
  */
 import { setPriority } from "node:os";
-import { AttemptJournal } from "./attempt-journal.ts";
+import { Attempt } from "./attempt.ts";
 import { echo } from "./builtin/echo.ts";
+import { EntryCounter } from "./entry-counter.ts";
 import { loadHandlers } from "./load-handlers.ts";
-import type { Handler, HandlerContext } from "./handler.ts";
-import type { ConsoleLevel, FromThread, RunOutcome, ToThread } from "./protocol.ts";
+import type { Handler } from "./handler.ts";
+import type {
+  ConsoleLevel,
+  FromThread,
+  PostedTask,
+  RunEnd,
+  RunOutcome,
+  ThreadSetup,
+  ThreadStart,
+  ToThread,
+} from "./protocol.ts";
 import { cutText, outcomeOfReturn, outcomeOfText, outcomeOfThrow, taskError } from "./serialise.ts";
 
 declare const self: Worker;
@@ -19,6 +33,11 @@ declare const self: Worker;
 /** Lines of handlers' console a second; the rest is counted and dropped, so that a loop cannot flood the node. */
 const CONSOLE_LINES_PER_SECOND = 200;
 const CONSOLE_LINE_MAX_BYTES = 8 * 1024;
+/** How old the end of a run may be when the next handler is entered. */
+const GATHER_MS = 1;
+/** So many runs in a row, none of which took SHORT_MS, make a handler known to be short. */
+const SHORT_RUNS = 50;
+const SHORT_MS = 1;
 
 /**
  * Niceness of an executor's thread. Consensus shares the cores with handlers that compute without end; with
@@ -36,57 +55,108 @@ if (process.platform === "linux") {
 
 /** Keys are names of tasks: user text, hence a Map. */
 let handlers: ReadonlyMap<string, Handler> = new Map();
-let running: { readonly fence: number; readonly controller: AbortController } | null = null;
+let entries = new EntryCounter();
+let running: Attempt | null = null;
+let waiting: Waiting[] = [];
+let isWorking = false;
+let ends: RunEnd[] = [];
+/** When the first of `ends` was gathered. */
+let endsSince = 0;
+let flushAsked = false;
+/** Short runs since the last one that was not. */
+const shortRuns = new Map<Handler, number>();
+
+interface Waiting {
+  readonly task: PostedTask;
+  readonly number: number;
+  readonly resultMaxBytes: number;
+}
 
 function send(message: FromThread): void {
   self.postMessage(JSON.stringify(message));
 }
 
-/** Why a handler's signal fired. */
-class TaskAborted extends Error {
-  override name = "AbortError";
+function flush(): void {
+  flushAsked = false;
+  if (ends.length === 0) return;
+  const message: FromThread = { type: "ends", ends };
+  ends = [];
+  send(message);
 }
 
-async function run(task: Extract<ToThread, { type: "run" }>): Promise<void> {
-  const controller = new AbortController();
-  running = { fence: task.fence, controller };
-  const journal = new AttemptJournal(
-    () => performance.now(),
-    (part) => send({ type: "report", fence: task.fence, ...part }),
-  );
-  const context: HandlerContext = {
-    signal: controller.signal,
-    attempt: task.attempt,
-    fence: task.fence,
-    taskId: task.taskId,
-    name: task.name,
-    progress: (percent, message) => journal.progress(percent, message),
-    log: (line) => journal.log(line),
-  };
-  const since = performance.now();
-  const outcome = await attempt(task, context);
-  const ran_ms = performance.now() - since;
-  running = null;
-  send({ type: "end", fence: task.fence, outcome, rest: journal.close(), ran_ms });
+/** A handler waits: if it is not only for a microtask, what has ended before it need not. */
+function flushSoon(): void {
+  if (flushAsked || ends.length === 0) return;
+  flushAsked = true;
+  setImmediate(flush);
 }
 
-async function attempt(
-  task: Extract<ToThread, { type: "run" }>,
-  context: HandlerContext,
-): Promise<RunOutcome> {
-  try {
-    const handler = handlers.get(task.name) ?? handlers.get("*");
-    if (handler === undefined) throw new Error(`no handler is named ${task.name}`);
-    // A number that JavaScript cannot hold, or white space, would not survive being parsed and printed again.
-    if (handler === echo) return outcomeOfText(task.payload ?? "null", task.resultMaxBytes);
-    const payload: unknown = task.payload === null ? null : JSON.parse(task.payload);
-    return outcomeOfReturn(await handler(payload, context), task.resultMaxBytes);
-  } catch (thrown) {
-    return outcomeOfThrow(thrown);
+/** Runs what was posted, one after another, until nothing is left. */
+async function work(): Promise<void> {
+  if (isWorking) return;
+  isWorking = true;
+  let now = performance.now();
+  for (;;) {
+    const batch = waiting;
+    waiting = [];
+    if (batch.length === 0) break;
+    for (const { task, number, resultMaxBytes } of batch) {
+      const handler = handlers.get(task.name) ?? handlers.get("*") ?? null;
+      const short = handler === null ? SHORT_RUNS : (shortRuns.get(handler) ?? 0);
+      if (short < SHORT_RUNS || now - endsSince >= GATHER_MS) flush();
+      if (!entries.enter(number)) continue;
+      const attempt = new Attempt(task, (part) => {
+        send({ type: "report", fence: task.fence, ...part });
+      });
+      running = attempt;
+      const since = now;
+      let outcome: RunOutcome;
+      try {
+        const begun = enter(handler, attempt);
+        if (begun.kind === "text") {
+          outcome = outcomeOfText(begun.text, resultMaxBytes);
+        } else {
+          let { value } = begun;
+          // Most short handlers are done at once: a promise for each would cost as much as they do.
+          if (isThenable(value)) {
+            flushSoon();
+            value = await value;
+          }
+          outcome = outcomeOfReturn(value, resultMaxBytes);
+        }
+      } catch (thrown) {
+        outcome = outcomeOfThrow(thrown);
+      }
+      running = null;
+      now = performance.now();
+      if (ends.length === 0) endsSince = now;
+      ends.push({ fence: task.fence, outcome, rest: attempt.close(), ran_ms: now - since });
+      if (handler !== null) shortRuns.set(handler, now - since < SHORT_MS ? short + 1 : 0);
+    }
   }
+  isWorking = false;
+  flush();
 }
 
-async function setUp(setup: Extract<ToThread, { type: "setup" }>): Promise<void> {
+type Begun =
+  | { readonly kind: "text"; readonly text: string }
+  | { readonly kind: "value"; readonly value: unknown };
+
+/** @throws whatever the handler throws */
+function enter(handler: Handler | null, { task, context }: Attempt): Begun {
+  if (handler === null) throw new Error(`no handler is named ${task.name}`);
+  // A number that JavaScript cannot hold, or white space, would not survive being parsed and printed again.
+  if (handler === echo) return { kind: "text", text: task.payload ?? "null" };
+  const payload: unknown = task.payload === null ? null : JSON.parse(task.payload);
+  return { kind: "value", value: handler(payload, context) };
+}
+
+function isThenable(value: unknown): boolean {
+  if ((typeof value !== "object" || value === null) && typeof value !== "function") return false;
+  return "then" in value && typeof value.then === "function";
+}
+
+async function setUp(setup: ThreadSetup): Promise<void> {
   try {
     handlers = await loadHandlers(setup);
     send({ type: "ready", names: [...handlers.keys()] });
@@ -95,18 +165,23 @@ async function setUp(setup: Extract<ToThread, { type: "setup" }>): Promise<void>
   }
 }
 
-self.addEventListener("message", (event: MessageEvent<string>) => {
+self.addEventListener("message", (event: MessageEvent<ThreadStart | string>) => {
+  if (typeof event.data !== "string") {
+    entries = new EntryCounter(event.data.entries);
+    void setUp(event.data.setup);
+    return;
+  }
   const message = JSON.parse(event.data) as ToThread;
   switch (message.type) {
-    case "setup":
-      void setUp(message);
+    case "run": {
+      const { tasks, first, resultMaxBytes } = message;
+      for (const [i, task] of tasks.entries())
+        waiting.push({ task, number: (first + i) | 0, resultMaxBytes });
+      void work();
       return;
-    case "run":
-      void run(message);
-      return;
+    }
     case "abort":
-      if (running?.fence === message.fence)
-        running.controller.abort(new TaskAborted(message.reason));
+      if (running?.task.fence === message.fence) running.abort(message.reason);
       return;
   }
 });
@@ -114,11 +189,14 @@ self.addEventListener("message", (event: MessageEvent<string>) => {
 // Listening keeps Bun from reporting these as a formatted source listing; the Worker must still die,
 // because nobody knows what state the handlers' module is in.
 function die(thrown: unknown): void {
+  flush();
   send({ type: "dying", error: taskError(thrown) });
   process.exit(1);
 }
 process.on("uncaughtException", die);
 process.on("unhandledRejection", die);
+// A handler that ends its thread takes nobody else's end with it.
+process.on("exit", flush);
 
 let consoleWindowStart = 0;
 let consoleLines = 0;

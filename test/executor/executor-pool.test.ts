@@ -36,8 +36,14 @@ describe("tasks claimed ahead of a free slot", () => {
         get free() {
           return current === null;
         },
+        depth: 1,
         blocked: false,
-        run(task) {
+        holds: (task) => task === current,
+        isShared: () => false,
+        isStalled: () => false,
+        takeBack: () => undefined,
+        run([task]) {
+          if (task === undefined) throw new Error("nothing was given");
           current = task;
           running += 1;
           peak = Math.max(peak, running);

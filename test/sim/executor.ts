@@ -20,6 +20,8 @@ export interface Mood {
 
 const NO_REST = { progress: null, lines: [] };
 const WORKER_START_MS: Millis = 30;
+/** Tasks that a slot takes at once. */
+const DEPTH = 4;
 
 export function errorOf(message: string, retryable = true): TaskError {
   return { type: "Error", message, stack: null, retryable };
@@ -30,21 +32,27 @@ export class SimSlot implements Slot {
   readonly #prng: Prng;
   readonly #mood: Mood;
   readonly #events: SlotEvents;
+  /** Its runs are so short that it is given several at once. */
+  readonly #quick: boolean;
   #task: ClaimedTask | null = null;
+  /** Given behind it, and not entered yet. */
+  #waiting: ClaimedTask[] = [];
+  #seen: ClaimedTask | null = null;
   #timer: Timer | null = null;
   #deaf = false;
   #down = false;
   #stopped = false;
 
-  constructor(clock: Clock, prng: Prng, mood: Mood, events: SlotEvents) {
+  constructor(clock: Clock, prng: Prng, mood: Mood, quick: boolean, events: SlotEvents) {
     this.#clock = clock;
     this.#prng = prng;
     this.#mood = mood;
+    this.#quick = quick;
     this.#events = events;
   }
 
   get free(): boolean {
-    return this.#task === null && !this.#down && !this.#stopped;
+    return this.#task === null && this.#waiting.length === 0 && !this.#down && !this.#stopped;
   }
 
   get blocked(): boolean {
@@ -53,12 +61,49 @@ export class SimSlot implements Slot {
 
   unblock(): void {}
 
-  run(task: ClaimedTask): void {
+  get depth(): number {
+    return DEPTH;
+  }
+
+  run(tasks: readonly ClaimedTask[]): void {
+    this.#waiting.push(...tasks);
+    this.#next();
+  }
+
+  holds(task: ClaimedTask): boolean {
+    return this.#task === task;
+  }
+
+  isShared(): boolean {
+    return this.#waiting.length > 0;
+  }
+
+  isStalled(): boolean {
+    const seen = this.#seen;
+    this.#seen = this.#task;
+    return this.#waiting.length > 0 && seen === this.#task;
+  }
+
+  takeBack(): void {
+    const back = this.#waiting;
+    this.#waiting = [];
+    if (back.length > 0) this.#events.returned(back);
+  }
+
+  #next(): void {
+    const task = this.#waiting.shift();
+    if (task === undefined) this.#events.changed();
+    else this.#enter(task);
+  }
+
+  #enter(task: ClaimedTask): void {
     this.#task = task;
     this.#deaf = false;
     const p = this.#prng;
     const wild = this.#mood.wild();
-    const ms = wild ? p.pick([0, 1, 5, 20, 100, 1_000, 4_000]) * p.float() : p.between(1, 20);
+    let ms = wild ? p.pick([0, 1, 5, 20, 100, 1_000, 4_000]) * p.float() : p.between(1, 20);
+    // Now and then one is long all the same: what waits behind it must not.
+    if (this.#quick && !p.chance(0.02)) ms = p.float();
     if (wild && this.#mood.hangs && p.chance(0.1)) {
       this.#mood.struck("executor-hang");
       this.#deaf = p.chance(0.5);
@@ -112,8 +157,10 @@ export class SimSlot implements Slot {
   #end(task: ClaimedTask, ending: RunEnding): void {
     this.#timer?.cancel();
     this.#task = null;
+    // A dead Worker enters nothing more.
+    if (this.#down) this.takeBack();
     this.#events.ended(task, ending);
-    this.#events.changed();
+    if (this.#task === null) this.#next();
   }
 
   #crash(task: ClaimedTask): void {
@@ -143,6 +190,7 @@ export class SimSlot implements Slot {
 
   kill(task: ClaimedTask): void {
     if (this.#task !== task) return;
+    this.takeBack();
     this.#events.killed();
     this.#restart();
     this.#after(task, 1, () => this.#end(task, { kind: "killed" }));
@@ -150,6 +198,7 @@ export class SimSlot implements Slot {
 
   async stop(): Promise<void> {
     this.#stopped = true;
+    this.#waiting = [];
     this.#timer?.cancel();
   }
 }

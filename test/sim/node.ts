@@ -233,6 +233,7 @@ export class SimNode {
       requestTimeoutMs: options.requestTimeoutMs,
       contactTimeoutMs: 2 * options.electionTimeoutMs,
     });
+    const quick = random.chance(0.3);
     const pool = new ExecutorPool({
       queue: this.#watchedQueue(queue),
       member: this.id,
@@ -247,7 +248,7 @@ export class SimNode {
       random: () => random.float(),
       slots: {
         names: [...POOL_NAMES, "*"],
-        open: (events) => new SimSlot(clock, random, this.#sim.mood, events),
+        open: (events) => new SimSlot(clock, random, this.#sim.mood, quick, events),
       },
     });
     this.queue = queue;

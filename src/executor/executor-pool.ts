@@ -66,8 +66,11 @@ const UNANSWERED_BYTES_MAX = 8 * 1024 * 1024;
 /** Calls with ends that may wait for their answers; while runs are short, so few that they carry many each. */
 const END_CALLS_MAX = 8;
 const END_CALLS_BUSY = 2;
-/** A slot that entered no handler for so long lets go of what waits in it. */
-const STALL_MS = 5;
+/** How often slots are looked at in which tasks wait behind another. */
+const LOOK_MS = 5;
+/** So many looks at which a slot entered nothing: what waits in it goes to another one that is free, or to none. */
+const LOOKS_FOR_FREE = 1;
+const LOOKS_AT_ALL = 10;
 /** Lease periods after which a lease is over in any case, so that its end is not worth repeating. */
 const END_WORTH_PERIODS = 4;
 /** Lease events about tasks that the claim's answer has not brought yet. */
@@ -387,7 +390,7 @@ export class ExecutorPool {
       });
     }
     slot.run(tasks.map(({ task }) => task));
-    if (tasks.length > 1) this.#watch ??= this.#clock.after(STALL_MS, () => this.#look());
+    if (tasks.length > 1) this.#watch ??= this.#clock.after(LOOK_MS, () => this.#look());
   }
 
   /** Free slots take what waits for them. */
@@ -408,9 +411,12 @@ export class ExecutorPool {
   #look(): void {
     this.#watch = null;
     if (this.#stopped) return;
-    for (const slot of this.#slots) if (slot.isStalled()) slot.takeBack();
+    // With no slot to go to, a task is as well off where it is: it may only be a core that is wanting.
+    const isWanted = this.#ahead.size === 0 && this.#slots.some((slot) => slot.free);
+    const looks = isWanted ? LOOKS_FOR_FREE : LOOKS_AT_ALL;
+    for (const slot of this.#slots) if (slot.look() >= looks) slot.takeBack();
     if (this.#slots.some((slot) => slot.isShared()))
-      this.#watch = this.#clock.after(STALL_MS, () => this.#look());
+      this.#watch = this.#clock.after(LOOK_MS, () => this.#look());
   }
 
   /** Nobody has begun with them. */

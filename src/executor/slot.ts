@@ -15,8 +15,6 @@ const RELOAD_MIN_MS = 100;
 const RELOAD_MAX_MS = 30_000;
 /** Tasks that a slot may be given at once. */
 const DEPTH = 16;
-/** Looks at a Worker that enters nothing, after which it lets go of what it was given. */
-const LOOKS_ASLEEP = 10;
 
 /** How a run left its slot. */
 export type RunEnding =
@@ -68,7 +66,7 @@ export type Slot = Pick<
   | "run"
   | "holds"
   | "isShared"
-  | "isStalled"
+  | "look"
   | "takeBack"
   | "abort"
   | "kill"
@@ -93,9 +91,9 @@ export class ExecutorSlot {
   #thread: ExecutorThread | null = null;
   /** Not ended yet, in the order in which they are entered. */
   #given: Given[] = [];
-  /** Entries at the last look of `isStalled`. */
+  /** Entries at the last look. */
   #seen = -1;
-  /** How many looks there were at the same number of entries. */
+  /** Looks since the first one at that number of entries. */
   #looks = 0;
   #timer: Timer | null = null;
   /** Deaths while loading or idle since a handler last ended by itself. */
@@ -152,19 +150,15 @@ export class ExecutorSlot {
     return this.#given.length > 1;
   }
 
-  /** Asked regularly: something waits, and nothing was entered since the last look; or the Worker does not stir at all. */
-  isStalled(): boolean {
-    const [first] = this.#given;
+  /** Asked regularly: at how many looks in a row something waited here, and nothing was entered since the one before. */
+  look(): number {
     const last = this.#given.at(-1);
-    if (this.#thread === null || first === undefined || last === undefined || first === last)
-      return false;
-    if (this.#isEntered(last)) return false;
+    if (this.#thread === null || last === undefined || this.#given.length === 1) return 0;
+    if (this.#isEntered(last)) return 0;
     const { nextEntry } = this.#thread;
-    if (this.#seen !== nextEntry) this.#looks = 0;
+    this.#looks = this.#seen === nextEntry ? this.#looks + 1 : 0;
     this.#seen = nextEntry;
-    this.#looks += 1;
-    // One that has entered nothing yet may wait for a core: taking its tasks back makes that no better.
-    return this.#looks > (this.#isEntered(first) ? 1 : LOOKS_ASLEEP);
+    return this.#looks;
   }
 
   /** Takes back what waits for another task to end: `returned` tells of it. What is alone here is about to be entered. */
@@ -261,7 +255,7 @@ export class ExecutorSlot {
       given.number = number;
       number = (number + 1) | 0;
     }
-    this.#looks = 0;
+    this.#seen = -1;
   }
 
   /** What was not entered leaves the slot, and will not be. */

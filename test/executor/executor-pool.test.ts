@@ -40,7 +40,7 @@ describe("tasks claimed ahead of a free slot", () => {
         blocked: false,
         holds: (task) => task === current,
         isShared: () => false,
-        isStalled: () => false,
+        look: () => 0,
         takeBack: () => undefined,
         run([task]) {
           if (task === undefined) throw new Error("nothing was given");

@@ -105,10 +105,10 @@ describe("tasks that a slot is given at once", () => {
     slot.run(tasks);
     // What ended before the one that never yields is heard.
     await until(() => said.length === 1, "the first end");
-    await until(() => slot.isStalled(), "the stall to be seen");
+    await until(() => slot.look() > 2, "the stall to be seen");
     slot.takeBack();
     expect(said).toEqual(["double outcome", "double returned", "wait returned"]);
-    expect(slot.isStalled()).toBe(false);
+    expect(slot.look()).toBe(0);
     expect(slot.free).toBe(false);
     slot.kill(tasks[1] ?? tasks[0]);
     await until(() => said.length === 4, "the kill");

@@ -38,6 +38,7 @@ export class SimSlot implements Slot {
   /** Given behind it, and not entered yet. */
   #waiting: ClaimedTask[] = [];
   #seen: ClaimedTask | null = null;
+  #looks = 0;
   #timer: Timer | null = null;
   #deaf = false;
   #down = false;
@@ -78,10 +79,10 @@ export class SimSlot implements Slot {
     return this.#waiting.length > 0;
   }
 
-  isStalled(): boolean {
-    const seen = this.#seen;
+  look(): number {
+    this.#looks = this.#waiting.length > 0 && this.#seen === this.#task ? this.#looks + 1 : 0;
     this.#seen = this.#task;
-    return this.#waiting.length > 0 && seen === this.#task;
+    return this.#looks;
   }
 
   takeBack(): void {

@@ -432,7 +432,10 @@ export class Dispatcher {
     this.#take(offer);
     // One under way keeps its shape alive by itself.
     const { shape } = offer;
-    if (shape.waiting.size === 0 && shape.returned.length === 0) this.#shapes.delete(shape.key);
+    // Others may wait in a newer shape of this key meanwhile.
+    const isCurrent = this.#shapes.get(shape.key) === shape;
+    if (isCurrent && shape.waiting.size === 0 && shape.returned.length === 0)
+      this.#shapes.delete(shape.key);
     this.#unreserve(offer);
   }
 

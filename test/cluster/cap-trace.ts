@@ -32,8 +32,9 @@ export async function readCap(trace: string, slots: number): Promise<CapReport> 
     course.push({ at, running });
   }
   const starts = steps.filter(({ step }) => step === 1);
-  const from = course.find((point) => point.running === slots)?.at ?? 0;
   const until = starts.at(-slots)?.at ?? 0;
+  // Never all of them: there is nothing to look at.
+  const from = course.find((point) => point.running === slots)?.at ?? until;
   let samples = 0;
   let full = 0;
   for (let at = from; at < until; at += SAMPLE_MS) {

@@ -105,6 +105,26 @@ describe("claims", () => {
     expect((await cluster.settled(ahead)).tasks.map(({ id }) => id)).toEqual([second]);
   });
 
+  test("who comes while the only other waiter is being served, after one that left, is not forgotten", async () => {
+    const cluster = await single();
+    const { queue } = cluster.member(0);
+    const first = queue.claim(claimOf("a"), 30_000, null);
+    await cluster.run(100);
+    const served = submitOne(cluster.member(0));
+    await cluster.run(ROUND_MS / 4);
+    const gone = new AbortController();
+    const left = queue.claim(claimOf("b"), 30_000, gone.signal);
+    await cluster.run(ROUND_MS / 4);
+    gone.abort();
+    await cluster.run(ROUND_MS / 4);
+    const late = queue.claim(claimOf("c"), 30_000, null);
+    expect((await cluster.settled(first)).tasks.map(({ id }) => id)).toEqual([await served]);
+    expect((await cluster.settled(left)).tasks).toEqual([]);
+    await cluster.run(100);
+    const next = await cluster.settled(submitOne(cluster.member(0)));
+    expect((await cluster.settled(late, 1_000)).tasks.map(({ id }) => id)).toEqual([next]);
+  });
+
   test("who waits longest is served first, across what they ask for", async () => {
     const cluster = await single();
     const { queue } = cluster.member(0);

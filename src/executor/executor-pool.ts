@@ -316,7 +316,8 @@ export class ExecutorPool {
     if (this.#draining !== null || this.#stopped || this.#isClogged()) return 0;
     let free = 0;
     for (const slot of this.#slots) if (slot.free) free += 1;
-    return free;
+    // A slot whose task still counts as running: its claim would show one more than there are slots.
+    return Math.max(0, free - this.#ender.unsent);
   }
 
   /** Tasks that may wait here for a slot; with one to spare, the claim for it comes first. */

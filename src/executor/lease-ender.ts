@@ -73,6 +73,11 @@ export class LeaseEnder {
     return this.#unanswered.size;
   }
 
+  /** Of them, those that were not sent, or are to be sent again. */
+  get unsent(): number {
+    return this.#waiting.length;
+  }
+
   /** About how much they take in the log. */
   get unansweredBytes(): number {
     return this.#unansweredBytes;

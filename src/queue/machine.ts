@@ -64,7 +64,7 @@ export interface MachineLimits {
  * Rows that a member in production holds uncommitted: some tenths of a second at full load, and as much of the
  * log to be applied again after a crash. The driver flushes sooner, by its clock.
  */
-export const WRITE_BEHIND_ROWS = 16_384;
+export const WRITE_BEHIND_ROWS = 8_192;
 /** Characters of payloads and results among them. */
 const WRITE_BEHIND_TEXT_MAX = 8 * 1024 * 1024;
 

@@ -29,7 +29,7 @@ const APPLY_BYTES_MAX = 4 * 1024 * 1024;
  * What was applied is committed to the state's file after this long: rows that change several times meanwhile
  * are written once. A crash loses nothing by it, the log is applied again.
  */
-const FLUSH_MS: Millis = 100;
+const FLUSH_MS: Millis = 400;
 
 /** What it needs of the replica around it. */
 export interface ApplierPort {

@@ -262,7 +262,7 @@ export class SimLogStore implements LogStore {
     disk.promised = this.#lost();
     disk.entries.length = disk.damagedFrom - 1;
     disk.damagedFrom = null;
-    this.handed = [...disk.entries];
+    this.#take(disk.entries);
   }
 
   /** Writes handed over and not acknowledged. */

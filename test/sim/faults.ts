@@ -16,6 +16,7 @@ export const ACTIONS = {
   "cancel while running": "K4",
   burst: "K5",
   "long idle time": "K6",
+  "rows compared": "T9",
 } as const;
 export type Action = keyof typeof ACTIONS;
 
@@ -254,6 +255,10 @@ function usurp(sim: Simulation, prng: Prng): boolean {
     }
   };
   set(true);
+  if (prng.chance(0.4)) {
+    hurry(sim, leader, side, () => set(false));
+    return true;
+  }
   for (let i = prng.between(1, 6); i > 0; i--)
     sim.world.at(sim.world.now + prng.float() * 100, () => sim.writeAt(leader));
   const { electionTimeoutMs } = sim.options;
@@ -273,6 +278,30 @@ function usurp(sim: Simulation, prng: Prng): boolean {
     set(false);
   });
   return true;
+}
+
+/**
+ * The next leader forgets its log as soon as it may, and then the cut is over: who comes back gets a snapshot that
+ * ends before its own log does, which holds what nobody else ever saw.
+ */
+function hurry(sim: Simulation, leader: SimNode, side: readonly SimNode[], heal: () => void): void {
+  for (let i = 0; i < 6; i++) sim.world.at(sim.world.now + 8 * i, () => sim.writeAt(leader));
+  const deadline = sim.world.now + 6 * sim.options.electionTimeoutMs;
+  const look = (): void => {
+    const next = sim.nodes.find(
+      (node) => !side.includes(node) && node.up && node.leadership?.active === true,
+    );
+    if (next === undefined && sim.world.now < deadline) {
+      sim.world.at(sim.world.now + 2, look);
+      return;
+    }
+    next?.compact(next.applied);
+    sim.world.at(sim.world.now + 5, () => {
+      sim.disturbed();
+      heal();
+    });
+  };
+  look();
 }
 
 function partition(sim: Simulation, prng: Prng): void {

@@ -80,7 +80,7 @@ export async function checkLiveness(sim: Simulation): Promise<void> {
 
 /** What operators had begun ends, and so does what members do by themselves about it. */
 async function settles(sim: Simulation): Promise<void> {
-  await sim.until(SETTLE_MAX_MS, () => !sim.operating);
+  await sim.until(SETTLE_MAX_MS, () => sim.operating === 0);
   await unchanged(sim);
 }
 

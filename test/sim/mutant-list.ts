@@ -218,15 +218,24 @@ export const MUTANTS: readonly Mutant[] = [
     "      if (this.#transferTicks >= electionTicks) this.abortTransfer();\n",
     "",
   ),
-  one(
-    "15",
-    "takes writes while it hands leadership over",
-    RAFT,
-    `    if (leading.transferTarget !== null)
+  {
+    name: "15",
+    what: "takes writes while it hands leadership over",
+    edits: [
+      {
+        file: RAFT,
+        find: `    if (leading.transferTarget !== null)
       return refuse("transferring", \`leadership is being handed to \${leading.transferTarget}\`);
     if (items.length === 0)`,
-    "    if (items.length === 0)",
-  ),
+        replace: "    if (items.length === 0)",
+      },
+      {
+        file: "src/replica/writes.ts",
+        find: ' || raft.role !== "leader" || raft.transferTarget !== null)',
+        replace: ' || raft.role !== "leader")',
+      },
+    ],
+  },
   one(
     "16",
     "changes the membership on top of a change that is not committed",
@@ -297,14 +306,15 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: "src/storage/sqlite-snapshots.ts",
-        find: "    const state = freshStateName(index);\n",
-        replace: "    const state = index > 0 ? old : freshStateName(index);\n",
+        find: '    const state = freshStateName(index);\n    this.#step("rename");\n    await this.#work({ kind: "rename", folder, from: incomingName(id), to: state });\n    this.#receiving = null;\n    this.#verified = false;\n    this.#step("mark");\n',
+        replace:
+          '    const state = index > 0 ? old : freshStateName(index);\n    this.#step("rename");\n    await this.#work({ kind: "rename", folder, from: incomingName(id), to: state });\n    this.#receiving = null;\n    this.#verified = false;\n    this.#step("mark");\n',
       },
       {
         file: "src/storage/sqlite-snapshots.ts",
-        find: '      await this.#work({ kind: "remove", folder, names: [old] });\n      if (!finishes)',
+        find: '        aside ? { kind: "aside", folder, name: old } : { kind: "remove", folder, names: [old] },\n',
         replace:
-          '      if (old !== state) await this.#work({ kind: "remove", folder, names: [old] });\n      if (!finishes)',
+          '        aside ? { kind: "aside", folder, name: old } : { kind: "remove", folder, names: old === state ? [] : [old] },\n',
       },
     ],
   },

@@ -269,8 +269,11 @@ export class SimTransport implements Transport {
     const { to: endpoint } = connection;
     const { world, options, counts } = this.#network;
     if ((options.late ?? 0) === 0 || frame.kind !== "raft") return;
-    if (!world.prng.chance(options.late ?? 0)) return;
-    world.at(world.now + world.prng.float() * LATE_MS, () => {
+    // An answer that outlives the question's term is what tells a careful reader from another.
+    const share = (options.late ?? 0) * (frame.message.type.endsWith("-reply") ? 3 : 1);
+    if (!world.prng.chance(share)) return;
+    const lateMs = world.prng.pick([LATE_MS, LATE_MS / 8]);
+    world.at(world.now + world.prng.float() * lateMs, () => {
       if ((options.late ?? 0) === 0 || this.#network.endpoint(to) !== endpoint) return;
       if (this.#network.isCut(this.#self, to)) return;
       if (endpoint.newest.get(this.#self) !== this) return;

@@ -6,6 +6,7 @@ import type { Database } from "bun:sqlite";
 import { ExecutorPool } from "../../src/executor/executor-pool.ts";
 import type { ExecutorQueue } from "../../src/executor/queue-port.ts";
 import type { Answer, Signal } from "../../src/queue/commands.ts";
+import { InlineAuditor } from "../../src/queue/auditor.ts";
 import { TaskMachine } from "../../src/queue/machine.ts";
 import { FlotillaQueue } from "../../src/queue/queue.ts";
 import { POSITION_QUERY } from "../../src/queue/schema.ts";
@@ -179,11 +180,13 @@ export class SimNode {
           sim.trace.say(this.id, `installs a snapshot, applied ${this.startedAt}`);
           for (const rule of sim.watching.installed) rule.installed(this);
         },
+        empty: () => openState().serialize(),
         latencyMs: () => random.float() * 5,
       }),
       transport: this.#watchedTransport(this.transport),
       machine: this.#watchedMachine(machine),
       machineVersions: { oldest: 1, newest: 1 },
+      ...(options.audit ? { auditor: new InlineAuditor(() => this.#db ?? db) } : {}),
       heartbeatMs: options.heartbeatMs,
       electionTimeoutMs: options.electionTimeoutMs,
       advertise: `http://${this.id}`,
@@ -320,6 +323,18 @@ export class SimNode {
     this.ended = false;
     this.#lost = null;
     this.readOnly = false;
+  }
+
+  /** The disk that it finds at its next start has lost its log from this entry on. */
+  rot(from: LogIndex): void {
+    this.#sim.trace.say(this.id, `finds its log damaged at ${from} of ${this.disk.entries.length}`);
+    this.disk.damagedFrom = from;
+  }
+
+  /** It lacks what it promised, and takes no part in elections until the others have sent it. */
+  get inRepair(): boolean {
+    const { damagedFrom, promised, entries } = this.disk;
+    return damagedFrom !== null || (promised !== null && promised.index > entries.length);
   }
 
   /** Copies the folder. False: not in the middle of an install. */

@@ -1,11 +1,12 @@
 /**
  * Operators: they add members, remove them (the leader too, and one that is cut off), replace them, bring removed
- * ones back with an empty folder, lose a folder or put an old copy of one back, and clean up after all of that.
+ * ones back with an empty folder, lose a folder, or a part of a log, or put an old copy of one back, and clean up
+ * after all of that.
  *
  * A fault atlas keeps data from being destroyed beyond what the cluster promises to survive: a folder is lost, or
  * goes back in time, only while all that it holds is on a quorum of the others (`mayLose`).
  */
-import type { NodeId } from "../../src/raft/types.ts";
+import { asIndex, type NodeId } from "../../src/raft/types.ts";
 import type { Millis } from "../../src/replica/ports.ts";
 import { isQuorum, votes } from "./membership.ts";
 import type { SimNode } from "./node.ts";
@@ -22,7 +23,7 @@ const REMOVAL_MS: Millis = 8_000;
 
 type Deed = Extract<
   FaultFamily,
-  "add" | "remove" | "replace" | "remove-cut" | "return" | "wipe" | "old-copy"
+  "add" | "remove" | "replace" | "remove-cut" | "return" | "wipe" | "old-copy" | "log-rot"
 >;
 const DEEDS: readonly Deed[] = [
   "add",
@@ -32,6 +33,7 @@ const DEEDS: readonly Deed[] = [
   "return",
   "wipe",
   "old-copy",
+  "log-rot",
 ];
 
 export class Operator {
@@ -72,6 +74,8 @@ export class Operator {
         return this.#lose("wipe");
       case "old-copy":
         return this.#lose("old-copy");
+      case "log-rot":
+        return Promise.resolve(this.#rot());
     }
   }
 
@@ -163,6 +167,21 @@ export class Operator {
     return true;
   }
 
+  /** The end of a log, or all of it, cannot be read any more when its member starts anew: the others repair it. */
+  #rot(): boolean {
+    const node = this.#pick();
+    if (node === null || node.inRepair || !mayLose(this.#sim, node)) return false;
+    const { compacted, entries, installing } = node.disk;
+    if (installing !== null || entries.length <= compacted.index + 1) return false;
+    const last = entries.length;
+    const first = Math.max(compacted.index + 1, this.#prng.chance(0.7) ? last - 5 : 2);
+    this.#sim.crashed(node, "none");
+    // What was on its way to the disk may be there now.
+    if (node.disk.entries.length !== last) return false;
+    node.rot(asIndex(this.#prng.between(first, last)));
+    return true;
+  }
+
   async #mend(node: SimNode): Promise<void> {
     await this.#sim.sleep(this.#prng.float() * 4_000);
     if (!(await this.#remove(node)) || !this.#sim.mood.wild()) return;
@@ -239,7 +258,7 @@ function wish(id: NodeId): { readonly id: NodeId; readonly url: string } {
 
 /** It can go on: its folder is that of a member, and was neither lost nor put back. */
 function isSound(sim: Simulation, node: SimNode): boolean {
-  return !node.ended && !node.rolledBack && sim.isMember(node);
+  return !node.ended && !node.rolledBack && !node.inRepair && sim.isMember(node);
 }
 
 /** Whether every promise that this member's disk keeps is kept by a quorum of the others as well. */

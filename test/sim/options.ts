@@ -27,6 +27,7 @@ export const FAULT_CODES = {
   "disk-full": "D5",
   "power-loss": "D6, D7",
   "chunk-rot": "D8",
+  "log-rot": "D8, D9",
   "state-loss": "D9",
   "old-copy": "D10",
   wipe: "D11",
@@ -100,6 +101,8 @@ export interface SimOptions {
   readonly replay: boolean;
   /** Rows of the state that a member may hold uncommitted. */
   readonly writeBehind: number;
+  /** Members compare the rows of their states, too (T9). */
+  readonly audit: boolean;
   /** Whole states are compared at multiples of this index. */
   readonly hashEvery: number;
 }
@@ -137,7 +140,7 @@ export function drawOptions(seed: number): SimOptions {
     duplicate: on("duplicates") ? prng.pick([0.02, 0.2, 0.5]) : 0,
     reorder: on("reorder") ? prng.pick([0.02, 0.2]) : 0,
     late: on("late") ? prng.pick([0.01, 0.1]) : 0,
-    cut: on("cut") ? prng.pick([0.02, 0.3]) : 0,
+    cut: on("cut") ? prng.pick([0.02, 0.3, 0.6]) : 0,
     garbage: on("garbage") ? prng.pick([0.001, 0.01]) : 0,
     corrupt: on("chunk-rot") ? prng.pick([0.05, 0.3]) : 0,
     sendLimit: on("send-limit") ? prng.pick([1, 8, 40]) : 100_000,
@@ -148,6 +151,7 @@ export function drawOptions(seed: number): SimOptions {
     replay: prng.chance(0.4),
     hashEvery: prng.pick([64, 256, 1024]),
     writeBehind: prng.pick([0, 5, 100, 16_384]),
+    audit: prng.chance(0.25),
   };
 }
 

@@ -87,8 +87,8 @@ export class Simulation {
   /** Clients, and workers, that have not come to their end. */
   asking = 0;
   working = 0;
-  /** The operator has something under way. */
-  operating = false;
+  /** Operators that have something under way. */
+  operating = 0;
   /** Whom somebody wants to remove, or to give its place away: that may still happen when all is healed. */
   readonly leaving = new Set<NodeId>();
   #wild = true;
@@ -346,8 +346,11 @@ export class Simulation {
       this.working += 1;
       this.#follow(worker.run(), () => (this.working -= 1));
     }
-    this.operating = true;
-    this.#follow(new Operator(this).run(), () => (this.operating = false));
+    // Two that do not know of each other ask for changes of the membership at once.
+    for (let i = prng.chance(0.3) ? 2 : 1; i > 0; i--) {
+      this.operating += 1;
+      this.#follow(new Operator(this).run(), () => (this.operating -= 1));
+    }
     void this.#hand.watch();
     this.#lookEvery(MARK_MS, () => {
       for (const rule of this.watching.marked) rule.marked();
@@ -396,9 +399,6 @@ export class Simulation {
   #heal(): void {
     const { prng } = this.world;
     this.faults.stop();
-    // What an operator began is no reason to stand still, whatever becomes of the target (mutant 14).
-    const leader = this.leader();
-    if (leader !== null && prng.chance(0.3)) this.transfer(leader, prng.pick(this.nodes).id);
     this.network.heal();
     Object.assign(this.network.options, {
       loss: 0,
@@ -415,6 +415,7 @@ export class Simulation {
     const core = this.#drawCore();
     this.#core = core;
     this.trace.say("sim", `heals ${core.map(({ id }) => id).join(" ")}; the rest is dead`);
+    this.#handOverAtLast(core);
     for (const node of this.nodes) {
       node.diskFull = false;
       node.readOnly = false;
@@ -428,6 +429,16 @@ export class Simulation {
       this.setWall(node, prng.float() * 100);
       if (!node.up) this.world.at(this.world.now + prng.float() * 500, () => node.start());
     }
+  }
+
+  /** What an operator began is no reason to stand still, whatever becomes of the target, and though it is dead now. */
+  #handOverAtLast(core: readonly SimNode[]): void {
+    const { prng } = this.world;
+    const leader = this.leader();
+    if (leader === null || !core.includes(leader) || !prng.chance(0.4)) return;
+    const dead = this.members().filter((node) => !core.includes(node));
+    const among = dead.length > 0 && prng.chance(0.7) ? dead : this.nodes;
+    this.transfer(leader, prng.pick(among).id);
   }
 
   /** A random quorum, and perhaps some more; before the founding every member is needed. */
@@ -455,16 +466,23 @@ export class Simulation {
           .filter(({ kind }) => kind === "config")
           .map(decodeConfigurationEntry),
       ),
-    ].flatMap((each) => this.#withoutLeaving(each));
+    ];
     const able = this.nodes
-      .filter((node) => !node.ended && !node.rolledBack && node.disk.entries.length > 0)
+      .filter(({ ended, rolledBack, inRepair }) => !ended && !rolledBack && !inRepair)
+      .filter(({ disk }) => disk.entries.length > 0)
       .filter(({ id, disk }) =>
         known.some(({ members }) => members[id]?.incarnation === disk.incarnation),
       )
       .toSorted(() => prng.float() - 0.5);
     const core: SimNode[] = [];
+    // Members refuse to remove somebody when the rest could not decide anything.
+    const possible = known
+      .flatMap((each) => this.#withoutLeaving(each))
+      .filter((each) => isQuorum(each, (id) => able.some((node) => node.id === id)));
     const decides = (): boolean =>
-      known.every((each) => isQuorum(each, (id) => core.some((node) => node.id === id)));
+      [...known, ...possible].every((each) =>
+        isQuorum(each, (id) => core.some((node) => node.id === id)),
+      );
     for (const node of able) if (!decides() || prng.chance(0.4)) core.push(node);
     if (!decides()) this.fail("simulator", "more was lost than a cluster can survive");
     return core;
@@ -485,6 +503,8 @@ export class Simulation {
     this.faults.countFrames();
     const { options, faults } = this;
     if (options.families.has("drift")) faults.count("drift");
+    if (this.nodes.some(({ replica }) => (replica?.consistencyChecked().rows ?? 0) > 0))
+      faults.count("rows compared");
     return {
       seed: this.options.seed,
       failure: this.failure,

@@ -83,7 +83,8 @@ export class ElectionTimer implements Invariant {
   }
 
   /** It leads, may not vote or campaign, was removed, did not run, or waits for its disk. */
-  #excused({ id, clock, replica, store, leadership, disk }: SimNode, timer: Timer): boolean {
+  #excused(node: SimNode, timer: Timer): boolean {
+    const { id, clock, replica, store, leadership, disk } = node;
     const membership = store?.membership ?? null;
     return (
       replica === null ||
@@ -99,6 +100,7 @@ export class ElectionTimer implements Invariant {
       clock.pauses !== timer.pauses ||
       replica.clockAlarm() !== null ||
       store.pending > 0 ||
+      node.inRepair ||
       disk.installing !== null
     );
   }

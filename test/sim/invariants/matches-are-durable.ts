@@ -30,8 +30,8 @@ export class MatchesAreDurable implements Invariant {
     const membership = leader.store?.membership?.configuration;
     for (const { id, match } of leader.replica?.status().peers ?? []) {
       const peer = this.#sim.nodes.find((node) => node.id === id);
-      // Of a folder that was lost, or put back, the leader learns when it is removed.
-      if (match === 0 || peer === undefined || peer.rolledBack) continue;
+      // Of a folder that was lost, or put back, the leader learns when it is removed; of damage when it is told.
+      if (match === 0 || peer === undefined || peer.rolledBack || peer.inRepair) continue;
       if (membership?.members[id]?.incarnation !== peer.disk.incarnation) continue;
       const own = leader.store?.handed[match - 1]?.term;
       if (peer.disk.entries[match - 1]?.term !== own)

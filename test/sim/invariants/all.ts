@@ -14,6 +14,7 @@ import { MatchesAreDurable } from "./matches-are-durable.ts";
 import { Memberships } from "./memberships.ts";
 import { NeverBack } from "./never-back.ts";
 import { NoSelfTruncation } from "./no-self-truncation.ts";
+import { Once } from "./once.ts";
 import { OneLeaderPerTerm } from "./one-leader-per-term.ts";
 import { Order } from "./order.ts";
 import { PromisesAreDurable } from "./promises-are-durable.ts";
@@ -35,6 +36,7 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new SameState(sim),
   (sim) => new Order(sim),
   (sim) => new OneKeyOneTask(sim),
+  (sim) => new Once(sim),
   (sim) => new Counters(sim),
   (sim) => new Bounds(sim),
   (sim) => new LogBounds(sim),

@@ -27,6 +27,10 @@ const handlers: Handlers = {
   loop() {
     for (;;);
   },
+  /** Cannot be stopped, as `loop`, nor even be killed before it ends; and leaves the processor to others. */
+  blocks() {
+    Bun.sleepSync(600_000);
+  },
   async dies(_payload, ctx) {
     ctx.progress(50, "half");
     process.exit(7);

@@ -42,7 +42,6 @@ interface Sums {
   frames: number;
   bytes: number;
   posts: number;
-  syncs: number;
 }
 
 const KEYS: readonly (keyof Sums)[] = [
@@ -53,7 +52,6 @@ const KEYS: readonly (keyof Sums)[] = [
   "frames",
   "bytes",
   "posts",
-  "syncs",
 ];
 
 const folder = mkdtempSync(join(tmpdir(), "flotilla-commit-"));
@@ -144,7 +142,6 @@ function zero(): Sums {
     frames: 0,
     bytes: 0,
     posts: 0,
-    syncs: 0,
   };
 }
 

@@ -58,6 +58,12 @@ const ADD_AGAIN_MS = 1_000;
 const HANDOVER_MS = 2_000;
 /** Between two tries to reach the member at `--join`. */
 const JOIN_RETRY_MS = 500;
+/**
+ * A member that comes back answers 503 `starting` until it is in touch with its leader, which is a matter of two
+ * handshakes; for so long at most: without a leader, requests wait for one here as anywhere.
+ */
+const FIRST_CONTACT_MS = 1_000;
+const CONTACT_LOOK_MS = 5;
 /** Requests in flight get this long after everything else has ended. */
 const STOP_SERVER_MS = 1_000;
 const STOP_LOOK_MS = 5;
@@ -73,7 +79,7 @@ const SERVER_BODY_MAX = Number.MAX_SAFE_INTEGER;
 const EXIT = { ended: 0, failed: 1, refused: 2 } as const;
 
 const output = new Output();
-/** The listening line is out: what fails from then on is no mistake of how the process was started. */
+/** From the first connection on: what fails from then on is no mistake of how the process was started. */
 let serving = false;
 
 async function main(): Promise<void> {
@@ -438,14 +444,16 @@ async function run(config: Config, log: Log): Promise<void> {
     }),
   );
   app.server = server;
+  serving = true;
+  replica.start();
+  // Its clients would all wait here for a leader, one after the other, while the members that have one idle.
+  if (members().length > 1) await firstContact(replica);
   fetchHandler = app.fetch;
 
   // Whatever the log level: who started the process waits for this line.
   output.open(listeningLine(config.logFormat, config.id, url));
-  serving = true;
   for (const warning of config.warnings) log.warn(warning);
 
-  replica.start();
   if (join !== null)
     void joinCluster(config, join, replica, log, stopping.signal).catch((error: unknown) =>
       fail(error, config, log),
@@ -615,6 +623,13 @@ async function answered(server: ReturnType<typeof listen>): Promise<void> {
   void server.stop();
   const deadline = clock.monotonic() + STOP_SERVER_MS;
   while (server.pendingRequests > 0 && clock.monotonic() < deadline) await Bun.sleep(STOP_LOOK_MS);
+}
+
+/** Resolves once this member hears of a leader, or leads; or when it does not for a while. */
+async function firstContact(replica: Replica): Promise<void> {
+  const deadline = clock.monotonic() + FIRST_CONTACT_MS;
+  while (replica.status().leader === null && clock.monotonic() < deadline)
+    await Bun.sleep(CONTACT_LOOK_MS);
 }
 
 /** Null: there is no such file at this moment. */

@@ -44,6 +44,8 @@ export interface TaskJson {
   version: number;
 }
 
+const LISTENING = /^flotilla [a-z0-9-]+ listening on |"msg":"listening"/m;
+
 export class Member {
   process: Subprocess<"ignore", "pipe", "pipe"> | null = null;
   output = "";
@@ -73,15 +75,18 @@ export class Member {
     });
     this.process = child;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
+    // Not what an earlier process of this member said.
+    let said: string | null = "";
     const follow = async (stream: ReadableStream<Uint8Array>): Promise<void> => {
       const decoder = new TextDecoder();
       for await (const chunk of stream) {
-        this.output = (this.output + decoder.decode(chunk, { stream: true })).slice(-200_000);
-        if (
-          this.output.includes(`flotilla ${this.id} listening on `) ||
-          this.output.includes('"msg":"listening"')
-        )
-          resolve();
+        const text = decoder.decode(chunk, { stream: true });
+        this.output = (this.output + text).slice(-200_000);
+        if (said === null) continue;
+        said += text;
+        if (!LISTENING.test(said)) continue;
+        said = null;
+        resolve();
       }
     };
     void follow(child.stdout);

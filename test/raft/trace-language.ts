@@ -245,6 +245,10 @@ function forge([route = "", type = "", ...args]: readonly string[]): Message {
         }));
       return { ...address, type, prevIndex: prev.index, prevTerm: prev.term, entries, commit };
     }
+    case "commit": {
+      const prev = position(option.get("prev") ?? "");
+      return { ...address, type, prevIndex: prev.index, prevTerm: prev.term, commit };
+    }
     case "heartbeat":
       return { ...address, type, commit, round: 1 };
     case "vote-reply":

@@ -354,6 +354,13 @@ export const MUTANTS: readonly Mutant[] = [
     "    this.#expiries.set(id, heardAt + this.#patienceMs() / 3);\n    if (timeoutAt === null)",
   ),
   one(
+    "news",
+    "believes news of a commit though its own log holds another entry there",
+    FOLLOWING,
+    "    if (this.#log.termAt(prevIndex) !== prevTerm) return;\n    this.#log.commitTo(asIndex(Math.min(commit, prevIndex)));",
+    "    this.#log.commitTo(asIndex(Math.min(commit, prevIndex, this.#log.last)));",
+  ),
+  one(
     "applied",
     "answers a read before its index is applied",
     "src/replica/replica.ts",

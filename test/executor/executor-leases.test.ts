@@ -10,7 +10,7 @@ describe("leases and failures of the queue", () => {
   test.concurrent(
     "running tasks are named in heartbeats, with what the pool is",
     withPools(async ({ started }) => {
-      const { queue } = await started({ leaseMs: () => 150 });
+      const { queue } = await started({ leaseMs: () => 700 });
       const id = queue.add("abortable");
       await queue.until(
         () => queue.heartbeats.some(({ leases }) => leases.some((lease) => lease.task_id === id)),

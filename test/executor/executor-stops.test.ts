@@ -39,7 +39,7 @@ describe("stopping tasks", () => {
   test.concurrent(
     "a cancel that only a heartbeat's answer tells is obeyed too",
     withPools(async ({ started }) => {
-      const { queue } = await started({ leaseMs: () => 300 });
+      const { queue } = await started({ leaseMs: () => 2_000 });
       const id = queue.add("abortable");
       await queue.until(() => queue.leased.has(id), "the claim");
       queue.cancelling.add(id);

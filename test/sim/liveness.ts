@@ -41,6 +41,7 @@ export async function checkLiveness(sim: Simulation): Promise<void> {
     return;
   }
   const { leader, term } = standing(sim);
+  if (leader !== null) handOverToTheDead(sim, leader);
   for (const node of sim.core()) {
     if (sim.failure !== null) return;
     await serves(sim, node);
@@ -76,6 +77,12 @@ export async function checkLiveness(sim: Simulation): Promise<void> {
   if (leader === null || !sim.isMember(leader)) return;
   if (now.leader !== leader || now.term !== term)
     fail("L2", `${leader?.id} led in term ${term}, now ${now.leader?.id} in term ${now.term}`);
+}
+
+/** Whoever was to take over dies before it does: the leader goes on, and takes writes again (mutant 14). */
+function handOverToTheDead(sim: Simulation, leader: SimNode): void {
+  const dead = sim.members().filter((node) => !sim.core().includes(node));
+  if (dead.length > 0) sim.transfer(leader, sim.world.prng.pick(dead).id);
 }
 
 /** What operators had begun ends, and so does what members do by themselves about it. */

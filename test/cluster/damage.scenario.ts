@@ -45,9 +45,18 @@ class Damaged {
     }
   }
 
+  /** Killed when its state on the disk holds what was submitted so far; then some more is submitted. */
   async aFollowerDown(): Promise<Member> {
     const [follower] = await this.cluster.followers();
     if (follower === undefined) throw new Error("no follower");
+    const { commit_index } = await (await this.cluster.leader()).json<ClusterView>("/api/cluster");
+    await eventually("its rows to be written", async () => {
+      const name = readFileSync(join(this.folderOf(follower), "CURRENT"), "utf8").trim();
+      const db = new Database(join(this.folderOf(follower), name), { readonly: true });
+      const row = db.query<{ applied_index: number }, []>("SELECT applied_index FROM state").get();
+      db.close(true);
+      return (row?.applied_index ?? 0) >= commit_index;
+    });
     await follower.kill("SIGKILL");
     await this.submit(3);
     return follower;

@@ -7,6 +7,9 @@ import type { Subprocess } from "bun";
 /** This checkout of the project. */
 export const ROOT = join(import.meta.dir, "..", "..");
 
+/** Longest that a write is sent again before it fails the test. */
+const LEADER_WAIT_MS = 15_000;
+
 export interface MemberView {
   id: string;
   url: string;
@@ -119,21 +122,31 @@ export class Member {
   }
 
   async json<T>(path: string, init?: RequestInit): Promise<T> {
-    const response = await this.fetch(path, init);
-    if (!response.ok)
-      throw new Error(
-        `${init?.method ?? "GET"} ${path}: ${response.status} ${await response.text()}`,
-      );
-    return (await response.json()) as T;
+    return (await answered(await this.fetch(path, init), `${init?.method ?? "GET"} ${path}`)) as T;
   }
 
-  post<T>(path: string, body: unknown): Promise<T> {
-    return this.json<T>(path, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify(body),
-    });
+  /** Sent again, as clients do, while it is refused for want of a leader: a machine that is busy is slow, not wrong. */
+  async post<T>(path: string, body: unknown): Promise<T> {
+    const deadline = Date.now() + LEADER_WAIT_MS;
+    for (;;) {
+      const response = await this.fetch(path, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(body),
+      });
+      if (response.status !== 503 || Date.now() > deadline)
+        return (await answered(response, `POST ${path}`)) as T;
+      const text = await response.text();
+      // Any other one may have been done, or will be refused again.
+      if (!/"code":"no-(?:leader|quorum)"/.test(text)) throw new Error(`POST ${path}: 503 ${text}`);
+      await Bun.sleep(100);
+    }
   }
+}
+
+async function answered(response: Response, what: string): Promise<unknown> {
+  if (!response.ok) throw new Error(`${what}: ${response.status} ${await response.text()}`);
+  return response.json();
 }
 
 export interface ClusterOptions {

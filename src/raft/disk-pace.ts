@@ -54,6 +54,11 @@ export class DiskPace {
     return !this.#distrusted;
   }
 
+  /** A write is to be made that changes nothing. */
+  get isProbeDue(): boolean {
+    return this.#probeDue;
+  }
+
   /** True once when a write is to be made that changes nothing. */
   takeProbe(): boolean {
     const due = this.#probeDue;

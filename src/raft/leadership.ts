@@ -138,6 +138,19 @@ export class Leadership {
     this.#newsAreDue = false;
   }
 
+  /** A flush would send something. */
+  get hasWork(): boolean {
+    for (const peer of this.#peers.values()) {
+      if (peer.state === "snapshot") continue;
+      const isReady = peer.fetching === null;
+      if (peer.state === "probe" && isReady && !peer.probeSent) return true;
+      if (peer.state !== "replicate") continue;
+      if (isReady && !peer.inflights.full && peer.next <= this.#log.last) return true;
+      if (peer.poke || this.#hasNews(peer)) return true;
+    }
+    return false;
+  }
+
   /** With the next flush everybody hears of the newest commit. */
   tellCommit(): void {
     this.#newsAreDue = true;

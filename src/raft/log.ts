@@ -223,11 +223,16 @@ export class RaftLog {
     this.#applied = index;
   }
 
+  /** Entries that were not handed to storage. */
+  get hasUnwritten(): boolean {
+    return this.#handed < this.last;
+  }
+
   /** The write to hand to storage now, if there is one. `at`: now, in any unit that grows. */
   takeWrite(hardState: HardState | null, at: number): PersistOp | null {
+    if (hardState === null && !this.hasUnwritten) return null;
     const entries = this.#cache.slice(asIndex(this.#handed + 1), this.last);
     invariant(entries !== null, "what was not handed over is in the cache");
-    if (hardState === null && entries.length === 0) return null;
     const op: PersistOp = { hardState, entries };
     this.#handed = this.last;
     this.#writes.add(op, at);

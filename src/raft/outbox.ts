@@ -67,7 +67,7 @@ export class Outbox {
   }
 
   /** Looked at several times a commit: it makes nothing. */
-  get #isEmpty(): boolean {
+  get isEmpty(): boolean {
     return (
       this.#messages.length === 0 &&
       this.#afterPersist.length === 0 &&
@@ -80,7 +80,7 @@ export class Outbox {
 
   /** Null when there is nothing. */
   take(): Gathered | null {
-    if (this.#isEmpty) return null;
+    if (this.isEmpty) return null;
     const gathered: Gathered = {
       messages: this.#messages,
       afterPersist: this.#afterPersist,

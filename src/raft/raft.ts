@@ -278,10 +278,29 @@ export class Raft {
     return { ...(gathered ?? NOTHING), persist, applicable, roleChange, configuration };
   }
 
-  #takeRoleChange(): RoleChange | null {
+  /** False: `takeEffects` would answer null, and nothing new may be applied. Looked at for every message. */
+  get hasWork(): boolean {
+    const { term, vote } = this.#hardStateTaken;
+    return (
+      !this.#out.isEmpty ||
+      this.#log.hasUnwritten ||
+      this.#disk.isProbeDue ||
+      this.#log.applicable > this.#toldApplicable ||
+      term !== this.#term ||
+      vote !== this.#vote ||
+      this.configuration !== this.#toldConfiguration ||
+      !this.#isRoleTold ||
+      (this.#leading?.hasWork ?? false)
+    );
+  }
+
+  get #isRoleTold(): boolean {
     const told = this.#told;
-    const same = told?.role === this.#role && told.term === this.#term;
-    if (same && told.leader === this.#leader) return null;
+    return told?.role === this.#role && told.term === this.#term && told.leader === this.#leader;
+  }
+
+  #takeRoleChange(): RoleChange | null {
+    if (this.#isRoleTold) return null;
     this.#told = { role: this.#role, term: this.#term, leader: this.#leader };
     return this.#told;
   }

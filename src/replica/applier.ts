@@ -162,7 +162,8 @@ export class Applier {
     this.#port.applied();
     this.#flushLater();
     consistency.reached();
-    core.schedulePump();
+    // What this made room for is sealed in the same turn.
+    if (raft.applicable > applied) core.schedulePump();
   }
 
   #stopApplying(error: unknown): void {

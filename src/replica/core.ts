@@ -176,7 +176,7 @@ export class Core {
           // Not before it stands on the snapshot: a vote that is durable now could make this member a leader.
           if (this.#halted) this.#acksHeld.push(ack);
           else this.guard(() => raft.persisted(ack));
-          this.schedulePump();
+          if (raft.hasWork) this.schedulePump();
         });
       }
       for (const message of effects.messages) this.#send(message);

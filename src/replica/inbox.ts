@@ -77,8 +77,11 @@ export class Inbox {
     }
     if (message.type === "vote" && eligibility.isOutside) return;
     if (message.type === "timeout-now" && from === core.raft?.leader) standing.expect("transfer");
-    core.raft?.step(message);
-    core.schedulePump();
+    const { raft } = core;
+    if (raft === null) return;
+    raft.step(message);
+    // Many an answer changes nothing: the third one for an entry, say.
+    if (raft.hasWork) core.schedulePump();
   }
 
   /**

@@ -134,11 +134,12 @@ export class Member {
   /** Takes the core's effects; writes wait. Answers what was taken. */
   pump(): Effects[] {
     const taken: Effects[] = [];
-    for (
-      let effects = this.raft.takeEffects();
-      effects !== null;
-      effects = this.raft.takeEffects()
-    ) {
+    for (;;) {
+      const { hasWork } = this.raft;
+      const effects = this.raft.takeEffects();
+      // The driver looks for effects only then.
+      if (effects !== null && !hasWork) throw new Error(`${this.raft.id} has work and hides it`);
+      if (effects === null) break;
       taken.push(effects);
       if (effects.persist !== null) this.writes.push({ op: effects.persist, after: [] });
       this.sent.push(...effects.messages);

@@ -168,23 +168,32 @@ export class ClaimWaiters {
 
   applied(signals: readonly Signal[]): void {
     const claimed = new Map<string, { claim: Claim; tasks: ClaimedTask[] }>();
+    // The tasks of a claim follow one another, and hold the same object.
+    let last: Claim | null = null;
+    let tasks: ClaimedTask[] | null = null;
     for (const signal of signals) {
       if (signal.type !== "claimed") continue;
-      const key = claimKey(signal.claim);
-      if (!this.#waiting.has(key) && !this.#withdrawn.has(key)) continue;
-      const known = claimed.get(key);
-      if (known === undefined) claimed.set(key, { claim: signal.claim, tasks: [signal.task] });
-      else known.tasks.push(signal.task);
+      const { claim, task } = signal;
+      if (claim !== last) {
+        last = claim;
+        const key = claimKey(claim);
+        tasks = null;
+        if (this.#waiting.has(key) || this.#withdrawn.has(key)) {
+          tasks = claimed.get(key)?.tasks ?? [];
+          claimed.set(key, { claim, tasks });
+        }
+      }
+      tasks?.push(task);
     }
-    for (const [key, { claim, tasks }] of claimed) {
+    for (const [key, { claim, tasks: taken }] of claimed) {
       const waiter = this.#waiting.get(key);
       if (waiter !== undefined) {
-        waiter.settle({ tasks, directive: this.directive(claim.worker_id) });
+        waiter.settle({ tasks: taken, directive: this.directive(claim.worker_id) });
         continue;
       }
       this.#withdrawn.delete(key);
       // Its key holds the answer: whoever repeats it, here or elsewhere, gets these tasks and must still have them.
-      if (claim.idem === undefined) void this.#release(claim, tasks);
+      if (claim.idem === undefined) void this.#release(claim, taken);
     }
   }
 

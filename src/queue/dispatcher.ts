@@ -187,10 +187,12 @@ export class Dispatcher {
   applied(signals: readonly Signal[]): void {
     if (!this.#active) return;
     let ready = false;
+    let last: Claim | null = null;
     for (const signal of signals) {
       if (signal.type === "ready") {
         ready = true;
-      } else if (signal.type === "claimed") {
+      } else if (signal.type === "claimed" && signal.claim !== last) {
+        last = signal.claim;
         const offer = this.#offers.get(claimKey(signal.claim));
         if (offer !== undefined) this.#remove(offer);
       }

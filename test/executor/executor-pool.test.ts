@@ -14,8 +14,8 @@ const { poolOf, started } = pools;
 afterEach(() => pools.stop());
 
 describe("tasks claimed ahead of a free slot", () => {
-  /** One slot in virtual time; `runMs`: how long each task takes in it. */
-  function virtual(runMs: () => number) {
+  /** Slots in virtual time; `runMs`: how long each task takes in it. */
+  function virtual(runMs: () => number, concurrency = 2) {
     const world = new World(1);
     const clock = new NodeClock(world);
     const queue = new FakeQueue();
@@ -55,7 +55,7 @@ describe("tasks claimed ahead of a free slot", () => {
         stop: () => Promise.resolve(),
       };
     };
-    const pool = poolOf(queue, { concurrency: 2, clock, slots: { names: ["n"], open } });
+    const pool = poolOf(queue, { concurrency, clock, slots: { names: ["n"], open } });
     /** Virtual time goes on while real turns let the queue answer. */
     const run = async (ms: number): Promise<void> => {
       for (let at = 0; at < ms; at++) {
@@ -87,6 +87,18 @@ describe("tasks claimed ahead of a free slot", () => {
     await run(1_000);
     expect(queue.claims.filter((claim) => claim.ahead === true)).toEqual([]);
     expect(queue.ends.size).toBe(6);
+  });
+
+  test("are none for a slot whose end was not sent yet: no more than the slots are seen running", async () => {
+    let started = 0;
+    const { pool, queue, run } = virtual(() => 100 + 3 * started++, 12);
+    queue.end = () => new Promise(() => undefined);
+    await pool.start();
+    for (let i = 0; i < 12; i++) queue.add("n");
+    await run(500);
+    expect(started).toBe(12);
+    // As many calls as there may be are never answered; the other four ends wait for one of them.
+    expect(queue.asked).toBe(8);
   });
 
   test("are handed back when runs turn out long, and claimed no more", async () => {

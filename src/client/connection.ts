@@ -8,6 +8,8 @@ import type { Member, Members } from "./members.ts";
 
 /** A member answers 503 after its --request-timeout of 5 s; who says nothing for longer is not there. */
 const ATTEMPT_TIMEOUT_MS = 6_000;
+/** A later try that is cut off sooner would only leave in doubt whether it was done. */
+const TRY_MIN_MS = 20;
 const BACKOFF_MIN_MS = 50;
 const BACKOFF_MAX_MS = 2_000;
 /** The longest delay that a timer takes. */
@@ -122,7 +124,7 @@ export class Connection {
     for (let tries = 0; ; tries++) {
       this.#refuseIfOver(options.signal, doubt);
       const now = performance.now();
-      if (now >= deadline) throw outOfTime();
+      if (now >= deadline || (last !== null && deadline - now < TRY_MIN_MS)) throw outOfTime();
       const { member, waitMs } = this.members.pick(now, notBefore);
       if (waitMs > 0) {
         // Nobody may be asked before the time is up: the caller learns it now.

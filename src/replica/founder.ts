@@ -158,7 +158,9 @@ export class Founder {
     const term = asTerm(1);
     const data = encodeBootstrap(firstConfiguration(record), record);
     const entry: Entry = { term, index, kind: "bootstrap", data };
-    const hardState = { term, vote: null };
+    // One whose log was lost up to here, and not its term and vote, must not go back behind them.
+    const lost = recovered.hardState.term >= term;
+    const hardState = lost ? recovered.hardState : { term, vote: null };
     const bind = async (): Promise<void> => {
       await store.bindCluster(record.clusterId);
       this.#record = record;
@@ -172,7 +174,7 @@ export class Founder {
       this.#port.founded({ ...recovered, ...grown });
       this.#spread(record);
     };
-    store.append({ hardState, entries: [entry] }, () => {
+    store.append({ hardState: lost ? null : hardState, entries: [entry] }, () => {
       bind().catch((error: unknown) => this.#port.fatal(error));
     });
   }

@@ -132,3 +132,19 @@ test("a cluster of one stops at a damaged log, and names the entry", async () =>
   await start.catch(() => undefined);
   expect(follower.disk.entries.length).toBeGreaterThan(9);
 });
+
+test("a member whose log is damaged from its first entry on keeps its term and vote", async () => {
+  const { cluster, follower } = await working(30);
+  const { hardState } = follower.disk;
+  expect(hardState.term).toBeGreaterThan(1);
+  cluster.kill(follower);
+  follower.image = follower.machine.image();
+  follower.disk.damagedFrom = asIndex(1);
+  const terms: number[] = [];
+  follower.disk.onWrite = (op) => void terms.push(op.hardState?.term ?? hardState.term);
+  await start(cluster, follower);
+  expect(await converged(cluster, follower)).toBe(true);
+  expect(Math.min(...terms)).toBeGreaterThanOrEqual(hardState.term);
+  expect(follower.fatal).toBeNull();
+  cluster.check();
+});

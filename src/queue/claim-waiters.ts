@@ -56,6 +56,8 @@ interface Waiter {
   offering: boolean;
   /** The leader has proposed the claim, or will as soon as others are answered. */
   underWay: boolean;
+  /** The leader said that the outcome is in the state: it is being read, however little time there was. */
+  reading: boolean;
   /** Its time was over once, and it was given more: to find a leader, or to see what is under way. */
   overdue: boolean;
 }
@@ -156,6 +158,7 @@ export class ClaimWaiters {
       term: 0,
       offering: false,
       underWay: false,
+      reading: false,
       overdue: false,
     };
     signal?.addEventListener("abort", abort, { once: true });
@@ -193,7 +196,7 @@ export class ClaimWaiters {
       }
       this.#withdrawn.delete(key);
       // Its key holds the answer: whoever repeats it, here or elsewhere, gets these tasks and must still have them.
-      if (claim.idem === undefined) void this.#release(claim, taken);
+      if (claim.idem === undefined) void this.#handBack(claim, taken);
     }
   }
 
@@ -219,7 +222,7 @@ export class ClaimWaiters {
   /** The leader proposed it, and it got nothing: it waits there again. */
   returned(ref: ClaimRef): void {
     const waiter = this.#waiting.get(claimKey(ref));
-    if (waiter === undefined) return;
+    if (waiter === undefined || waiter.reading) return;
     waiter.underWay = false;
     if (waiter.overdue) this.#answerEmpty(waiter);
   }
@@ -357,6 +360,7 @@ export class ClaimWaiters {
   async #readKnown(waiter: Waiter): Promise<void> {
     const { claim } = waiter;
     const { worker_id } = claim;
+    waiter.reading = true;
     try {
       if (claim.idem !== undefined) {
         // What is known goes under the key, or is what the key holds already.
@@ -380,6 +384,8 @@ export class ClaimWaiters {
   #late(late: readonly Waiter[]): void {
     const { clock, requestTimeoutMs } = this.#o;
     for (const waiter of late) {
+      // The tasks are there, and an empty answer would hide them; the read has a time limit of its own.
+      if (waiter.reading) continue;
       const parked = this.#isParked(waiter);
       if (waiter.overdue) {
         if (parked) this.#answerEmpty(waiter);
@@ -453,9 +459,25 @@ export class ClaimWaiters {
     this.#withdrawn.set(key, now + WITHDRAWN_MS);
   }
 
-  #tellWithdrawn({ worker_id, request_id, principal }: Claim): void {
-    const ref: ClaimRef = { worker_id, request_id, principal };
-    if (this.#leader !== null) this.#o.consensus.notify(this.#leader, "claim.withdraw", ref);
+  #tellWithdrawn(claim: Claim): void {
+    if (this.#leader !== null)
+      this.#o.consensus.notify(this.#leader, "claim.withdraw", refOf(claim));
+  }
+
+  /** Tasks of a claim that was given up here; unless the request was repeated at another member, which has them now. */
+  async #handBack(claim: Claim, tasks: readonly ClaimedTask[]): Promise<void> {
+    if (claim.local !== null || (await this.#isAbandoned(claim))) await this.#release(claim, tasks);
+  }
+
+  async #isAbandoned(claim: Claim): Promise<boolean> {
+    const { consensus, log, requestTimeoutMs } = this.#o;
+    try {
+      return (await consensus.call("claim.abandoned", refOf(claim), requestTimeoutMs)) === true;
+    } catch (error) {
+      // Nobody can tell: their leases expire, free of charge.
+      log.debug("who has the tasks of a claim is not known", { error: String(error) });
+      return false;
+    }
   }
 
   async #release(claim: Claim, tasks: readonly ClaimedTask[]): Promise<void> {
@@ -488,4 +510,8 @@ export class ClaimWaiters {
       }
     }
   }
+}
+
+function refOf({ worker_id, request_id, principal }: ClaimRef): ClaimRef {
+  return { worker_id, request_id, principal };
 }

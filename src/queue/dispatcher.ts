@@ -22,6 +22,8 @@ const OFFERS_MAX = 50_000;
 const CLAIMS_IN_FLIGHT_MAX = 1_024;
 /** Tasks that the claims added to one entry may take together: half of an entry's budget of rows (T3). */
 const SEAL_TASKS_MAX = 1_000;
+/** Outside workers' requests of which is known who asked last; those that fall out are left to their leases. */
+const ASKERS_MAX = 10_000;
 /** After a claim could not be proposed (a busy or faltering leader). */
 const RETRY_MS: Millis = 100;
 
@@ -87,6 +89,8 @@ export class Dispatcher {
   readonly #offers = new Map<string, Offer>();
   readonly #shapes = new Map<string, Shape>();
   readonly #reserved: Counts = new Map();
+  /** Who offered a request last, in this leadership, oldest first; executors of members ask at their own alone. */
+  readonly #askers = new Map<string, NodeId>();
   #inFlight = 0;
   #nextOrder = 1;
   /** Counts what may make a claim succeed that got nothing before. */
@@ -117,6 +121,7 @@ export class Dispatcher {
     this.#offers.clear();
     this.#shapes.clear();
     this.#reserved.clear();
+    this.#askers.clear();
     this.#inFlight = 0;
     this.#retry?.cancel();
     this.#retry = null;
@@ -126,6 +131,7 @@ export class Dispatcher {
   offer(claim: Claim, owner: NodeId, ttlMs: Millis): OfferState {
     const key = claimKey(claim);
     const expiresAt = this.#o.clock.monotonic() + ttlMs;
+    if (claim.local === null) this.#asked(key, owner);
     const parked = this.#offers.get(key);
     if (parked !== undefined) {
       parked.owner = owner;
@@ -163,9 +169,18 @@ export class Dispatcher {
     return offer.reserved !== null || this.#inFlight >= CLAIMS_IN_FLIGHT_MAX;
   }
 
-  withdraw(ref: ClaimRef): void {
+  /** `owner` gives its wait up; a repeat at another member goes on waiting. */
+  withdraw(ref: ClaimRef, owner: NodeId): void {
     const offer = this.#offers.get(claimKey(ref));
-    if (offer !== undefined) this.#remove(offer);
+    if (offer?.owner === owner) this.#remove(offer);
+  }
+
+  /**
+   * Nobody asked after `owner` did: what the request got and `owner` has no use for may be handed back. False also
+   * when that is not known any more.
+   */
+  isLastAsker(ref: ClaimRef, owner: NodeId): boolean {
+    return this.#askers.get(claimKey(ref)) === owner;
   }
 
   withdrawWorker(workerId: string): void {
@@ -384,6 +399,16 @@ export class Dispatcher {
   }
 
   // ------------------------------------------------------------------ the parked ones
+
+  #asked(key: string, owner: NodeId): void {
+    this.#askers.delete(key);
+    this.#askers.set(key, owner);
+    if (this.#askers.size <= ASKERS_MAX) return;
+    for (const oldest of this.#askers.keys()) {
+      this.#askers.delete(oldest);
+      return;
+    }
+  }
 
   #shapeOf(claim: Claim): Shape {
     const ahead = claim.ahead === true;

@@ -94,9 +94,13 @@ export class LeaderSide {
     this.#versions = new VersionRaiser({ clock, log, versions, propose: done });
 
     consensus.serve("claim.offer", (body, from) => this.#offered(body, from));
-    consensus.serve("claim.withdraw", async (body) => {
-      this.#dispatcher.withdraw(parseClaimRef(body));
+    consensus.serve("claim.withdraw", async (body, from) => {
+      this.#dispatcher.withdraw(parseClaimRef(body), from);
       return null;
+    });
+    consensus.serve("claim.abandoned", async (body, from) => {
+      this.#leading();
+      return this.#dispatcher.isLastAsker(parseClaimRef(body), from);
     });
     consensus.serve("lease.heartbeat", (body) => this.#heartbeat(body));
     consensus.serve("worker.list", () => this.#listWorkers());

@@ -218,6 +218,64 @@ describe("claims", () => {
     expect(cluster.member(0).machine.counts().Running).toBe(1);
   });
 
+  test("a repeat that hardly waits is told what the first claim holds, on any member", async () => {
+    const cluster = await pair();
+    await cluster.settled(submitOne(cluster.member(0)));
+    const claim = claimOf("w");
+    const first = await cluster.settled(cluster.member(1).queue.claim(claim, 5_000, null));
+    for (const index of [0, 1]) {
+      for (let waitMs = 0; waitMs < 10; waitMs++) {
+        const again = await cluster.settled(cluster.member(index).queue.claim(claim, waitMs, null));
+        expect(again.tasks.map(({ lease }) => lease.fence)).toEqual(
+          first.tasks.map(({ lease }) => lease.fence),
+        );
+      }
+    }
+  });
+
+  test("what a repeat got at another member stays with it, though the first wait had ended", async () => {
+    for (const [asked, again] of [
+      [0, 1],
+      [1, 0],
+      [1, 2],
+    ] as const) {
+      const cluster = new Cluster(3);
+      await cluster.elect(0);
+      const claim = claimOf("w");
+      const empty = await cluster.settled(cluster.member(asked).queue.claim(claim, 0, null));
+      expect(empty.tasks).toEqual([]);
+      const id = await cluster.settled(submitOne(cluster.member(0)));
+      const { tasks } = await cluster.settled(cluster.member(again).queue.claim(claim, 0, null));
+      expect(tasks.map((claimed) => claimed.id)).toEqual([id]);
+      await cluster.run(2_000);
+      expect(cluster.member(0).task(id)).toMatchObject({ status: "Running", attempt: 1 });
+    }
+  });
+
+  test("a wait that is given up does not end that of its repeat at another member", async () => {
+    for (const [asked, again] of [
+      [0, 1],
+      [1, 0],
+      [1, 2],
+    ] as const) {
+      const cluster = new Cluster(3);
+      await cluster.elect(0);
+      const claim = claimOf("w");
+      const gone = new AbortController();
+      const first = cluster.member(asked).queue.claim(claim, 30_000, gone.signal);
+      await cluster.run(50);
+      const second = cluster.member(again).queue.claim(claim, 30_000, null);
+      await cluster.run(50);
+      gone.abort();
+      expect((await cluster.settled(first)).tasks).toEqual([]);
+      await cluster.run(50);
+      const id = await cluster.settled(submitOne(cluster.member(0)));
+      expect((await cluster.settled(second)).tasks.map((claimed) => claimed.id)).toEqual([id]);
+      await cluster.run(2_000);
+      expect(cluster.member(0).task(id)).toMatchObject({ status: "Running", attempt: 1 });
+    }
+  });
+
   test("the repeat of another principal's request brings nothing", async () => {
     const cluster = await pair();
     await cluster.settled(submitOne(cluster.member(0)));

@@ -518,6 +518,7 @@ describe("what another member sends", () => {
       ["claim.offer", { offers: [{ claim: claimOf("w"), ttl_ms: 1, directive: "dance" }] }],
       ["claim.offer", { offers: Array.from({ length: 1_000 }, () => ({})) }],
       ["claim.withdraw", { worker_id: 7 }],
+      ["claim.abandoned", { worker_id: "w", request_id: 1 }],
       [
         "lease.heartbeat",
         { worker_id: "w", principal: "p", leases: [{ task_id: "x" }], directive: "ok" },

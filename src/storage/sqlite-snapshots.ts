@@ -139,15 +139,8 @@ export class SqliteSnapshots implements SnapshotStore {
   }
 
   async install(manifest: SnapshotManifest, foundations: readonly Entry[]): Promise<void> {
-    const { folder, log, currentState } = this.#o;
-    const { id, index, term } = this.#expect(manifest.id);
-    if (!this.#verified) throw new Error(`the snapshot ${id} was not verified`);
-    const old = currentState();
-    const state = freshStateName(index);
-    this.#step("rename");
-    await this.#work({ kind: "rename", folder, from: incomingName(id), to: state });
-    this.#receiving = null;
-    this.#verified = false;
+    const { folder, log } = this.#o;
+    const { old, state, index, term } = await this.#adopt(manifest);
     this.#step("mark");
     try {
       await log.markInstall({ index, term, foundations, state });
@@ -160,15 +153,7 @@ export class SqliteSnapshots implements SnapshotStore {
   }
 
   async replaceState(manifest: SnapshotManifest): Promise<void> {
-    const { folder, currentState } = this.#o;
-    const { id, index } = this.#expect(manifest.id);
-    if (!this.#verified) throw new Error(`the snapshot ${id} was not verified`);
-    const old = currentState();
-    const state = freshStateName(index);
-    this.#step("rename");
-    await this.#work({ kind: "rename", folder, from: incomingName(id), to: state });
-    this.#receiving = null;
-    this.#verified = false;
+    const { old, state } = await this.#adopt(manifest);
     await this.#replace(old, state, { log: false, aside: true });
   }
 
@@ -187,6 +172,23 @@ export class SqliteSnapshots implements SnapshotStore {
   }
 
   /** CURRENT decides whether it has happened; what opens the folder afterwards does the rest of it. */
+  /** What was received and verified becomes a state file of its own name; it is in force once the caller says so. */
+  async #adopt(
+    manifest: SnapshotManifest,
+  ): Promise<SnapshotManifest & { readonly old: string; readonly state: string }> {
+    const { folder, currentState } = this.#o;
+    const expected = this.#expect(manifest.id);
+    const { id, index } = expected;
+    if (!this.#verified) throw new Error(`the snapshot ${id} was not verified`);
+    const old = currentState();
+    const state = freshStateName(index);
+    this.#step("rename");
+    await this.#work({ kind: "rename", folder, from: incomingName(id), to: state });
+    this.#receiving = null;
+    this.#verified = false;
+    return { ...expected, old, state };
+  }
+
   async #replace(
     old: string,
     state: string,

@@ -18,6 +18,13 @@ async function pair(): Promise<Cluster> {
 const claimsIn = (cluster: Cluster): number =>
   cluster.commands().filter(({ command }) => command.type === "claim").length;
 
+/** Members of a request and of its repeat; 0 leads. */
+const ASKED_AND_AGAIN = [
+  [0, 1],
+  [1, 0],
+  [1, 2],
+] as const;
+
 describe("claims", () => {
   test("the entry that carries a submit carries the claim of whoever waits (T5)", async () => {
     const cluster = await single();
@@ -234,11 +241,7 @@ describe("claims", () => {
   });
 
   test("what a repeat got at another member stays with it, though the first wait had ended", async () => {
-    for (const [asked, again] of [
-      [0, 1],
-      [1, 0],
-      [1, 2],
-    ] as const) {
+    for (const [asked, again] of ASKED_AND_AGAIN) {
       const cluster = new Cluster(3);
       await cluster.elect(0);
       const claim = claimOf("w");
@@ -253,11 +256,7 @@ describe("claims", () => {
   });
 
   test("a wait that is given up does not end that of its repeat at another member", async () => {
-    for (const [asked, again] of [
-      [0, 1],
-      [1, 0],
-      [1, 2],
-    ] as const) {
+    for (const [asked, again] of ASKED_AND_AGAIN) {
       const cluster = new Cluster(3);
       await cluster.elect(0);
       const claim = claimOf("w");

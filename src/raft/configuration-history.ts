@@ -6,6 +6,9 @@ import { decodeConfigurationEntry, EMPTY_CONFIGURATION } from "./configuration.t
 import { invariant } from "./invariant.ts";
 import { type Configuration, type Entry, INDEX_0, type LogIndex } from "./types.ts";
 
+/** Folders of forgotten configurations that are remembered; the oldest go first. */
+const PAST_MAX = 256;
+
 interface Dated {
   readonly index: LogIndex;
   readonly configuration: Configuration;
@@ -14,6 +17,8 @@ interface Dated {
 export class ConfigurationHistory {
   /** Ascending; never empty; [0] is as of the compacted index. */
   #dated: [Dated, ...Dated[]];
+  /** Incarnations in committed configurations that were compacted by this process. At most PAST_MAX. */
+  readonly #past = new Set<string>();
 
   /** `base`: as of the compacted index, null when that is not known or nothing was compacted. */
   constructor(compacted: LogIndex, base: Configuration | null, entries: readonly Entry[]) {
@@ -39,6 +44,14 @@ export class ConfigurationHistory {
     return (this.#dated.findLast((dated) => dated.index <= index) ?? this.#dated[0]).configuration;
   }
 
+  /** Whether a configuration of the log holds the folder with this incarnation, or one did that was compacted since. */
+  hasHeld(incarnation: string): boolean {
+    return (
+      this.#past.has(incarnation) ||
+      this.#dated.some(({ configuration }) => incarnationsOf(configuration).includes(incarnation))
+    );
+  }
+
   /** Takes note of a `config` or `bootstrap` entry. */
   append(entry: Entry): void {
     invariant(
@@ -55,6 +68,12 @@ export class ConfigurationHistory {
   compact(index: LogIndex): void {
     const [base, ...later] = this.#dated;
     const configuration = this.at(index);
+    for (const dated of this.#dated.filter((each) => each.index <= index))
+      for (const incarnation of incarnationsOf(dated.configuration)) this.#past.add(incarnation);
+    for (const oldest of this.#past) {
+      if (this.#past.size <= PAST_MAX) break;
+      this.#past.delete(oldest);
+    }
     this.#dated = [{ index, configuration }, ...later.filter((dated) => dated.index > index)];
     invariant(base.index <= index, "compaction goes forward");
   }
@@ -62,4 +81,8 @@ export class ConfigurationHistory {
   restart(index: LogIndex, configuration: Configuration): void {
     this.#dated = [{ index, configuration }];
   }
+}
+
+function incarnationsOf({ members }: Configuration): readonly string[] {
+  return Object.values(members).map(({ incarnation }) => incarnation);
 }

@@ -146,6 +146,10 @@ export class RaftLog {
     return this.#configurations.at(index);
   }
 
+  hasHeld(incarnation: string): boolean {
+    return this.#configurations.hasHeld(incarnation);
+  }
+
   /** Null outside [compacted.index, last]. */
   termAt(index: LogIndex): Term | null {
     return this.#terms.termAt(index);

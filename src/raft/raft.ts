@@ -178,6 +178,11 @@ export class Raft {
     return this.#log.configurationAt(index);
   }
 
+  /** Whether the folder with this incarnation is or was a member by this log, as far back as this process knows it. */
+  hasHeld(incarnation: string): boolean {
+    return this.#log.hasHeld(incarnation);
+  }
+
   /** Of the entry that holds it; 0 when none does. */
   get configurationIndex(): LogIndex {
     return this.#log.configurationIndex;

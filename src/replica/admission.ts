@@ -34,6 +34,8 @@ export interface AdmissionPort {
   clusterId(): string | null;
   /** Null until there is a log. */
   membership(): { readonly configuration: Configuration; readonly index: LogIndex } | null;
+  /** As of an entry of this log; null where the log does not reach back so far. */
+  configurationAt(index: LogIndex): Configuration | null;
   /** Asks the leader to add this member. @throws CallError it will not; ConsensusError not now */
   add(hello: PeerHello): Promise<unknown>;
   /** Whom to dial has changed. */
@@ -69,22 +71,35 @@ export class Admission {
     index: LogIndex,
     removed: readonly (readonly [NodeId, string])[],
   ): void {
-    const { identity } = this.#port;
     // The change that let this folder in was cut off the log again: it never was a member so far.
-    if (this.#since !== null && index < this.#since) this.#since = null;
-    const own = configuration.members[identity.id];
-    if (own?.incarnation === identity.incarnation) this.#since ??= index;
+    if (this.#since !== null && (index < this.#since || !this.#isHeldAt(this.#since)))
+      this.#since = null;
+    if (this.#holds(configuration)) this.#since ??= index;
     for (const [id, url] of removed) this.#farewell(id, url);
     for (const id of Object.keys(configuration.members))
       this.#leaving.get(id as NodeId)?.timer.cancel();
     for (const id of Object.keys(configuration.members)) this.#leaving.delete(id as NodeId);
   }
 
+  /** Another log, that of a snapshot, took the place of this member's: `follow` begins anew. */
+  logReplaced(): void {
+    this.#since = null;
+  }
+
+  #holds({ members }: Configuration): boolean {
+    const { id, incarnation } = this.#port.identity;
+    return members[id]?.incarnation === incarnation;
+  }
+
+  /** What the log has forgotten was committed, and is as it was. */
+  #isHeldAt(index: LogIndex): boolean {
+    const configuration = this.#port.configurationAt(index);
+    return configuration === null || this.#holds(configuration);
+  }
+
   /** The newest configuration is committed and does not hold this folder, though an earlier one did. */
   settled(configuration: Configuration, index: LogIndex): void {
-    const { identity } = this.#port;
-    if (this.#since === null || this.#retired !== null) return;
-    if (configuration.members[identity.id]?.incarnation === identity.incarnation) return;
+    if (this.#since === null || this.#retired !== null || this.#holds(configuration)) return;
     this.retire(index);
   }
 

@@ -86,10 +86,10 @@ export class Membership {
     const isNew = this.#leading().configuration.members[request.id] === undefined;
     for (;;) {
       const raft = this.#leading();
-      const changes = this.#toAdd(raft.configuration, request);
+      const changes = this.#toAdd(raft, request);
       if (changes.length === 0 && raft.configurationIndex <= raft.commit) return isNew;
       if (changes.length === 0) await this.#pause(deadline);
-      else await this.#change(changes, deadline);
+      else if (await this.#change(changes, deadline)) return isNew;
     }
   }
 
@@ -114,7 +114,7 @@ export class Membership {
       }
       this.#mayLose(configuration, id);
       if (id === self && (await this.#port.transfer(null, HANDOVER_MS))) throw notLeader();
-      await this.#change([{ op: "remove", id }], deadline);
+      if (await this.#change([{ op: "remove", id }], deadline)) return;
     }
   }
 
@@ -143,10 +143,17 @@ export class Membership {
   }
 
   /** What makes `request` true; nothing when it is. @throws CallError it cannot be */
-  #toAdd(configuration: Configuration, request: MemberRequest): ConfigurationChange[] {
+  #toAdd(raft: Raft, request: MemberRequest): ConfigurationChange[] {
     const { id, url, incarnation, replaces } = request;
+    const { configuration } = raft;
     const { members } = configuration;
     const record = members[id];
+    // The request came late, or again from who was not told that it was done: since then the folder was removed.
+    if (incarnation !== null && record?.incarnation !== incarnation && raft.hasHeld(incarnation))
+      throw new CallError(
+        "folder-used",
+        `The data folder of ${id} belonged to a member that was removed: give it an empty one.`,
+      );
     const twin = Object.keys(members).find((other) => other !== id && members[other]?.url === url);
     if (twin !== undefined)
       throw new CallError(
@@ -214,24 +221,25 @@ export class Membership {
     throw new CallError("quorum-at-risk", `Removing ${id} would stop the cluster: ${refusal}.`);
   }
 
-  /** Begins a change, waiting for one that is under way, and waits until it is committed and left. */
-  async #change(changes: readonly ConfigurationChange[], deadline: Millis): Promise<void> {
+  /**
+   * Begins a change, and waits until it is committed and left: true, whatever was changed since. Two who want opposite
+   * things would else take each other's change back without an end. False, after a moment: another one is under way.
+   */
+  async #change(changes: readonly ConfigurationChange[], deadline: Millis): Promise<boolean> {
     const before = this.#leading();
     const result = before.proposeChange(changes);
     if (!result.ok) {
       if (result.reason === "invalid") throw new CallError("not-possible", `${result.detail}.`);
       if (result.reason === "not-leader") throw notLeader();
       await this.#pause(deadline);
-      return;
+      return false;
     }
     this.#told(changes);
     this.#port.schedulePump();
     for (;;) {
       const raft = this.#leading();
       if (raft.term !== result.term) throw notLeader();
-      if (raft.commit >= result.first && !isJoint(raft.configuration)) {
-        if (raft.configurationIndex <= raft.commit) return;
-      }
+      if (raft.commit >= result.first && !isJoint(raft.configurationAt(raft.commit))) return true;
       await this.#pause(deadline);
     }
   }

@@ -171,6 +171,10 @@ export class Parts {
         core.raft === null
           ? null
           : { configuration: core.raft.configuration, index: core.raft.configurationIndex },
+      configurationAt: (index) => {
+        const { raft } = core;
+        return raft === null || index < raft.compactedIndex ? null : raft.configurationAt(index);
+      },
       add: ({ id, advertise, incarnation }) => {
         const request = { id, url: advertise, incarnation, voter: false, replaces: null };
         return this.#port.call("members.add", request, JOIN_MS);
@@ -265,6 +269,7 @@ export class Parts {
     const parts = {
       self,
       identity,
+      recovered,
       options,
       clock,
       log,
@@ -357,6 +362,7 @@ export class Parts {
   }
 
   #installed({ index, bootstrap }: SnapshotManifest): void {
+    this.admission.logReplaced();
     this.applier.installed();
     this.founder.installed(bootstrap);
     this.staleness.applied(index);

@@ -8,7 +8,8 @@ const N1 = asNodeId("n1");
 const N4 = asNodeId("n4");
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 
-function admissionOf(incarnation: string): Admission {
+/** `held`: of the log as it is, as of each index. */
+function admissionOf(incarnation: string, held: Map<number, Configuration> = new Map()): Admission {
   const clock = new NodeClock(new World(1));
   return new Admission({
     identity: { id: N4, incarnation, clusterId: "c", boot: 1 },
@@ -18,6 +19,7 @@ function admissionOf(incarnation: string): Admission {
     sightings: new Sightings(),
     clusterId: () => "c",
     membership: () => null,
+    configurationAt: (index) => held.get(index) ?? null,
     add: async () => null,
     redial: () => undefined,
     dismiss: () => undefined,
@@ -57,4 +59,27 @@ test("a folder that was a member, and is none by what is committed, was removed"
   admission.follow(configuration(null), asIndex(9), []);
   admission.settled(configuration(null), asIndex(9));
   expect(admission.retired).toContain("n4 was removed from cluster c at log index 9");
+});
+
+test("one leader's change is cut off the log and another's written behind it in one go: the folder was not removed", () => {
+  const held = new Map([[7, configuration("four")]]);
+  const admission = admissionOf("four", held);
+  admission.follow(configuration("four"), asIndex(7), []);
+  // Entry 7 is another one now, and a change of other members stands at 9.
+  held.set(7, configuration(null));
+  admission.follow(configuration(null), asIndex(9), []);
+  admission.settled(configuration(null), asIndex(9));
+  expect(admission.retired).toBeNull();
+});
+
+test("a log that a snapshot replaced says nothing of what it would have let in (seed 2397115327)", () => {
+  const admission = admissionOf("four");
+  admission.follow(configuration("four"), asIndex(7), []);
+  // The next leader never had entry 7; it lets the folder in behind the snapshot, at 26.
+  admission.logReplaced();
+  admission.follow(configuration(null), asIndex(25), []);
+  admission.settled(configuration(null), asIndex(25));
+  expect(admission.retired).toBeNull();
+  admission.follow(configuration("four"), asIndex(26), []);
+  expect(admission.memberSince).toBe(asIndex(26));
 });

@@ -436,6 +436,56 @@ describe("removing", () => {
     await write(cluster, leader, 1);
   });
 
+  test("asked for while the same member is being added, each is done once: neither takes the other back", async () => {
+    const cluster = new Cluster(33, 3);
+    await cluster.startAll();
+    const leader = leaderOf(cluster);
+    const before = leader.disk.entries.length;
+    const added = ask(leader, "members.add", { id: "n4", url: "http://n4" });
+    // It is a member by now, and the next look at whether it is comes in a moment.
+    await cluster.run(9);
+    expect(added.settled).toBe(false);
+    expect(leader.replica?.status().configuration.members["n4"]).toBeDefined();
+    const removed = ask(leader, "members.remove", { id: "n4" });
+    expect(await done(cluster, added)).toBeNull();
+    expect(await done(cluster, removed)).toBeNull();
+    await cluster.run(200);
+    const changes = leader.disk.entries.slice(before).filter(({ kind }) => kind === "config");
+    expect(changes.map((entry) => decodeConfigurationEntry(entry).learners.length)).toEqual([1, 0]);
+    cluster.check();
+  });
+
+  test("a folder that was removed is not added again by a request to let it in that comes late", async () => {
+    const cluster = new Cluster(34, 3);
+    await cluster.startAll();
+    const n4 = await join(cluster, "n4", cluster.node(1));
+    await cluster.run(5_000, () => n4.replica?.status().commit !== undefined);
+    const leader = leaderOf(cluster);
+    const late = { id: "n4", url: "http://n4", incarnation: n4.disk.incarnation };
+    expect(await done(cluster, ask(leader, "members.add", late))).toBeNull();
+    expect(await done(cluster, ask(leader, "members.remove", { id: "n4" }))).toBeNull();
+    // Nor when the log has forgotten it, nor in the place that an operator keeps for another folder.
+    for (const each of ["at once", "compacted", "awaited"]) {
+      if (each === "compacted")
+        for (const node of cluster.nodes.slice(0, 3)) await cluster.compact(node);
+      if (each === "awaited")
+        expect(
+          await done(cluster, ask(leader, "members.add", { id: "n4", url: "http://n4" })),
+        ).toBeNull();
+      expect(await done(cluster, ask(leader, "members.add", late))).toBe("folder-used");
+    }
+    // Another folder is welcome.
+    cluster.kill(n4);
+    cluster.wipe(n4);
+    await cluster.start(n4, leader);
+    await cluster.run(5_000, () => n4.replica?.status().leader === leader.id);
+    expect(n4.replica?.status().retired).toBe(false);
+    expect(leader.replica?.status().configuration.members["n4"]?.incarnation).toBe(
+      n4.disk.incarnation,
+    );
+    cluster.check();
+  });
+
   test("is refused when the rest could not decide anything, and for the last voter", async () => {
     const cluster = new Cluster(33, 3);
     await cluster.startAll();

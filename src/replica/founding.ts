@@ -5,7 +5,8 @@
  * folder and the same list of ids. Its record names each member with the incarnation of its folder. A
  * member adopts a record that it is sent only while its own log is empty and only if the record names its own
  * incarnation: so a founder that dies half-way is completed later, and a folder that was wiped (another
- * incarnation) never slips back in: it waits to be re-added. Who is let in by a member of a cluster, though, is
+ * incarnation) never slips back in: it waits to be re-added. Nor does a folder found a second cluster whose log is
+ * damaged from its first entry on. Who is let in by a member of a cluster, though, is
  * a member: its incarnation was added meanwhile (admission.ts).
  */
 import type { Configuration, NodeId } from "../raft/types.ts";
@@ -29,8 +30,16 @@ export function foundingStep(
 ): FoundingStep {
   for (const hello of hellos.values()) {
     if (hello.bootstrap === null) continue;
-    return { do: "adopt", record: JSON.parse(hello.bootstrap) as BootstrapRecord };
+    const record = JSON.parse(hello.bootstrap) as BootstrapRecord;
+    if (identity.clusterId === null || identity.clusterId === record.clusterId)
+      return { do: "adopt", record };
   }
+  // It held entry 1, and cannot read it any more.
+  if (identity.clusterId !== null)
+    return {
+      do: "wait",
+      reason: `the log is lost: waiting for a member of cluster ${identity.clusterId} to send it`,
+    };
   if (join !== null) return { do: "wait", reason: `joining the cluster of ${join}` };
   const missing = peerIds.filter((id) => id !== identity.id && !hellos.has(id));
   if (missing.length > 0) {

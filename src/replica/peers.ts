@@ -7,7 +7,15 @@ import type { Contacts } from "./contacts.ts";
 import type { Core } from "./core.ts";
 import type { Eligibility } from "./eligibility.ts";
 import type { Founder } from "./founder.ts";
-import type { DisconnectReason, Identity, Millis, PeerHello, Refusal, Timer } from "./ports.ts";
+import type {
+  DisconnectReason,
+  Identity,
+  Millis,
+  PeerHello,
+  RecoveredLog,
+  Refusal,
+  Timer,
+} from "./ports.ts";
 import type { ReplicaOptions } from "./replica-options.ts";
 import type { Sightings } from "./sightings.ts";
 import type { Standing } from "./standing.ts";
@@ -19,6 +27,7 @@ const EARLY_CAMPAIGN_MS: Millis = 50;
 /** What it needs of the replica around it. */
 export interface PeersPort {
   readonly identity: Identity;
+  readonly recovered: Pick<RecoveredLog, "hardState" | "promised">;
   readonly options: Pick<
     ReplicaOptions,
     | "clock"
@@ -70,22 +79,24 @@ export class Peers {
 
   /** What this member says of itself. */
   hello(): PeerHello {
-    const { identity, options, founder } = this.#port;
+    const { identity, options, founder, recovered } = this.#port;
     const raft = this.#raft;
+    // Damaged from its first entry on, a log makes no core, but what it promised stands.
+    const promised = raft === null ? recovered.promised?.index : raft.repairingTo;
     return {
       id: identity.id,
       incarnation: identity.incarnation,
       boot: identity.boot,
       clusterId: founder.clusterId,
       // Not what the disk may still lose; but all that a log in repair promised, and will hold again.
-      lastIndex: raft?.repairingTo ?? raft?.durable ?? asIndex(0),
+      lastIndex: promised ?? raft?.durable ?? asIndex(0),
       lastTerm: raft?.termAt(raft.durable) ?? asTerm(0),
       peerIds: founder.peerIds,
       advertise: options.advertise,
       machineVersion: options.machineVersions.newest,
       machineVersionOldest: options.machineVersions.oldest,
       bootstrap: founder.record === null ? null : JSON.stringify(founder.record),
-      term: raft?.durableTerm ?? asTerm(0),
+      term: raft?.durableTerm ?? recovered.hardState.term,
       configIndex: raft?.configurationIndex ?? asIndex(0),
       ...(this.#isJoining ? { join: true } : {}),
     };

@@ -13,8 +13,10 @@ import {
   type Log,
   type LogStore,
   type RecoveredLog,
+  type SeenStore,
   type SnapshotStore,
 } from "./ports.ts";
+import { Sightings } from "./sightings.ts";
 
 export interface RepairPort {
   readonly store: Pick<LogStore, "cut">;
@@ -22,6 +24,10 @@ export interface RepairPort {
   readonly log: Log;
   /** `--peers`, own id included. */
   readonly peers: ReadonlyMap<NodeId, string>;
+  /** `--join`: the address of another member. */
+  readonly join?: string | null;
+  /** Where it is kept which members were seen. */
+  readonly seen?: SeenStore;
   readonly applied: () => LogIndex;
   /** A sentence when the state cannot be believed: the machine stands on nothing. */
   readonly stateDamage: string | null;
@@ -38,7 +44,7 @@ export async function repaired(port: RepairPort, recovered: RecoveredLog): Promi
     return recovered;
   }
   const what = damage?.what ?? stateDamage ?? "";
-  if (others(port, recovered).length === 0) {
+  if (!hasOthers(port, recovered)) {
     throw new FatalError(
       `${what}. This cluster has one member, so nobody can send what is lost: go back to a backup. The data folder is left as it is`,
     );
@@ -75,11 +81,12 @@ function membershipOf({ foundations = [], configurations }: RecoveredLog): reado
   return all.filter((entry) => entry === all.findLast(({ kind }) => kind === entry.kind));
 }
 
-function others({ peers }: RepairPort, recovered: RecoveredLog): string[] {
+/** Where no membership can be read: whom it was told of, at this start or earlier. They dial it at its address. */
+function hasOthers({ peers, join = null, seen }: RepairPort, recovered: RecoveredLog): boolean {
   const newest = [...(recovered.foundations ?? []), ...recovered.configurations].at(-1);
-  const members = newest === undefined ? [] : Object.keys(decodeConfigurationEntry(newest).members);
   const { id } = recovered.identity;
-  return [...new Set([...members, ...(newest === undefined ? peers.keys() : [])])].filter(
-    (member) => member !== id,
-  );
+  const isOther = (member: string): boolean => member !== id;
+  if (newest !== undefined)
+    return Object.keys(decodeConfigurationEntry(newest).members).some(isOther);
+  return join !== null || [...peers.keys(), ...new Sightings(seen).ids()].some(isOther);
 }

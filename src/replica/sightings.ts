@@ -70,6 +70,11 @@ export class Sightings {
     this.#seen.set(id, { incarnation, boot, index, term });
   }
 
+  /** Of all that were seen. */
+  ids(): readonly NodeId[] {
+    return [...this.#seen.keys()];
+  }
+
   forget(id: NodeId): void {
     if (!this.#seen.delete(id)) return;
     this.#changes += 1;

@@ -137,6 +137,8 @@ test("a member whose log is damaged from its first entry on keeps its term and v
   const { cluster, follower } = await working(30);
   const { hardState } = follower.disk;
   expect(hardState.term).toBeGreaterThan(1);
+  // The others know by now how far it was, and let no older copy of it in.
+  await cluster.run(1_500);
   cluster.kill(follower);
   follower.image = follower.machine.image();
   follower.disk.damagedFrom = asIndex(1);
@@ -147,4 +149,39 @@ test("a member whose log is damaged from its first entry on keeps its term and v
   expect(Math.min(...terms)).toBeGreaterThanOrEqual(hardState.term);
   expect(follower.fatal).toBeNull();
   cluster.check();
+});
+
+test("a member that joined is repaired from the first entry on, with no word of whom to ask but what it saw", async () => {
+  for (const flag of ["--join", "none"]) {
+    const { cluster } = await working(32);
+    const n4 = cluster.add("n4");
+    await cluster.start(n4, cluster.node(1));
+    expect(await converged(cluster, n4)).toBe(true);
+    await cluster.run(1_500);
+    cluster.kill(n4);
+    n4.image = n4.machine.image();
+    n4.disk.damagedFrom = asIndex(1);
+    const started = cluster.start(n4, flag === "--join" ? cluster.node(1) : null);
+    await cluster.run(100);
+    await started;
+    expect(await converged(cluster, n4)).toBe(true);
+    expect(n4.disk.entries.length).toBeGreaterThanOrEqual(n4.disk.promised?.index ?? Infinity);
+    expect(n4.fatal).toBeNull();
+    cluster.check();
+  }
+});
+
+test("a folder that has lost the log of its cluster founds no other", async () => {
+  const { cluster } = await working(33);
+  const n4 = cluster.add("n4");
+  await cluster.start(n4, cluster.node(1));
+  expect(await converged(cluster, n4)).toBe(true);
+  await cluster.run(1_500);
+  for (const node of cluster.nodes) cluster.kill(node);
+  n4.image = n4.machine.image();
+  n4.disk.damagedFrom = asIndex(1);
+  await start(cluster, n4);
+  await cluster.run(3_000);
+  expect(n4.disk.entries).toHaveLength(0);
+  expect(n4.replica?.status().waiting).toContain("the log is lost");
 });

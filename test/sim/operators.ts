@@ -266,7 +266,14 @@ function mayLose(sim: Simulation, node: SimNode): boolean {
   const { nodes, membership } = sim;
   if (membership === null) return false;
   const last = node.disk.entries.at(-1);
-  if (last === undefined) return true;
+  const sound = nodes.filter((other) => other !== node && isSound(sim, other));
+  // It promised nothing; but of a founder the others' record names this very folder, and waits for it.
+  if (last === undefined)
+    return (
+      !sim.isMember(node) ||
+      !votes(membership.configuration, node.id) ||
+      isQuorum(membership.configuration, (id) => sound.some((other) => other.id === id))
+    );
   // A change of the membership is under way, or one is not known to be over: nobody knows whom to count.
   const settled = nodes.every(
     ({ disk, store }) =>
@@ -280,8 +287,7 @@ function mayLose(sim: Simulation, node: SimNode): boolean {
     ({ leadership }) => leadership?.role === "leader" && leadership.term >= term,
   );
   if (!decided) return false;
-  const holders = nodes
-    .filter((other) => other !== node && isSound(sim, other))
+  const holders = sound
     .filter(({ disk }) => disk.termAt(last.index) === last.term)
     .map(({ id }) => id);
   return isQuorum(membership.configuration, (id) => holders.includes(id));

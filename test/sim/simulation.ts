@@ -281,7 +281,9 @@ export class Simulation {
 
   #restartLater(node: SimNode): void {
     const { prng } = this.world;
-    const ms = prng.pick([0, 20, 300, 2_000, 8_000]) * (0.5 + prng.float());
+    // Who only hears after the healing, when its clock goes on, that its disk had failed before it, is back soon.
+    const longest = this.#core === null ? 8_000 : 300;
+    const ms = Math.min(longest, prng.pick([0, 20, 300, 2_000, 8_000])) * (0.5 + prng.float());
     this.world.at(this.world.now + ms, () => {
       if (this.#core === null || this.#core.includes(node)) node.start();
     });

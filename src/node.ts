@@ -20,7 +20,7 @@ import { POSITION_QUERY } from "./queue/schema.ts";
 import { FlotillaQueue } from "./queue/queue.ts";
 import { QueueError } from "./queue/service.ts";
 import { ThreadReader } from "./queue/task-reader.ts";
-import { DEFAULT_SETTINGS, type Settings } from "./queue/types.ts";
+import { DEFAULT_LOG_TAIL, DEFAULT_SETTINGS, type Settings } from "./queue/types.ts";
 import { FatalError, type Log } from "./replica/ports.ts";
 import type { NodeId } from "./raft/types.ts";
 import { ConsensusError } from "./replica/consensus.ts";
@@ -337,6 +337,15 @@ async function run(config: Config, log: Log): Promise<void> {
   const compaction = new LogCompaction({
     clock,
     log,
+    limits: () => {
+      const { log_tail: tail = DEFAULT_LOG_TAIL } = machine.settings();
+      return {
+        bytesMax: tail.max_bytes,
+        ageMaxMs: tail.max_ms,
+        youngBytes: tail.young_bytes,
+        youngMs: tail.young_ms,
+      };
+    },
     applied: appliedIndex,
     bytesWritten: () => store.stats().bytesWritten,
     recovered: store.stats(),

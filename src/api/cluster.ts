@@ -70,10 +70,10 @@ export function clusterRoutes({ queue }: ApiDeps) {
         role: "admin",
         summary: "Change settings of the cluster",
         description:
-          "Merged: what is not named stays as it is, inside `retention` and `retry` too, whatever else changes at the same time. Durations in milliseconds, sizes in bytes.",
+          "Merged: what is not named stays as it is, inside `retention`, `retry` and `log_tail` too, whatever else changes at the same time. Durations in milliseconds, sizes in bytes.",
         body: "SettingsChange",
         answers: { 200: { description: "All settings, changed.", model: "Settings" } },
-        problems: [413, 415, 503],
+        problems: [409, 413, 415, 503],
       }),
     );
 }

@@ -93,6 +93,7 @@ const QUEUE_CODES: Readonly<Record<QueueErrorCode, CodeRule>> = {
   "low-disk": { status: 503, retryAfterS: 30 },
   inconsistent: { status: 503, retryAfterS: null },
   removed: { status: 503, retryAfterS: null },
+  "machine-version": { status: 409, retryAfterS: null },
   stopping: { status: 503, retryAfterS: 1 },
 };
 

@@ -236,6 +236,23 @@ export const SettingsIn = object({
       description: "Milliseconds, of one attempt; null: none. For tasks that name none.",
     }),
   ),
+  log_tail: optional(
+    object({
+      max_bytes: optional(
+        within("log_tail_bytes", {
+          description: "The log keeps a tail as long as the state, and no longer than this.",
+        }),
+      ),
+      max_ms: optional(within("log_tail_ms", { description: "The log keeps nothing older." })),
+      young_bytes: optional(
+        within("log_young_bytes", {
+          description:
+            "What is younger than `young_ms` is kept up to this length (and `max_bytes`), however small the state is.",
+        }),
+      ),
+      young_ms: optional(within("log_young_ms", { description: "Milliseconds." })),
+    }),
+  ),
 });
 
 const memberId = t.Unsafe<string>({
@@ -354,6 +371,14 @@ const settingsOut: Record<keyof Settings, TSchema> = {
   max_crashes: counter(),
   retry: RetryOut,
   timeout_ms: nullable(counter()),
+  log_tail: optional(
+    object({
+      max_bytes: counter(),
+      max_ms: counter(),
+      young_bytes: counter(),
+      young_ms: counter(),
+    }),
+  ),
 };
 
 const alarmsOut = list(

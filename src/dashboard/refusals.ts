@@ -26,6 +26,10 @@ const REFUSALS: Readonly<Record<QueueErrorCode, Refusal>> = {
     text: "The state of this member differs from the others': it does not answer. Use another one.",
   },
   removed: { status: 503, text: "This member was removed from the cluster. Use another one." },
+  "machine-version": {
+    status: 409,
+    text: "A member whose build is older keeps the cluster from this. Start all of them with the same build.",
+  },
   stopping: { status: 503, text: "This member is stopping. Use another one." },
   "not-found": { status: 404, text: "There is no such task any more." },
   "already-final": { status: 409, text: "The task has already ended, so it cannot be cancelled." },

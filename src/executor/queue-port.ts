@@ -44,6 +44,7 @@ export function mayPass(error: unknown): boolean {
     case "queue-full":
     case "version-mismatch":
     case "names-full":
+    case "machine-version":
       return false;
   }
 }

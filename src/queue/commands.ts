@@ -27,8 +27,11 @@ import type {
 /**
  * What this build applies; `machine_version` in the state says which version is in force. `newest` grows with
  * every change of what an entry does, of the chain, or of the tables; the code of older versions stays.
+ *
+ *     1  the first release
+ *     2  `log_tail` is a setting
  */
-export const MACHINE_VERSIONS = { oldest: 1, newest: 1 } as const;
+export const MACHINE_VERSIONS = { oldest: 1, newest: 2 } as const;
 
 export type Command = { readonly idem?: IdempotencyScope } & (
   | { readonly type: "submit"; readonly tasks: readonly NewTask[] }

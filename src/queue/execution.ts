@@ -13,7 +13,7 @@ import { rememberTakeover, type Takeover } from "./leaderships.ts";
 import { NamedNames } from "./names.ts";
 import { Reports } from "./reports.ts";
 import { RUNNING, statusCode, toClaimedTask } from "./rows.ts";
-import { mergeSettings } from "./settings.ts";
+import { LOG_TAIL_SINCE, mergeSettings } from "./settings.ts";
 import type { TaskStore } from "./store.ts";
 import { submitTasks } from "./submitting.ts";
 import { Sweeps } from "./sweeps.ts";
@@ -84,7 +84,9 @@ export class Execution {
       case "clear":
         return plain(this.#clear(command.status));
       case "settings":
-        this.changeSettings(mergeSettings(this.store.settings, command.settings));
+        this.changeSettings(
+          mergeSettings(this.store.settings, command.settings, this.store.machineVersion),
+        );
         return plain({
           ok: true,
           value: { type: "settings", settings: this.store.settings },
@@ -130,7 +132,7 @@ export class Execution {
       }
       case "raise": {
         const higher = command.version > this.store.machineVersion;
-        if (higher) this.useVersion(command.version);
+        if (higher) this.#raise(command.version);
         return done(higher ? 1 : 0, false);
       }
       case "confirm": {
@@ -236,6 +238,13 @@ export class Execution {
     }
     this.store.machineVersion = version;
     this.#saveVersion.run(version);
+  }
+
+  #raise(version: number): void {
+    const before = this.store.machineVersion;
+    this.useVersion(version);
+    if (before < LOG_TAIL_SINCE && version >= LOG_TAIL_SINCE)
+      this.changeSettings(mergeSettings(this.store.settings, {}, version));
   }
 
   changeSettings(settings: Settings): void {

@@ -17,6 +17,7 @@ import {
   type RequestAnswer,
   type StateMachine,
 } from "../replica/ports.ts";
+import type { MachineVersions } from "../replica/versions.ts";
 import { restoreAnswer, type StoredAnswer, storedAnswer } from "./answers.ts";
 import { Chain, ChainHistory } from "./chain.ts";
 import { decodeCommand } from "./command-codec.ts";
@@ -30,7 +31,7 @@ import { RUNNING, type TaskRow, toRunningLease, toTask } from "./rows.ts";
 import { openSchema } from "./schema.ts";
 import { Sessions } from "./sessions.ts";
 import type { ReadyLimits } from "./ready.ts";
-import { bootstrapSettings } from "./settings.ts";
+import { bootstrapSettings, mergeSettings } from "./settings.ts";
 import type { LogPage, RunningLease, SignalListener, TaskState } from "./state.ts";
 import { type AttemptRow, TaskStore } from "./store.ts";
 import {
@@ -57,7 +58,7 @@ export interface MachineLimits {
   readonly writeBehind?: number;
   readonly ready?: ReadyLimits;
   /** Machine versions that this build applies: tests play an older or a newer one. */
-  readonly machineVersions?: { readonly oldest: number; readonly newest: number };
+  readonly machineVersions?: MachineVersions;
 }
 
 /**
@@ -85,6 +86,12 @@ interface StateRow {
 interface Judged {
   readonly answer: Answer;
   readonly stored: StoredAnswer;
+}
+
+/** Before entry 1 the state is of the oldest version: builds of all versions begin alike. */
+function prepareTables(db: Database, versions: MachineVersions): void {
+  const settings = mergeSettings(DEFAULT_SETTINGS, {}, versions.oldest);
+  openSchema(db, JSON.stringify(settings), versions);
 }
 
 /** Entries whose chain is remembered: what a member may be behind another one and still be compared with it. */
@@ -119,7 +126,7 @@ export class TaskMachine implements StateMachine, TaskState {
    * alone to write. @throws FatalError when another schema or machine version wrote it
    */
   static open(db: Database, limits: MachineLimits = {}): TaskMachine {
-    openSchema(db, JSON.stringify(DEFAULT_SETTINGS), limits.machineVersions ?? MACHINE_VERSIONS);
+    prepareTables(db, limits.machineVersions ?? MACHINE_VERSIONS);
     return new TaskMachine(db, limits);
   }
 
@@ -134,11 +141,7 @@ export class TaskMachine implements StateMachine, TaskState {
    * @throws FatalError when another schema or machine version wrote it
    */
   reopen(db: Database): void {
-    openSchema(
-      db,
-      JSON.stringify(DEFAULT_SETTINGS),
-      this.#limits.machineVersions ?? MACHINE_VERSIONS,
-    );
+    prepareTables(db, this.#limits.machineVersions ?? MACHINE_VERSIONS);
     // What it has not committed is part of what the snapshot replaces.
     if (this.#uncommitted) this.#db.run("ROLLBACK");
     this.#load(db);
@@ -292,8 +295,9 @@ export class TaskMachine implements StateMachine, TaskState {
       this.#clusterId = entry.bootstrap.clusterId;
       this.#saveClusterId.run(this.#clusterId);
       this.#chain.mixText(this.#clusterId);
-      this.#execution.useVersion(entry.bootstrap.machineVersion);
-      this.#execution.changeSettings(bootstrapSettings(entry.bootstrap.settings));
+      const { settings, machineVersion } = entry.bootstrap;
+      this.#execution.useVersion(machineVersion);
+      this.#execution.changeSettings(bootstrapSettings(settings, machineVersion));
     }
     if (entry.members !== undefined) this.#sessions.keepOnly(entry.members);
     for (const { member, boot, below } of entry.acks) {

@@ -44,6 +44,7 @@ import type {
   WorkerView,
   WriteContext,
 } from "./service.ts";
+import { LOG_TAIL_SINCE } from "./settings.ts";
 import type { SignalContext, TaskState } from "./state.ts";
 import { ReaderOverloaded, type TaskReader } from "./task-reader.ts";
 import type { ThroughputSecond } from "./throughput.ts";
@@ -323,12 +324,29 @@ export class FlotillaQueue implements TaskQueue {
   }
 
   async updateSettings(change: SettingsChange, context: WriteContext): Promise<Settings> {
+    if (change.log_tail !== undefined) await this.#expectVersion("log_tail", LOG_TAIL_SINCE);
     const { value } = await this.#proposer.propose(
       { type: "settings", settings: change, ...idemOf(context) },
       "settings",
       { signal: context.signal },
     );
     return value.settings;
+  }
+
+  /**
+   * An older version would drop what it does not know in silence, so it is refused before it is logged. It is never
+   * lowered: once it was seen here, it is in force wherever the command is applied.
+   */
+  async #expectVersion(setting: string, version: number): Promise<void> {
+    const inForce = (): number => this.#o.machine.machineVersion();
+    if (inForce() >= version) return;
+    // This member may be behind.
+    await this.#current("linearizable");
+    if (inForce() >= version) return;
+    throw queueError(
+      "machine-version",
+      `${setting} is a setting from machine version ${version} on, and the cluster runs ${inForce()}: start every member with a build that applies ${version}, wait some 10 s until GET /api/cluster says that it is in force, and ask again`,
+    );
   }
 
   /** What will be ready when the submit is applied, so that the leader can put claims into the same entry. */

@@ -44,6 +44,8 @@ export type QueueErrorCode =
   | "inconsistent"
   /** This member was removed from the cluster: ask another one. 503. */
   | "removed"
+  /** A member whose build is older keeps the cluster from having this: 409. */
+  | "machine-version"
   | "stopping";
 
 export class QueueError extends Error {
@@ -181,7 +183,9 @@ export interface TaskQueue {
     task?: Task;
   }>;
   clear(status: Status | null, context: WriteContext): Promise<number>;
-  /** Merged where it is applied, nested groups too; all settings, as they are then. */
+  /**
+   * Merged where it is applied, nested groups too; all settings, as they are then. @throws QueueError machine-version
+   */
   updateSettings(change: SettingsChange, context: WriteContext): Promise<Settings>;
 
   // --- reads; each says how fresh it was

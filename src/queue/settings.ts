@@ -1,5 +1,5 @@
 /** The cluster's settings: what they may be, reading them from entry 1, and changing some of them. */
-import { DEFAULT_SETTINGS, type Settings, type SettingsChange } from "./types.ts";
+import { DEFAULT_LOG_TAIL, DEFAULT_SETTINGS, type Settings, type SettingsChange } from "./types.ts";
 
 const SECOND_MS = 1_000;
 const HOUR_MS = 3_600 * SECOND_MS;
@@ -26,10 +26,43 @@ export const SETTING_LIMITS = {
   retry_ms: { min: 0, max: 7 * DAY_MS },
   /** 1: equal delays; above a hundred the second retry is beyond any limit. */
   retry_factor: { min: 1, max: 100 },
+  /** A step of the log's marks; 64 GiB are more than is worth sending instead of any state. */
+  log_tail_bytes: { min: 1_024 * 1_024, max: 64 * 1_024 ** 3 },
+  /** 0: nothing is kept for being young. */
+  log_young_bytes: { min: 0, max: 64 * 1_024 ** 3 },
+  /** A member that restarts is away for some seconds; after a month it is new. */
+  log_tail_ms: { min: 60_000, max: 30 * DAY_MS },
+  log_young_ms: { min: 0, max: DAY_MS },
 } as const;
 
-/** `changes` over `settings`; nested groups are merged field by field, unknown fields are dropped. */
-export function mergeSettings(settings: Settings, changes: SettingsChange): Settings {
+/** The machine version from which `log_tail` is a setting; before it, nothing that an entry does may know it. */
+export const LOG_TAIL_SINCE = 2;
+
+/**
+ * `changes` over `settings`, as this machine version has them; nested groups are merged field by field, unknown fields
+ * are dropped. The order of the fields is part of the format: the text is kept, and goes into the chain.
+ */
+export function mergeSettings(
+  settings: Settings,
+  changes: SettingsChange,
+  machineVersion: number,
+): Settings {
+  const merged = mergeFirst(settings, changes);
+  if (machineVersion < LOG_TAIL_SINCE) return merged;
+  const tail = settings.log_tail ?? DEFAULT_LOG_TAIL;
+  return {
+    ...merged,
+    log_tail: {
+      max_bytes: changes.log_tail?.max_bytes ?? tail.max_bytes,
+      max_ms: changes.log_tail?.max_ms ?? tail.max_ms,
+      young_bytes: changes.log_tail?.young_bytes ?? tail.young_bytes,
+      young_ms: changes.log_tail?.young_ms ?? tail.young_ms,
+    },
+  };
+}
+
+/** As machine version 1 does it, and every later one with what it knew. */
+function mergeFirst(settings: Settings, changes: SettingsChange): Settings {
   return {
     lease: changes.lease ?? settings.lease,
     retention: {
@@ -53,7 +86,7 @@ export function mergeSettings(settings: Settings, changes: SettingsChange): Sett
 }
 
 /** The settings that entry 1 carries, over the defaults. */
-export function bootstrapSettings(record: unknown): Settings {
+export function bootstrapSettings(record: unknown, machineVersion: number): Settings {
   const given = typeof record === "object" && record !== null ? (record as SettingsChange) : {};
-  return mergeSettings(DEFAULT_SETTINGS, given);
+  return mergeSettings(DEFAULT_SETTINGS, given, machineVersion);
 }

@@ -117,12 +117,26 @@ export interface Settings {
   readonly max_crashes: number;
   readonly retry: RetryPolicy;
   readonly timeout_ms: number | null;
+  /** A setting from machine version 2 on; absent before, and {@link DEFAULT_LOG_TAIL} counts. */
+  readonly log_tail?: LogTail;
+}
+
+/** What of the log a member keeps for others that were away (storage/log-compaction.ts). */
+export interface LogTail {
+  /** A tail is as long as the state, and no longer than this. Bytes. */
+  readonly max_bytes: number;
+  /** Nothing older is kept. Milliseconds. */
+  readonly max_ms: number;
+  /** What is younger than `young_ms` is kept up to this length, however small the state is. Bytes. */
+  readonly young_bytes: number;
+  readonly young_ms: number;
 }
 
 /** Some of the settings, parts of the nested groups too: what is not named stays as it is when it is applied. */
-export type SettingsChange = Partial<Omit<Settings, "retention" | "retry">> & {
+export type SettingsChange = Partial<Omit<Settings, "retention" | "retry" | "log_tail">> & {
   readonly retention?: Partial<Settings["retention"]>;
   readonly retry?: Partial<RetryPolicy>;
+  readonly log_tail?: Partial<LogTail>;
 };
 
 export const DEFAULT_RETRY: RetryPolicy = {
@@ -133,7 +147,20 @@ export const DEFAULT_RETRY: RetryPolicy = {
   jitter: true,
 };
 
-export const DEFAULT_SETTINGS: Settings = {
+/**
+ * 256 MiB are a minute of 4 MiB/s, a restart under load: disks are larger, but they are somebody's. 32 MiB are four
+ * times what may be on its way to one member. Who was away for longer than a minute has not just fallen behind, and
+ * who was away for a day is new.
+ */
+export const DEFAULT_LOG_TAIL: LogTail = {
+  max_bytes: 256 * 1024 * 1024,
+  max_ms: 86_400_000,
+  young_bytes: 32 * 1024 * 1024,
+  young_ms: 60_000,
+};
+
+/** Part of what an entry does, as far as entry 1 does not say otherwise: never changed without a machine version. */
+export const DEFAULT_SETTINGS: Required<Settings> = {
   lease: 15_000,
   retention: { completed: 86_400_000, cancelled: 86_400_000, failed: 7 * 86_400_000 },
   max_payload: 256 * 1024,
@@ -141,6 +168,7 @@ export const DEFAULT_SETTINGS: Settings = {
   max_crashes: 3,
   retry: DEFAULT_RETRY,
   timeout_ms: 60_000,
+  log_tail: DEFAULT_LOG_TAIL,
 };
 
 export const MAX_RETRIES_DEFAULT = 3;

@@ -6,29 +6,33 @@
  *
  * How much: a tail longer than the state is worth nothing, since sending the state is then the shorter way. So
  * the tail is as long as the state, up to a bound. A young tail may be longer than a small state: a member that
- * falls behind for seconds should not need a snapshot. And what is a day old goes in any case.
+ * falls behind for seconds should not need a snapshot. And what is old goes in any case. The bounds are settings
+ * of the cluster (`log_tail`), read at each look: whoever leads sends from its own log, so all keep alike.
  */
 import type { Clock, Log, Millis, Timer } from "../replica/ports.ts";
 import { asIndex, type LogIndex } from "../raft/types.ts";
 
 /** Between two looks. A look alone costs nothing: it compares a few numbers. */
 const LOOK_MS: Millis = 1_000;
-/** A minute of 4 MiB/s: a restart under load. Disks are larger, but they are somebody's. */
-const TAIL_BYTES_MAX = 256 * 1024 * 1024;
-/** Four times what may be on its way to one member, however small the state is. */
-const YOUNG_BYTES = 32 * 1024 * 1024;
-/** A member that was away for longer has not just fallen behind. */
-const YOUNG_MS: Millis = 60_000;
-const AGE_MAX_MS: Millis = 86_400_000;
 /** Where the log was when: a mark for so many bytes, or so much time if less came in. */
 const MARK_BYTES = 1024 * 1024;
 const MARK_MS: Millis = 60_000;
 /** Of what was in the log before this process started only the length is known: taken as even. */
 const MARKS_BEFORE = 16;
 
+export interface TailLimits {
+  readonly bytesMax: number;
+  readonly ageMaxMs: Millis;
+  /** What is younger than `youngMs` is kept up to this length, `bytesMax` at most. */
+  readonly youngBytes: number;
+  readonly youngMs: Millis;
+}
+
 export interface LogCompactionOptions {
   readonly clock: Clock;
   readonly log: Log;
+  /** As they are at this moment. */
+  readonly limits: () => TailLimits;
   /** Last entry applied. */
   readonly applied: () => number;
   /** Of entries' data, handed to the log since the process started. */
@@ -51,7 +55,7 @@ interface Mark {
 
 export class LogCompaction {
   readonly #o: LogCompactionOptions;
-  /** Ascending. At most as many as fit into the longest tail and the greatest age. */
+  /** Ascending. At most as many as fit into the longest tail and the greatest age that may be set: some 100,000. */
   readonly #marks: Mark[] = [];
   #timer: Timer | null = null;
   #compacted = 0;
@@ -88,8 +92,8 @@ export class LogCompaction {
   async #look(): Promise<void> {
     const now = this.#o.clock.monotonic();
     this.#mark(now);
-    const tail = Math.min(TAIL_BYTES_MAX, await this.#o.stateBytes());
-    const until = Math.min(this.#beyond(tail, now), this.#o.durableApplied());
+    const stateBytes = await this.#o.stateBytes();
+    const until = Math.min(this.#beyond(stateBytes, now), this.#o.durableApplied());
     if (until <= this.#compacted || this.#stopped) return;
     this.#compacted = await this.#o.compact(asIndex(until));
   }
@@ -106,12 +110,14 @@ export class LogCompaction {
   }
 
   /** The newest mark that enough was written behind, or that is old enough; the marks before it are forgotten. */
-  #beyond(tail: number, now: Millis): number {
+  #beyond(stateBytes: number, now: Millis): number {
+    const { bytesMax, ageMaxMs, youngBytes, youngMs } = this.#o.limits();
+    const tail = Math.min(bytesMax, stateBytes);
+    const youngTail = Math.min(bytesMax, Math.max(youngBytes, tail));
     const written = this.#o.bytesWritten();
     const newest = this.#marks.findLastIndex(({ bytes, at }) => {
       const age = now - at;
-      const kept = age < YOUNG_MS ? Math.max(YOUNG_BYTES, tail) : tail;
-      return written - bytes >= kept || age >= AGE_MAX_MS;
+      return written - bytes >= (age < youngMs ? youngTail : tail) || age >= ageMaxMs;
     });
     if (newest > 0) this.#marks.splice(0, newest);
     return newest < 0 ? 0 : (this.#marks[0]?.index ?? 0);

@@ -89,6 +89,8 @@ describe("settings", () => {
     { max_payload: SETTING_LIMITS.max_payload.max },
     { retention: { failed: SETTING_LIMITS.retention.min } },
     { retention: { failed: SETTING_LIMITS.retention.max } },
+    { log_tail: { max_bytes: SETTING_LIMITS.log_tail_bytes.min, young_bytes: 0, young_ms: 0 } },
+    { log_tail: { max_bytes: SETTING_LIMITS.log_tail_bytes.max, max_ms: 60_000 } },
   ])("may be what a flag may say: %j", async (body) => {
     expect((await harness().call("PUT", "/api/cluster/config", { body })).status).toBe(200);
   });
@@ -98,6 +100,11 @@ describe("settings", () => {
     [{ lease: 99 }, "/lease"],
     [{ lease: 86_400_001 }, "/lease"],
     [{ max_payload: 1_023 }, "/max_payload"],
+    [{ log_tail: { max_bytes: 1_048_575 } }, "/log_tail/max_bytes"],
+    [{ log_tail: { max_ms: 59_999 } }, "/log_tail/max_ms"],
+    [{ log_tail: { young_bytes: -1 } }, "/log_tail/young_bytes"],
+    [{ log_tail: { old_ms: 1 } }, "/log_tail/old_ms"],
+    [{ log_tail: null }, "/log_tail"],
     [{ max_payload: 4 * 1_024 * 1_024 + 1 }, "/max_payload"],
     [{ retention: { failed: 3_650 * 86_400_000 + 1 } }, "/retention/failed"],
     [{ lease: "15s" }, "/lease"],

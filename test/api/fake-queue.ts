@@ -21,6 +21,7 @@ import {
   type Status,
   type Task,
 } from "../../src/queue/types.ts";
+import { MACHINE_VERSIONS } from "../../src/queue/commands.ts";
 import { mergeSettings } from "../../src/queue/settings.ts";
 import {
   QueueError,
@@ -199,7 +200,7 @@ export class FakeQueue implements TaskQueue {
   async updateSettings(change: SettingsChange) {
     this.#enter("updateSettings");
     this.lastChange = change;
-    this.current = mergeSettings(this.current, change);
+    this.current = mergeSettings(this.current, change, MACHINE_VERSIONS.newest);
     return this.current;
   }
 

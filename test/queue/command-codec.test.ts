@@ -82,6 +82,12 @@ const GOLDEN: readonly (readonly [name: string, command: Command, bytes: string]
       "0000e03f03740101030000000000408f40037401010400",
   ],
   [
+    "settings of machine version 2",
+    { type: "settings", settings: { log_tail: { max_bytes: 1_048_576, young_ms: 0 } } },
+    "007b2274797065223a2273657474696e6773222c2273657474696e6773223a7b226c6f675f7461696c223a7b226d61" +
+      "785f6279746573223a313034383537362c22796f756e675f6d73223a307d7d7d",
+  ],
+  [
     "anything else",
     { type: "due", term: 3, max: 100 },
     "007b2274797065223a22647565222c227465726d223a332c226d6178223a3130307d",

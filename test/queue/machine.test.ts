@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { asIndex, asNodeId, asTerm } from "../../src/raft/types.ts";
 import { FatalError } from "../../src/replica/ports.ts";
-import type { Answer, Command } from "../../src/queue/commands.ts";
+import { type Answer, type Command, MACHINE_VERSIONS } from "../../src/queue/commands.ts";
 import { TaskMachine } from "../../src/queue/machine.ts";
 import { type ClaimRef, type IdempotencyScope, LIMITS } from "../../src/queue/types.ts";
 import { complete, Harness, idAt, newTask, refOf, request, START } from "./machine-harness.ts";
@@ -432,9 +432,10 @@ describe("entries", () => {
   test("a version that this build does not apply stops it before the entry, with nothing applied", () => {
     const h = new Harness();
     const id = h.submit();
-    const raise = { type: "raise", term: 1, version: 2 } as const;
+    const version = MACHINE_VERSIONS.newest + 1;
+    const raise = { type: "raise", term: 1, version } as const;
     expect(() => h.do({ type: "cancel", id }, raise)).toThrow(
-      "the cluster was raised to machine version 2, this build applies 1 at most: start this member with the build of the others",
+      `the cluster was raised to machine version ${version}, this build applies ${MACHINE_VERSIONS.newest} at most: start this member with the build of the others`,
     );
     h.reopen();
     expect(h.machine.applied().index).toBe(asIndex(1));

@@ -82,6 +82,19 @@ describe("writes and reads", () => {
     for (const { queue } of made.members) expect(queue.settings()).toEqual(merged);
   });
 
+  test("a setting of a later machine version is refused in words until that is in force, and logged nowhere", async () => {
+    const made = await cluster(3);
+    const change = { lease: 20_000, log_tail: { max_bytes: 2_000_000 } };
+    const { queue } = made.member(1);
+    const before = queue.settings();
+    expect(await made.settled(failure(queue.updateSettings(change, context)))).toMatchObject({
+      reason: "machine-version",
+      message:
+        "log_tail is a setting from machine version 2 on, and the cluster runs 1: start every member with a build that applies 2, wait some 10 s until GET /api/cluster says that it is in force, and ask again",
+    });
+    expect(queue.settings()).toEqual(before);
+  });
+
   test("a stale read answers from a member that is cut off, and says how old it is", async () => {
     const made = await cluster(2);
     const cut = made.member(1);

@@ -11,6 +11,13 @@ const NEW = { oldest: 1, newest: 2 };
 const inForce = (nodes: readonly TaskNode[]): (number | undefined)[] =>
   nodes.map(({ machine }) => machine?.machineVersion());
 
+/** Three members of the old build, not started. */
+function oldCluster(seed: number): TaskCluster {
+  const cluster = new TaskCluster(seed, 3);
+  for (const node of cluster.nodes) node.versions = OLD;
+  return cluster;
+}
+
 /** Stops it and starts the other build on its files. */
 async function upgrade(cluster: TaskCluster, node: TaskNode, versions: typeof OLD): Promise<void> {
   node.kill();
@@ -22,7 +29,7 @@ async function upgrade(cluster: TaskCluster, node: TaskNode, versions: typeof OL
 
 describe("machine versions", () => {
   test("a cluster of several builds is founded on what all of them apply", async () => {
-    const cluster = new TaskCluster(1, 3);
+    const cluster = oldCluster(1);
     cluster.node(0).versions = NEW;
     cluster.node(2).versions = NEW;
     await cluster.start();
@@ -41,7 +48,7 @@ describe("machine versions", () => {
   });
 
   test("a rolling upgrade raises it once the last member runs the new build, and loses nothing", async () => {
-    const cluster = new TaskCluster(3, 3);
+    const cluster = oldCluster(3);
     await cluster.start();
     const ids = [await cluster.submit(cluster.node(0))];
     for (const node of cluster.nodes) {
@@ -61,8 +68,41 @@ describe("machine versions", () => {
     expect(new Set(chains).size).toBe(1);
   });
 
+  test("a setting of the newer version is refused until it is in force, whoever is asked, and then counts at once", async () => {
+    const cluster = oldCluster(7);
+    await cluster.start();
+    const context = { principal: "p", idempotency: null };
+    const change = { log_tail: { max_bytes: 2_000_000 } };
+    const ask = async (node: TaskNode): Promise<string> => {
+      const { queue } = node;
+      if (queue === null) throw new Error(`${node.id} does not run`);
+      let said: string | null = null;
+      void queue.updateSettings(change, context).then(
+        (settings) => (said = JSON.stringify(settings.log_tail)),
+        (error: unknown) => (said = String(error)),
+      );
+      await cluster.run(10_000, () => said !== null);
+      return said ?? "no answer";
+    };
+    for (const node of cluster.nodes) {
+      await upgrade(cluster, node, NEW);
+      for (const asked of cluster.nodes.slice(0, 1 + cluster.nodes.indexOf(node)))
+        expect(await ask(asked)).toContain("log_tail is a setting from machine version 2 on");
+    }
+    await cluster.run(15_000);
+    expect(inForce(cluster.nodes)).toEqual([2, 2, 2]);
+    expect(await ask(cluster.node(1))).toBe(
+      '{"max_bytes":2000000,"max_ms":86400000,"young_bytes":33554432,"young_ms":60000}',
+    );
+    await cluster.run(1_000);
+    const settings = cluster.nodes.map(({ machine }) => JSON.stringify(machine?.settings()));
+    expect(new Set(settings).size).toBe(1);
+    const chains = cluster.nodes.map(({ machine }) => machine?.chainAt(machine.applied().index));
+    expect(new Set(chains).size).toBe(1);
+  });
+
   test("a member that is down keeps it from being raised", async () => {
-    const cluster = new TaskCluster(4, 3);
+    const cluster = oldCluster(4);
     await cluster.start();
     await upgrade(cluster, cluster.node(0), NEW);
     await upgrade(cluster, cluster.node(1), NEW);
@@ -76,7 +116,7 @@ describe("machine versions", () => {
   });
 
   test("until then every member may go back, and afterwards none: it does not start, in words", async () => {
-    const cluster = new TaskCluster(5, 3);
+    const cluster = oldCluster(5);
     await cluster.start();
     await upgrade(cluster, cluster.node(0), NEW);
     await upgrade(cluster, cluster.node(0), OLD);

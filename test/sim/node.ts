@@ -5,7 +5,7 @@
 import type { Database } from "bun:sqlite";
 import { ExecutorPool } from "../../src/executor/executor-pool.ts";
 import type { ExecutorQueue } from "../../src/executor/queue-port.ts";
-import type { Answer, Signal } from "../../src/queue/commands.ts";
+import { type Answer, MACHINE_VERSIONS, type Signal } from "../../src/queue/commands.ts";
 import { InlineAuditor } from "../../src/queue/auditor.ts";
 import { TaskMachine } from "../../src/queue/machine.ts";
 import { FlotillaQueue } from "../../src/queue/queue.ts";
@@ -185,7 +185,7 @@ export class SimNode {
       }),
       transport: this.#watchedTransport(this.transport),
       machine: this.#watchedMachine(machine),
-      machineVersions: { oldest: 1, newest: 1 },
+      machineVersions: MACHINE_VERSIONS,
       ...(options.audit ? { auditor: new InlineAuditor(() => this.#db ?? db) } : {}),
       heartbeatMs: options.heartbeatMs,
       electionTimeoutMs: options.electionTimeoutMs,

@@ -5,7 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { asIndex, asTerm, type LogIndex } from "../../src/raft/types.ts";
 import { CheckpointSchedule } from "../../src/storage/checkpoint-schedule.ts";
-import { LogCompaction } from "../../src/storage/log-compaction.ts";
+import { DEFAULT_LOG_TAIL } from "../../src/queue/types.ts";
+import { LogCompaction, type TailLimits } from "../../src/storage/log-compaction.ts";
 import { SqliteLog } from "../../src/storage/sqlite-log.ts";
 import { StateCheckpointer } from "../../src/storage/state-checkpointer.ts";
 import { openStateDatabase } from "../../src/storage/state-database.ts";
@@ -18,6 +19,13 @@ setDefaultTimeout(30_000);
 
 const MIB = 1024 * 1024;
 const MINUTE = 60_000;
+/** As the cluster's settings have them when nobody changed them. */
+const DEFAULTS: TailLimits = {
+  bytesMax: DEFAULT_LOG_TAIL.max_bytes,
+  ageMaxMs: DEFAULT_LOG_TAIL.max_ms,
+  youngBytes: DEFAULT_LOG_TAIL.young_bytes,
+  youngMs: DEFAULT_LOG_TAIL.young_ms,
+};
 
 class Member {
   readonly clock = new ManualClock();
@@ -28,6 +36,7 @@ class Member {
   /** A member that fetches a snapshot needs what is behind it. */
   floor = Number.POSITIVE_INFINITY;
   begins = 0;
+  limits = DEFAULTS;
   readonly compaction: LogCompaction;
 
   constructor(recovered = { entries: 0, bytes: 0 }) {
@@ -35,6 +44,7 @@ class Member {
     this.compaction = new LogCompaction({
       clock: this.clock,
       log: silent,
+      limits: () => this.limits,
       applied: () => this.applied,
       bytesWritten: () => this.bytesWritten,
       recovered,
@@ -123,6 +133,33 @@ describe("how much of its beginning a log forgets", () => {
     expect(member.begins).toBe(10);
   });
 
+  test("no more than the settings say, each of them, from the next look on", async () => {
+    const member = new Member();
+    member.stateBytes = 5_000 * MIB;
+    await member.write(100);
+    expect(member.begins).toBe(0);
+    // The longest tail, though it is young: the bound counts for more.
+    member.limits = { ...DEFAULTS, bytesMax: 20 * MIB };
+    await member.clock.pass(2_000);
+    expect(member.begins).toBe(80);
+    // A small state, and a shorter young tail.
+    member.stateBytes = 0;
+    member.limits = { ...DEFAULTS, youngBytes: 10 * MIB };
+    await member.clock.pass(2_000);
+    expect(member.begins).toBe(90);
+    // Young for a shorter time. The marks are a second apart.
+    member.limits = { ...DEFAULTS, youngMs: 8_500 };
+    await member.clock.pass(1_000);
+    expect(member.begins).toBeGreaterThan(95);
+    member.stateBytes = 5_000 * MIB;
+    await member.write(1);
+    member.limits = { ...DEFAULTS, ageMaxMs: MINUTE };
+    await member.clock.pass(40_000);
+    expect(member.begins).toBeLessThan(100);
+    await member.clock.pass(22_000);
+    expect(member.begins).toBe(101);
+  });
+
   test("of a log that an earlier process left, what lies behind the tail by its length", async () => {
     const member = new Member({ entries: 1_600, bytes: 160 * MIB });
     member.stateBytes = 80 * MIB;
@@ -152,6 +189,7 @@ test("a queue that was emptied gives back the disk of log and state", async () =
   const compaction = new LogCompaction({
     clock,
     log: silent,
+    limits: () => DEFAULTS,
     applied,
     bytesWritten: () => log.stats().bytesWritten,
     recovered: log.stats(),

@@ -1,7 +1,7 @@
 /**
  * Data folders that an earlier build wrote, and that build itself, with the present one.
  *
- * The folders lie in `fixtures/`; `bun run test/cluster/record-fixture.ts` makes them. The upgrade under load takes half a
+ * The folders lie in `fixtures/`; `bun run test/cluster/record-fixture.ts` makes them. The upgrade under load takes most of a
  * minute: `bun run test:versions`.
  */
 import { expect } from "bun:test";

@@ -33,6 +33,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 };
 /** What composes the parts, and its configuration, know everybody. */
 const FREE = [
+  "src/member.ts",
   "src/node.ts",
   "src/config.ts",
   "src/index.ts",

@@ -324,6 +324,15 @@ export class Leadership {
     if (peer.state === "replicate" && peer.match < this.#log.last) peer.poke = true;
   }
 
+  /**
+   * The connection to it is over. What is on its way may be lost, and the process that answers next may be another one,
+   * whose log was damaged meanwhile: its acknowledgements count on, but where its log ends is asked anew.
+   */
+  disconnected(id: NodeId): void {
+    const peer = this.#peers.get(id);
+    if (peer?.state === "replicate") peer.becomeProbe();
+  }
+
   // ------------------------------------------------------------------ snapshots
 
   #offerSnapshot(id: NodeId, peer: Progress): void {
@@ -433,8 +442,11 @@ export class Leadership {
     // With the change that added it: by an older log an earlier folder of this id may be the member, and this one
     // must not vote. As a voter that cannot, it would be missing to the very election that could tell it.
     const knowsItself = (peer?.match ?? 0) >= this.#log.configurationIndex;
+    // Replicate: by what it said since it was connected. An earlier process of it may have held more.
     if (peer?.state === "replicate" && knowsItself && behind <= PROMOTION_LAG_ENTRIES) return null;
-    return `${id} is not caught up: ${behind} entries behind`;
+    return behind === 0
+      ? `${id} is not caught up: it has not said yet where its log ends`
+      : `${id} is not caught up: ${behind} entries behind`;
   }
 
   /** The configuration to append to leave a joint one, when that is due. */

@@ -38,7 +38,7 @@ export interface RecoveredState {
   readonly applied: LogIndex;
   /**
    * Set while this log is repaired from the others: entries up to `index` may have been acknowledged, in terms up
-   * to `term`, and were found damaged.
+   * to `term`, and were found damaged: what was lost did not reach further than that position.
    */
   readonly promised?: LogPosition | null;
   /** Known to be committed; at least `applied`. */

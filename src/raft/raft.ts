@@ -51,8 +51,9 @@ export class Raft {
   readonly #disk: DiskPace;
   /**
    * Not null while this log, found damaged, is repaired from the others: it may have acknowledged everything up to
-   * here. Until it holds all that it promised, it neither votes nor campaigns: with its vote a candidate could win that
-   * lacks what this member was counted for.
+   * here, so its end lay no further, by term and then by index. Until it holds all of that again it does not campaign,
+   * and votes only for a candidate whose log reaches as far: with its vote another one could win that lacks what this
+   * member was counted for.
    */
   #promised: LogPosition | null;
 
@@ -456,6 +457,11 @@ export class Raft {
     if (this.#leading === null && this.#leader !== null) this.#leaderLost = true;
   }
 
+  /** Leader: the connection to this member is over; another process of it may answer next. */
+  disconnected(peer: NodeId): void {
+    this.#leading?.disconnected(peer);
+  }
+
   #becomeCandidate(transfer: boolean): void {
     this.#role = "candidate";
     this.#term = asTerm(this.#term + 1);
@@ -507,8 +513,8 @@ export class Raft {
     const { from, pre, term, lastIndex, lastTerm } = message;
     const free = this.#vote === null && this.#leader === null;
     const may = this.#vote === from || free || (pre && term > this.#term);
-    const granted =
-      this.#promised === null && may && this.#log.isCoveredBy({ index: lastIndex, term: lastTerm });
+    const end = { index: lastIndex, term: lastTerm };
+    const granted = may && this.#log.isCoveredBy(end) && this.#coversPromises(end);
     if (pre) {
       // A granted pre-vote bears the term that was asked for; it promises nothing.
       const answerTerm = granted ? term : this.#term;
@@ -521,6 +527,16 @@ export class Raft {
       this.#startTimeout();
     }
     this.#sendAfterPersist(from, { type: "vote-reply", pre, granted });
+  }
+
+  /**
+   * Whether a log with this end is at least as up to date as this one was, whatever of it is lost (5.4.1). The promise
+   * bounds that from above: no entry was of a later term than the member, nor stood behind the index.
+   */
+  #coversPromises(end: LogPosition): boolean {
+    if (this.#promised === null) return true;
+    const { index, term } = this.#promised;
+    return end.term > term || (end.term === term && end.index >= index);
   }
 
   #onVoteReply({ from, pre, granted, term }: MessageOf<"vote-reply">): void {
@@ -878,9 +894,9 @@ export class Raft {
   }
 
   /**
-   * The log holds again what this member promised: it reaches as far, every entry checked against a leader that was
-   * elected without this member's vote; or a leader of a later term has committed, and such a leader's log held all
-   * that was committed before it.
+   * The log holds again what this member promised, as far as it was committed: it reaches as far, every entry checked
+   * against a leader; or a leader of a later term has committed here. A leader's log holds all that was committed before
+   * it, since this member, like any other, has voted for none whose log may lack what it had acknowledged.
    */
   #endRepair(): void {
     if (this.#promised === null) return;

@@ -170,6 +170,7 @@ export class Peers {
     this.#port.hellos.delete(peer);
     this.#port.disconnected(peer);
     const raft = this.#raft;
+    raft?.disconnected(peer);
     if (raft === null || raft.leader !== peer) return;
     if (reason === "refused") this.#leaderLost(raft, peer);
   }

@@ -87,7 +87,7 @@ export interface LogDamage {
   readonly promised: LogPromise;
 }
 
-/** What a log whose end is lost may have acknowledged: entries up to `index`, in terms up to `term`. */
+/** What a log whose end is lost may have acknowledged: nothing behind `index`, nothing of a later term than `term`. */
 export interface LogPromise {
   readonly index: LogIndex;
   readonly term: Term;

@@ -3,14 +3,16 @@
  *
  * A wrong checksum is never the end of the log: the entry may have been acknowledged, and a leader may have
  * committed it by counting this member. So what is damaged is forgotten, but not that it was promised; until the log holds
- * again all that it promised, the core neither votes nor campaigns, and the leader sends what is missing.
+ * again all that it promised, the core does not campaign and votes only for who holds it, and the leader sends what is
+ * missing.
  * With nobody to send it, this member stops and says which entry is damaged.
  */
 import { decodeConfigurationEntry } from "../raft/configuration.ts";
-import { type Entry, INDEX_0, type LogIndex, type NodeId, TERM_0 } from "../raft/types.ts";
+import { asIndex, type Entry, INDEX_0, type LogIndex, type NodeId, TERM_0 } from "../raft/types.ts";
 import {
   FatalError,
   type Log,
+  type LogPromise,
   type LogStore,
   type RecoveredLog,
   type SeenStore,
@@ -55,10 +57,7 @@ export async function repaired(port: RepairPort, recovered: RecoveredLog): Promi
     return { ...recovered, damage: null, promised: damage.promised };
   }
   // The state holds what the log would have to show for it: both begin anew.
-  const promised = damage?.promised ?? {
-    index: recovered.lastIndex,
-    term: recovered.hardState.term,
-  };
+  const promised = damage?.promised ?? wholeOf(recovered);
   log.warn(`${what}: log and state are taken anew from the other members`);
   const foundations = membershipOf(recovered);
   await snapshots.reset({ promised, foundations });
@@ -73,6 +72,12 @@ export async function repaired(port: RepairPort, recovered: RecoveredLog): Promi
     damage: null,
     promised,
   };
+}
+
+/** All that a log holds, or has promised and is still being sent: a repair of the state must not forget an earlier one. */
+function wholeOf({ promised = null, lastIndex, hardState }: RecoveredLog): LogPromise {
+  const index = asIndex(Math.max(lastIndex, promised?.index ?? INDEX_0));
+  return { index, term: hardState.term };
 }
 
 /** Of what can still be read, what compaction would keep: entry 1 and the newest membership. */

@@ -30,6 +30,8 @@ export class Disk {
   entries: Entry[] = [];
   /** Set while the log is repaired after damage. */
   promised: { index: LogIndex; term: Term } | null = null;
+  /** What damage took: not its owner's any more, but it had been acknowledged. */
+  readonly lost: Entry[] = [];
 
   get last(): LogIndex {
     return asIndex(this.compacted.index + this.entries.length);
@@ -94,7 +96,9 @@ export class Disk {
 
   /** Entries from `index` on are damaged: they are forgotten, but not that they were promised. */
   damage(index: LogIndex): void {
-    this.promised = { index: this.last, term: this.hardState.term };
+    const owed = Math.max(this.last, this.promised?.index ?? 0);
+    this.promised = { index: asIndex(owed), term: this.hardState.term };
+    this.lost.push(...this.entries.slice(index - this.compacted.index - 1));
     this.entries.length = index - this.compacted.index - 1;
   }
 }

@@ -10,7 +10,15 @@ const STEPS = 1_500;
 
 describe("a cluster under faults drawn from a seed", () => {
   test(`keeps its promises, and goes on when healed (${SEEDS} seeds)`, () => {
-    const total = { elections: 0, commits: 0, snapshots: 0, reads: 0, changes: 0, crashes: 0 };
+    const total = {
+      elections: 0,
+      commits: 0,
+      snapshots: 0,
+      reads: 0,
+      changes: 0,
+      crashes: 0,
+      damages: 0,
+    };
     for (let seed = FIRST; seed < FIRST + SEEDS; seed++) {
       try {
         const cluster = new RandomCluster(seed);
@@ -38,5 +46,6 @@ describe("a cluster under faults drawn from a seed", () => {
     expect(total.reads).toBeGreaterThan(100);
     expect(total.changes).toBeGreaterThan(100);
     expect(total.crashes).toBeGreaterThan(100);
+    expect(total.damages).toBeGreaterThan(20);
   }, 60_000);
 });

@@ -1,7 +1,7 @@
 /**
  * A cluster of cores under faults drawn from a seed: messages lost, doubled and reordered, partitions,
- * disks that lag, crashes that keep a prefix of what was being written, restarts, compaction, changes of
- * membership, transfers. After every step the invariants are checked; at the end everything is healed and
+ * disks that lag, crashes that keep a prefix of what was being written, logs that are damaged at a restart, compaction,
+ * changes of membership, transfers. After every step the invariants are checked; at the end everything is healed and
  * the cluster must make progress.
  */
 import { encodeConfiguration } from "../../src/raft/configuration.ts";
@@ -39,7 +39,13 @@ export class RandomCluster {
   readonly #cut = new Set<string>();
   readonly #loss: number;
   readonly #duplicates: number;
-  readonly #faults: { crash: boolean; membership: boolean; compaction: boolean; transfer: boolean };
+  readonly #faults: {
+    crash: boolean;
+    membership: boolean;
+    compaction: boolean;
+    transfer: boolean;
+    damage: boolean;
+  };
   #nextRead = 1;
   readonly #reads = new Map<string, Read>();
 
@@ -52,7 +58,15 @@ export class RandomCluster {
   readonly #knownCommit = new Map<NodeId, number>();
   readonly #led = new Map<string, { last: LogIndex; lastTerm: Term }>();
   readonly #disks = new Map<NodeId, { term: Term; vote: NodeId | null }>();
-  readonly counts = { elections: 0, commits: 0, snapshots: 0, reads: 0, changes: 0, crashes: 0 };
+  readonly counts = {
+    elections: 0,
+    commits: 0,
+    snapshots: 0,
+    reads: 0,
+    changes: 0,
+    crashes: 0,
+    damages: 0,
+  };
 
   constructor(seed: number) {
     this.#prng = new Prng(seed);
@@ -64,6 +78,7 @@ export class RandomCluster {
       membership: p.chance(0.5),
       compaction: p.chance(0.5),
       transfer: p.chance(0.5),
+      damage: p.chance(0.4),
     };
     const voters = ["n1", "n2", "n3", "n4", "n5"].slice(0, p.between(3, 5)).map(asNodeId);
     const configuration: Configuration = {
@@ -232,6 +247,18 @@ export class RandomCluster {
     for (const key of this.#reads.keys())
       if (key.startsWith(`${member.id}:`)) this.#reads.delete(key);
     this.counts.crashes += 1;
+    this.#damage(member.disk);
+  }
+
+  /** One at a time: two of three could not elect anybody, and would be right. */
+  #damage(disk: Disk): void {
+    if (!this.#faults.damage || !this.#prng.chance(0.4)) return;
+    const owing = [...this.#down.values(), ...[...this.#members.values()].map((each) => each.disk)];
+    if (owing.some(({ promised, last }) => promised !== null && promised.index > last)) return;
+    const first = disk.compacted.index + 1;
+    if (disk.last <= first) return;
+    disk.damage(asIndex(this.#prng.between(Math.max(2, first), disk.last)));
+    this.counts.damages += 1;
   }
 
   #restart(): void {
@@ -381,7 +408,9 @@ export class RandomCluster {
     const term = raft.termAt(index);
     const holds = (each: NodeId): boolean => {
       const disk = this.#members.get(each)?.disk ?? this.#down.get(each);
-      return disk !== undefined && (disk.compacted.index >= index || disk.termAt(index) === term);
+      if (disk === undefined) return false;
+      if (disk.compacted.index >= index || disk.termAt(index) === term) return true;
+      return disk.lost.some((entry) => entry.index === index && entry.term === term);
     };
     if (!hasQuorum(raft.configuration, holds))
       throw new Error(`${index}@${term} is committed by ${id} and not on the disks of a quorum`);
@@ -423,6 +452,8 @@ export class RandomCluster {
       this.#drain();
       if (this.#converged(leader)) return;
     }
+    // Who is needed by a change of the membership may be the one that must not vote.
+    if (this.#faults.membership && this.counts.damages > 0) return;
     const state = [...this.#members.values()].map(({ raft, applied }) => [
       raft.id,
       raft.role,

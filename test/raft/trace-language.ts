@@ -94,6 +94,9 @@ function execute(cluster: TraceCluster, [name = "", ...args]: readonly string[])
     case "leader-lost":
       cluster.act(node, ({ raft }) => raft.leaderLost());
       return;
+    case "disconnected":
+      cluster.act(node, ({ raft }) => raft.disconnected(asNodeId(words[1] ?? "")));
+      return;
     case "tick":
       cluster.tick(node === "all" ? cluster.ids : [node], number(words[1], 1));
       return;

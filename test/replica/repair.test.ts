@@ -68,23 +68,64 @@ test("a member whose log is damaged ahead of its state gets the rest from the ot
   }
 });
 
-test("a member that lacks what it promised neither votes nor campaigns, whatever the others need", async () => {
+test("a member that lacks what it promised campaigns not, nor votes for one that lacks it too, whatever the others need", async () => {
   const { cluster, follower } = await working(10);
   const leader = cluster.leader();
   const other = cluster.nodes.find((node) => node !== leader && node !== follower);
   if (leader === null || other === undefined) throw new Error("no third member");
+  cluster.kill(other);
+  await submit(cluster, leader, 3);
   cluster.kill(leader);
   cluster.kill(follower);
-  follower.disk.damagedFrom = asIndex(follower.disk.entries.length - 3);
-  await cluster.start(follower);
+  follower.disk.damagedFrom = asIndex(follower.disk.entries.length - 1);
+  await cluster.start(other);
+  await start(cluster, follower);
   await cluster.run(10_000);
   expect(cluster.leader()).toBeNull();
   // The one with the whole log is back: it leads with the vote of the third.
   await cluster.start(leader);
   expect(await cluster.run(5_000, () => cluster.leader() !== null)).toBe(true);
-  expect(cluster.leader()).not.toBe(follower);
+  expect(cluster.leader()).toBe(leader);
   expect(await converged(cluster, follower)).toBe(true);
   cluster.check();
+});
+
+test("a member that lacks what it promised votes for one that holds it: with a third member gone they go on", async () => {
+  for (const anew of [false, true]) {
+    const { cluster, follower } = await working(11);
+    const leader = cluster.leader();
+    const other = cluster.nodes.find((node) => node !== leader && node !== follower);
+    if (leader === null || other === undefined) throw new Error("no third member");
+    // In the state or not: the log is taken anew, or its end is.
+    if (anew) follower.image = follower.machine.image();
+    cluster.kill(leader);
+    cluster.kill(follower);
+    follower.disk.damagedFrom = asIndex(follower.disk.entries.length - 3);
+    await start(cluster, follower);
+    expect(await cluster.run(10_000, () => cluster.leader() === other)).toBe(true);
+    expect(await converged(cluster, follower)).toBe(true);
+    await submit(cluster, follower, 1);
+    cluster.check();
+  }
+});
+
+test("a state that is damaged while the log is being repaired does not make the member forget what it promised", async () => {
+  const { cluster, follower } = await working(12);
+  for (const node of cluster.nodes) await cluster.compact(node);
+  const leader = cluster.leader();
+  if (leader === null) throw new Error("no leader");
+  await submit(cluster, leader, 6);
+  for (const node of cluster.nodes) cluster.kill(node);
+  const promised = follower.disk.entries.length;
+  follower.disk.damagedFrom = asIndex(promised - 2);
+  await start(cluster, follower);
+  expect(follower.disk.promised?.index).toBe(asIndex(promised));
+  cluster.kill(follower);
+  follower.stateDamage = "the state is damaged";
+  await start(cluster, follower);
+  follower.stateDamage = null;
+  expect(follower.disk.entries).toHaveLength(0);
+  expect(follower.disk.promised?.index).toBe(asIndex(promised));
 });
 
 test("damage in what was applied already: log and state are taken anew, also by a snapshot", async () => {

@@ -19,6 +19,7 @@ import type {
   Term,
 } from "../../src/raft/types.ts";
 import { asIndex, asTerm } from "../../src/raft/types.ts";
+import type { LogPosition } from "../../src/raft/term-runs.ts";
 import type {
   Identity,
   LogInstall,
@@ -44,6 +45,8 @@ export class Disk {
   /** The first entry that the next start finds damaged. */
   damagedFrom: LogIndex | null = null;
   promised: LogPromise | null = null;
+  /** The last entry that a repair, or the damage that it mends, took off this log: what was promised at most. */
+  lostEnd: LogPosition | null = null;
   /** What others know to be the log up to an index that is committed: for what comes by a snapshot. */
   truth: (to: LogIndex, term: Term) => readonly Entry[] = () => {
     throw new Error("nobody knows what a snapshot stands for");
@@ -93,14 +96,34 @@ export class Disk {
   /** @throws Error when nothing is marked */
   finishInstall(): void {
     if (this.installing === null) throw new Error("no install is marked");
-    const { index, term, foundations, promised = null } = this.installing;
-    this.promised = promised;
-    this.damagedFrom = null;
+    const { index, term, foundations, promised } = this.installing;
+    // A snapshot of the others may end before what was promised.
+    if (promised !== undefined) this.loses(promised);
     this.entries = index === 0 ? [] : [...this.truth(index, term)];
     this.foundations = foundations;
     this.compacted = { index, term };
     if (this.hardState.term < term) this.hardState = { term, vote: null };
     this.installing = null;
+  }
+
+  /** What is at the end of the log goes, all or a part; not that it was there. */
+  loses(promised: LogPromise): void {
+    if (this.lostEnd === null || isBehind(this.lostEnd, this.end)) this.lostEnd = this.end;
+    this.promised = promised;
+    this.damagedFrom = null;
+  }
+
+  get end(): LogPosition {
+    const last = this.entries.at(-1);
+    if (last !== undefined) return { index: last.index, term: last.term };
+    return { index: asIndex(0), term: asTerm(0) };
+  }
+
+  /** What a start that finds damage may have acknowledged before. */
+  get promises(): LogPromise {
+    const { entries, hardState, promised } = this;
+    const index = asIndex(Math.max(entries.length, promised?.index ?? 0));
+    return { index, term: hardState.term };
   }
 
   /** At the next start: finished if the state that it names is current, else it never happened. */
@@ -121,6 +144,11 @@ export function logUpTo(to: LogIndex, term: Term, disks: readonly Disk[]): reado
   const holder = disks.find((disk) => disk.termAt(to) === term);
   if (holder === undefined) throw new Error(`nobody holds entry ${to} of term ${term}`);
   return holder.entries.slice(0, to);
+}
+
+/** Whether a log that ends at `b` is more up to date than one that ends at `a`. */
+export function isBehind(a: LogPosition, b: LogPosition): boolean {
+  return a.term < b.term || (a.term === b.term && a.index < b.index);
 }
 
 function isMembership({ kind }: Entry): boolean {
@@ -247,21 +275,20 @@ export class SimLogStore implements LogStore {
       damage:
         damagedFrom === null
           ? null
-          : { index: damagedFrom, what: `entry ${damagedFrom} is damaged`, promised: this.#lost() },
+          : {
+              index: damagedFrom,
+              what: `entry ${damagedFrom} is damaged`,
+              promised: this.#disk.promises,
+            },
     };
-  }
-
-  #lost(): LogPromise {
-    const { entries, hardState } = this.#disk;
-    return { index: asIndex(entries.length), term: hardState.term };
   }
 
   async cut(): Promise<void> {
     const disk = this.#disk;
     if (disk.damagedFrom === null) throw new Error("nothing is damaged");
-    disk.promised = this.#lost();
-    disk.entries.length = disk.damagedFrom - 1;
-    disk.damagedFrom = null;
+    const { damagedFrom } = disk;
+    disk.loses(disk.promises);
+    disk.entries.length = damagedFrom - 1;
     this.#take(disk.entries);
   }
 

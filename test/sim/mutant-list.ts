@@ -16,6 +16,7 @@ export interface Mutant {
 
 const RAFT = "src/raft/raft.ts";
 const FOLLOWING = "src/raft/following.ts";
+const LEADERSHIP = "src/raft/leadership.ts";
 
 const one = (name: string, what: string, file: string, find: string, replace: string): Mutant => ({
   name,
@@ -83,7 +84,7 @@ export const MUTANTS: readonly Mutant[] = [
   one(
     "11",
     "lets the hint of a refusal move match",
-    "src/raft/leadership.ts",
+    LEADERSHIP,
     "    peer.becomeProbe(asIndex(Math.min(prevIndex, guess.index + 1)));",
     "    peer.matched(asIndex(Math.min(hint.index, this.#log.last)));\n    peer.becomeProbe(asIndex(Math.min(prevIndex, guess.index + 1)));",
   ),
@@ -214,7 +215,7 @@ export const MUTANTS: readonly Mutant[] = [
   one(
     "14",
     "keeps the transfer flag when a transfer comes to nothing",
-    "src/raft/leadership.ts",
+    LEADERSHIP,
     "      if (this.#transferTicks >= electionTicks) this.abortTransfer();\n",
     "",
   ),
@@ -253,7 +254,7 @@ export const MUTANTS: readonly Mutant[] = [
   one(
     "18",
     "promotes a learner that is behind",
-    "src/raft/leadership.ts",
+    LEADERSHIP,
     '    if (peer?.state === "replicate" && knowsItself && behind <= PROMOTION_LAG_ENTRIES) return null;\n',
     "    if (behind < Number.MAX_SAFE_INTEGER) return null;\n",
   ),
@@ -425,10 +426,24 @@ export const MUTANTS: readonly Mutant[] = [
   ),
   one(
     "promise",
-    "votes while its damaged log lacks what it promised",
+    "votes for whoever has a log as good as what is left of its damaged one",
     RAFT,
-    "this.#promised === null && may &&",
-    "may &&",
+    "this.#coversPromises(end)",
+    "true",
+  ),
+  one(
+    "promise-index",
+    "takes any log of the term in which its own was damaged for as good as that was",
+    RAFT,
+    "(end.term === term && end.index >= index)",
+    "end.term === term",
+  ),
+  one(
+    "restarted",
+    "makes a learner a voter by what its earlier process acknowledged",
+    LEADERSHIP,
+    'if (peer?.state === "replicate") peer.becomeProbe();',
+    "",
   ),
   one(
     "lost",

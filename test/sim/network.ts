@@ -399,10 +399,15 @@ export class SimTransport implements Transport {
     return true;
   }
 
-  /** Whether what this member sends now would be on its way to that very process. */
+  /** Whether what this member sends now would be on its way to whoever it is connected to. */
   reaches(peer: NodeId): boolean {
     const connection = this.#connections.get(peer);
     return connection !== undefined && !connection.halfOpen;
+  }
+
+  /** Whether its connection is to that very process. */
+  isConnectedTo(peer: NodeId, process: SimTransport | null): boolean {
+    return process !== null && this.#connections.get(peer)?.to.transport === process;
   }
 
   #end(peer: NodeId, reason: DisconnectReason): void {

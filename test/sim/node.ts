@@ -12,14 +12,8 @@ import { FlotillaQueue } from "../../src/queue/queue.ts";
 import { POSITION_QUERY } from "../../src/queue/schema.ts";
 import { InlineReader } from "../../src/queue/task-reader.ts";
 import { DEFAULT_SETTINGS, type Settings } from "../../src/queue/types.ts";
-import {
-  asIndex,
-  asNodeId,
-  asTerm,
-  type LogIndex,
-  type NodeId,
-  type Term,
-} from "../../src/raft/types.ts";
+import { asIndex, asNodeId, type LogIndex, type NodeId, type Term } from "../../src/raft/types.ts";
+import type { LogPosition } from "../../src/raft/term-runs.ts";
 import type { Leadership } from "../../src/replica/consensus.ts";
 import type {
   CommittedEntry,
@@ -34,7 +28,7 @@ import { Replica } from "../../src/replica/replica.ts";
 import { MemorySnapshots } from "../../src/storage/memory-snapshots.ts";
 import type { Position } from "../../src/storage/snapshot-messages.ts";
 import { openState } from "./database.ts";
-import { Disk, logUpTo, SimLogStore } from "./disk.ts";
+import { Disk, isBehind, logUpTo, SimLogStore } from "./disk.ts";
 import { SimSlot } from "./executor.ts";
 import { SimTransport } from "./network.ts";
 import type { Simulation } from "./simulation.ts";
@@ -56,9 +50,11 @@ export class SimNode {
   through: NodeId | null = null;
   /** Its operator has ended it for good. */
   ended = false;
-  /** Where its log ended when an old copy of its folder was put back. */
-  #lost: { readonly index: LogIndex; readonly term: Term } | null = null;
+  /** Where the log of its folder ended at its furthest when an old copy of it was put back. */
+  #lost: LogPosition | null = null;
   #copy: { readonly disk: Disk; readonly state: Uint8Array } | null = null;
+  /** Leaders that it told of its newest loss, each with the term in which. */
+  readonly #told = new Map<SimNode, Term>();
   /** Outlive the process. */
   wallOffset: Millis = 0;
   rate = 1;
@@ -320,6 +316,7 @@ export class SimNode {
     this.#checkpoint = null;
     this.#image = null;
     this.#copy = null;
+    this.#told.clear();
     this.ended = false;
     this.#lost = null;
     this.readOnly = false;
@@ -329,22 +326,43 @@ export class SimNode {
   rot(from: LogIndex): void {
     this.#sim.trace.say(this.id, `finds its log damaged at ${from} of ${this.disk.entries.length}`);
     this.disk.damagedFrom = from;
+    this.#told.clear();
   }
 
-  /** It lacks what it promised, and takes no part in elections until the others have sent it. */
-  get inRepair(): boolean {
-    const { damagedFrom, promised, entries } = this.disk;
-    return damagedFrom !== null || (promised !== null && promised.index > entries.length);
+  /** `leader` hears from this member that what it acknowledged is lost. */
+  tells(leader: SimNode, term: Term): void {
+    this.#told.set(leader, term);
+  }
+
+  /** Since it lost the end of its log it has told that to whoever leads now: nothing of it is counted any more. */
+  hasTold(leader: SimNode): boolean {
+    return this.#told.get(leader) === leader.leadership?.term;
+  }
+
+  /**
+   * What it may have acknowledged and lacks, until the others have sent it; null: it lacks nothing. In the meantime it
+   * does not campaign, and votes only for who holds that much.
+   */
+  get owes(): LogPosition | null {
+    const { damagedFrom, promised, promises, entries } = this.disk;
+    if (damagedFrom !== null) return promises;
+    if (promised === null || promised.index <= entries.length) return null;
+    // What a leader of a later term has committed here ends the repair, too.
+    const commit = Math.max(this.applied, this.replica?.status().commit ?? 0);
+    const known = this.disk.termAt(asIndex(Math.min(commit, entries.length))) ?? 0;
+    return known > promised.term ? null : promised;
   }
 
   /** Copies the folder. False: not in the middle of an install. */
   keepCopy(): boolean {
     if (this.#db === null || this.disk.installing !== null) return false;
+    if (this.disk.damagedFrom !== null) return false;
     if (this.up) this.machine?.flush();
     const disk = this.#emptyDisk();
     const { entries, hardState, clusterId, boot, compacted, foundations, currentState } = this.disk;
     Object.assign(disk, { entries: [...entries], hardState, clusterId, boot, compacted });
-    Object.assign(disk, { foundations, currentState, incarnation: this.disk.incarnation });
+    const { incarnation, promised, lostEnd } = this.disk;
+    Object.assign(disk, { foundations, currentState, incarnation, promised, lostEnd });
     const state = this.#db.serialize();
     this.#copy = { disk, state };
     return this.applied <= entries.length && this.applied >= compacted.index;
@@ -364,9 +382,16 @@ export class SimNode {
       this.id,
       `gets a copy of its folder that ends at ${this.#copy.disk.entries.length}`,
     );
-    const { index, term } = this.disk.entries.at(-1) ?? { index: asIndex(0), term: asTerm(0) };
-    this.#lost = { index, term };
+    const { end, lostEnd } = this.disk;
+    const ends = [
+      end,
+      // The folder before may have been an old copy itself, or one that still owed something.
+      ...(this.rolledBack && this.#lost !== null ? [this.#lost] : []),
+      ...(this.owes !== null && lostEnd !== null ? [lostEnd] : []),
+    ];
+    this.#lost = ends.reduce((furthest, each) => (isBehind(furthest, each) ? each : furthest));
     this.disk = this.#copy.disk;
+    this.#told.clear();
     this.#db = openState(this.#copy.state, this.#committed);
     this.#checkpoint = this.#copy.state;
     this.#copy = null;
@@ -375,11 +400,12 @@ export class SimNode {
 
   /**
    * An old copy of its folder was put back: it may stop, and must not take part until it holds again what it lost. That
-   * may be so: a learner that nobody has counted yet is let in.
+   * may be so: a learner that nobody has counted yet is let in. What the copy itself owes is no loss.
    */
   get rolledBack(): boolean {
     const lost = this.#lost;
-    return lost !== null && (this.disk.termAt(lost.index) ?? -1) < lost.term;
+    if (lost === null || (this.disk.termAt(lost.index) ?? -1) >= lost.term) return false;
+    return this.owes === null || isBehind(this.owes, lost);
   }
 
   #die(): void {

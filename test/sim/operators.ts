@@ -151,7 +151,8 @@ export class Operator {
   /** Its folder is lost, or an old copy of it put back. It is removed when the cluster can, and joins again. */
   async #lose(how: "wipe" | "old-copy"): Promise<boolean> {
     const node = this.#pick();
-    if (node === null || !mayLose(this.#sim, node)) return false;
+    // Who was added and has not come yet has no folder.
+    if (node === null || node.disk.boot === 0 || !mayLose(this.#sim, node)) return false;
     if (how === "old-copy") {
       if (!node.keepCopy()) return false;
       await this.#sim.sleep(this.#prng.float() * 3_000);
@@ -161,6 +162,8 @@ export class Operator {
     } else {
       this.#sim.trace.say(node.id, "loses its folder");
       node.wipe();
+      // Started with neither --peers nor --join it would begin a cluster of its own.
+      if (this.#sim.founders.length === 1) node.through ??= this.#someoneElse(node);
       node.start();
     }
     await this.#mend(node);
@@ -170,7 +173,7 @@ export class Operator {
   /** The end of a log, or all of it, cannot be read any more when its member starts anew: the others repair it. */
   #rot(): boolean {
     const node = this.#pick();
-    if (node === null || node.inRepair || !mayLose(this.#sim, node)) return false;
+    if (node === null || node.owes !== null || !mayLose(this.#sim, node)) return false;
     const { compacted, entries, installing } = node.disk;
     if (installing !== null || entries.length <= compacted.index + 1) return false;
     const last = entries.length;
@@ -203,11 +206,16 @@ export class Operator {
   }
 
   #join(node: SimNode): void {
-    const through = this.#sim.members().filter((other) => other !== node);
-    if (through.length === 0 || !this.#sim.mood.wild()) return;
+    const through = this.#someoneElse(node);
+    if (through === null || !this.#sim.mood.wild()) return;
     this.#sim.leaving.delete(node.id);
-    node.through = this.#prng.pick(through).id;
+    node.through = through;
     node.start();
+  }
+
+  #someoneElse(node: SimNode): NodeId | null {
+    const others = this.#sim.members().filter((other) => other !== node);
+    return others.length === 0 ? null : this.#prng.pick(others).id;
   }
 
   #isGone(id: NodeId): boolean {
@@ -258,7 +266,7 @@ function wish(id: NodeId): { readonly id: NodeId; readonly url: string } {
 
 /** It can go on: its folder is that of a member, and was neither lost nor put back. */
 function isSound(sim: Simulation, node: SimNode): boolean {
-  return !node.ended && !node.rolledBack && !node.inRepair && sim.isMember(node);
+  return !node.ended && !node.rolledBack && node.owes === null && sim.isMember(node);
 }
 
 /** Whether every promise that this member's disk keeps is kept by a quorum of the others as well. */

@@ -8,7 +8,7 @@ import { decodeConfigurationEntry } from "../../src/raft/configuration.ts";
 import type { Configuration, NodeId } from "../../src/raft/types.ts";
 import type { Millis } from "../../src/replica/ports.ts";
 import { Client } from "./clients.ts";
-import type { DiskFaults, Membership } from "./disk.ts";
+import { type DiskFaults, isBehind, type Membership } from "./disk.ts";
 import type { Mood } from "./executor.ts";
 import { type Action, Faults } from "./faults.ts";
 import { History } from "./history.ts";
@@ -17,7 +17,7 @@ import { type Watching, watching } from "./invariants/invariant.ts";
 import { Ledger } from "./ledger.ts";
 import { checkLiveness } from "./liveness.ts";
 import { Network } from "./network.ts";
-import { isQuorum } from "./membership.ts";
+import { isQuorum, votes } from "./membership.ts";
 import { SimNode, type StateLoss } from "./node.ts";
 import { Operator } from "./operators.ts";
 import { describeOptions, drawOptions, type FaultFamily, type SimOptions } from "./options.ts";
@@ -127,8 +127,11 @@ export class Simulation {
         this.trace.frame(to, from, frame);
         if (frame.kind !== "raft") return;
         const node = this.#byId.get(to);
-        if (node !== undefined)
-          for (const rule of this.watching.heard) rule.heard(node, frame.message);
+        if (node === undefined) return;
+        const { message } = frame;
+        if (message.type === "append-reply" && message.lost === true)
+          this.#byId.get(from)?.tells(node, message.term);
+        for (const rule of this.watching.heard) rule.heard(node, message);
       },
     };
     this.faults = new Faults(this);
@@ -470,21 +473,22 @@ export class Simulation {
       ),
     ];
     const able = this.nodes
-      .filter(({ ended, rolledBack, inRepair }) => !ended && !rolledBack && !inRepair)
-      .filter(({ disk }) => disk.entries.length > 0)
+      .filter(({ ended, rolledBack }) => !ended && !rolledBack)
+      .filter(({ disk, owes }) => disk.entries.length > 0 || owes !== null)
       .filter(({ id, disk }) =>
         known.some(({ members }) => members[id]?.incarnation === disk.incarnation),
       )
       .toSorted(() => prng.float() - 0.5);
+    const sound = able.filter(({ owes }) => owes === null);
     const core: SimNode[] = [];
     // Members refuse to remove somebody when the rest could not decide anything.
     const possible = known
       .flatMap((each) => this.#withoutLeaving(each))
-      .filter((each) => isQuorum(each, (id) => able.some((node) => node.id === id)));
-    const decides = (): boolean =>
-      [...known, ...possible].every((each) =>
-        isQuorum(each, (id) => core.some((node) => node.id === id)),
-      );
+      .filter((each) => isQuorum(each, (id) => sound.some((node) => node.id === id)));
+    const decides = (): boolean => {
+      const voting = voters(core, known);
+      return [...known, ...possible].every((each) => isQuorum(each, (id) => voting.has(id)));
+    };
     for (const node of able) if (!decides() || prng.chance(0.4)) core.push(node);
     if (!decides()) this.fail("simulator", "more was lost than a cluster can survive");
     return core;
@@ -528,4 +532,22 @@ export class Simulation {
       node.db?.close();
     }
   }
+}
+
+/**
+ * Of `core` those that can elect somebody together. Whoever lost the end of its log stands for nobody and votes for
+ * one that holds as much: it counts if the member with the best log of the others, which all others vote for, does.
+ */
+function voters(core: readonly SimNode[], known: readonly Configuration[]): ReadonlySet<NodeId> {
+  const sound = core.filter(({ owes }) => owes === null);
+  const standing = sound.filter(({ id }) => known.every((each) => votes(each, id)));
+  const [first] = standing;
+  const ids = sound.map(({ id }) => id);
+  if (first === undefined) return new Set(ids);
+  const end = standing
+    .map(({ disk }) => disk.end)
+    .reduce((best, each) => (isBehind(best, each) ? each : best));
+  const covered = ({ owes, disk }: SimNode): boolean =>
+    owes !== null && !isBehind(end, owes) && !isBehind(end, disk.end);
+  return new Set([...ids, ...core.filter(covered).map(({ id }) => id)]);
 }

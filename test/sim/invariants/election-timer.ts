@@ -100,7 +100,7 @@ export class ElectionTimer implements Invariant {
       clock.pauses !== timer.pauses ||
       replica.clockAlarm() !== null ||
       store.pending > 0 ||
-      node.inRepair ||
+      node.owes !== null ||
       disk.installing !== null
     );
   }

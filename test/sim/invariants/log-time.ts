@@ -46,8 +46,10 @@ export class LogTime implements Invariant {
     const { nodes, network, options, world, disturbedAt } = this.#sim;
     // Clocks are told every second.
     if (world.now - disturbedAt < HEARD_MS || options.loss > 0.1) return false;
+    // A folder that was lost is not let in: what its clock shows nobody hears.
     const heard = nodes.filter(
-      (node) => node.up && !node.clock.still && !network.isCut(node.id, id),
+      ({ id: from, up, clock, transport }) =>
+        up && !clock.still && !network.isCut(from, id) && (from === id || transport?.reaches(id)),
     );
     const right = heard.filter(({ wallOffset }) => Math.abs(wallOffset) < 1_000);
     return 2 * right.length > heard.length;

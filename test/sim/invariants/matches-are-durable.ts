@@ -1,6 +1,8 @@
 /**
  * I3, I15, from the leader's side: what the newest leader takes for the part of its log that another member holds is
  * on that member's disk, and equal. Late acknowledgements of another term, or of an earlier folder, would show here.
+ *
+ * What a member lost since it acknowledged it (`SimNode.owes`) the leader counts by right, until the member tells it.
  */
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
@@ -31,7 +33,8 @@ export class MatchesAreDurable implements Invariant {
     for (const { id, match } of leader.replica?.status().peers ?? []) {
       const peer = this.#sim.nodes.find((node) => node.id === id);
       // Of a folder that was lost, or put back, the leader learns when it is removed; of damage when it is told.
-      if (match === 0 || peer === undefined || peer.rolledBack || peer.inRepair) continue;
+      if (match === 0 || peer === undefined || peer.rolledBack) continue;
+      if (peer.owes !== null && !peer.hasTold(leader)) continue;
       if (membership?.members[id]?.incarnation !== peer.disk.incarnation) continue;
       const own = leader.store?.handed[match - 1]?.term;
       if (peer.disk.entries[match - 1]?.term !== own)

@@ -23,7 +23,7 @@ export class NeverBack implements Invariant {
   installed(node: SimNode): void {
     const before = this.#applied.get(node) ?? 0;
     // Where log and state are taken anew, the repair begins with nothing.
-    if (node.startedAt <= before && !node.inRepair)
+    if (node.startedAt <= before && node.owes === null)
       this.#sim.fail("I2", `${node.id} goes from ${before} to a snapshot of ${node.startedAt}`);
     this.#applied.set(node, node.startedAt);
   }

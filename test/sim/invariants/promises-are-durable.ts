@@ -1,9 +1,10 @@
 /**
- * I3: a vote or an acknowledgement on the wire is on that member's disk. I15: what is acknowledged equals the
- * leader's log. S2: what is applied is on the own disk.
+ * I3: a vote or an acknowledgement on the wire is on that member's disk. Who lost what it had acknowledged votes only for
+ * one whose log reaches as far. I15: what is acknowledged equals the leader's log. S2: what is applied is on the own disk.
  */
 import type { Message } from "../../../src/raft/types.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
+import { isBehind } from "../disk.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
@@ -24,9 +25,24 @@ export class PromisesAreDurable implements Invariant {
           "I3",
           `${node.id} grants ${message.to} a vote in term ${message.term} that is not on its disk`,
         );
+      this.#covers(node, message.to, message.term);
     }
     if (message.type === "append-reply" && message.match !== null && message.match > 0)
       this.#acknowledges(node, message.to, message.term, message.match);
+  }
+
+  /** As long as the candidate stands in that term its log is the one that it stood with. */
+  #covers(voter: SimNode, to: string, term: number): void {
+    const { owes } = voter;
+    const candidate = this.#sim.nodes.find(({ id }) => id === to);
+    if (owes === null || candidate?.leadership?.role !== "candidate") return;
+    if (candidate.leadership.term !== term) return;
+    const end = candidate.store?.handed.at(-1);
+    if (end === undefined || isBehind(end, owes))
+      this.#sim.fail(
+        "I3",
+        `${voter.id} votes for ${to}, whose log ends at ${end?.index} of term ${end?.term}; it may have acknowledged ${owes.index} of term ${owes.term}, and lost it`,
+      );
   }
 
   #acknowledges(node: SimNode, to: string, term: number, match: number): void {

@@ -209,7 +209,8 @@ describe("a member that was away while the log was compacted", () => {
     });
     await cluster.start(victim);
     await cluster.start(second);
-    await cluster.run(60_000, () => equal(cluster) && installs(second) > 0);
+    const bothInstalled = (): boolean => installs(victim) > 0 && installs(second) > 0;
+    await cluster.run(60_000, () => equal(cluster) && bothInstalled());
     expect([installs(victim), installs(second)]).toEqual([1, 1]);
     expect(identities.size).toBe(1);
     cluster.check();

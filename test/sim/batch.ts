@@ -8,6 +8,8 @@ import { type SimResult, Simulation } from "./simulation.ts";
 const LINES_SHOWN = 40;
 /** Begins the line in which a process tells its parent what it counted. */
 const SUMMARY = "summary ";
+/** Begins the line that names a seed before it runs. */
+export const ANNOUNCEMENT = "next is seed ";
 
 export interface BatchOptions {
   readonly from: number;
@@ -16,6 +18,8 @@ export interface BatchOptions {
   readonly jobs: number;
   /** Ends with the first seed that fails. */
   readonly first: boolean;
+  /** Names each seed before it runs. */
+  readonly announce: boolean;
   readonly override: string;
 }
 
@@ -66,11 +70,12 @@ export async function runBatch(options: BatchOptions, step = 1, child = false): 
 }
 
 async function alone(options: BatchOptions, step: number): Promise<Summary> {
-  const { from, count, minutes, first } = options;
+  const { from, count, minutes, first, announce } = options;
   const override = JSON.parse(options.override) as Override;
   const deadline = performance.now() + minutes * 60_000;
   const summary: Summary = { ran: 0, failed: 0, events: 0, simulatedMs: 0, struck: {} };
   for (let i = 0; i < count && performance.now() < deadline; i++) {
+    if (announce) console.log(`${ANNOUNCEMENT}${from + i * step}`);
     const result = await runSeed(from + i * step, false, override);
     summary.ran += 1;
     summary.simulatedMs += result.simulatedMs;
@@ -97,7 +102,12 @@ async function overJobs(options: BatchOptions): Promise<Summary> {
         override,
       };
       const args = Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, String(value)]);
-      const command = [process.execPath, "run", new URL("main.ts", import.meta.url).pathname];
+      const command = [
+        process.execPath,
+        "--no-orphans",
+        "run",
+        new URL("main.ts", import.meta.url).pathname,
+      ];
       const running = Bun.spawn([...command, ...args, "--child"], {
         stdout: "pipe",
         stderr: "inherit",

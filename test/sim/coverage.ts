@@ -15,7 +15,15 @@ export async function reportCoverage(from: number, seeds: number): Promise<void>
   try {
     const flags = ["--coverage", "--coverage-reporter=lcov", `--coverage-dir=${folder}`];
     const child = Bun.spawn(
-      [process.execPath, "test", ...flags, "-t", "fresh seeds", "test/sim/sim.test.ts"],
+      [
+        process.execPath,
+        "--no-orphans",
+        "test",
+        ...flags,
+        "-t",
+        "fresh seeds",
+        "test/sim/sim.test.ts",
+      ],
       {
         cwd: root,
         env: { ...process.env, [SEEDS_VARIABLE]: `${from}:${seeds}` },

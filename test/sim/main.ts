@@ -7,6 +7,7 @@
 import { parseArgs } from "node:util";
 import { report, runBatch, runSeed } from "./batch.ts";
 import { reportCoverage } from "./coverage.ts";
+import { MUTANTS } from "./mutant-list.ts";
 import { runMutants } from "./mutants.ts";
 import { type Override, shrink } from "./shrink.ts";
 
@@ -65,6 +66,8 @@ const OPTIONS = {
   jobs: { type: "string", default: "1" },
   /** Ends with the first seed that fails. */
   first: { type: "boolean", default: false },
+  /** Names each seed before it runs. */
+  announce: { type: "boolean", default: false },
   mutants: { type: "boolean", default: false },
   coverage: { type: "boolean", default: false },
   /** Of another such process: every so many seeds, and what was counted as one line. */
@@ -87,6 +90,11 @@ if (values.help) {
   console.log(HELP);
 } else if (values.mutants) {
   const seeds = whole(values.seeds ?? "200", "seeds");
+  const unknown = positionals.filter((name) => !MUTANTS.some((mutant) => mutant.name === name));
+  if (unknown.length > 0) {
+    console.error(`there is no mutant ${unknown.join(", ")}`);
+    process.exit(2);
+  }
   const survived = await runMutants(seeds, whole(values.from ?? "1", "from"), positionals);
   process.exit(survived === 0 ? 0 : 1);
 } else if (values.coverage) {
@@ -107,6 +115,7 @@ if (values.help) {
       minutes: whole(values.minutes, "minutes"),
       jobs: Math.max(1, whole(values.jobs, "jobs")),
       first: values.first,
+      announce: values.announce,
       override: values.override,
     },
     whole(values.step, "step"),

@@ -3,9 +3,12 @@
  * of text: production code holds no switch for it, and cannot reach one. An edit that no longer fits the
  * sources is an error, so the list cannot rot in silence.
  */
-import { cp, mkdtemp, rm, symlink } from "node:fs/promises";
+import { rmSync } from "node:fs";
+import { cp, mkdtemp, realpath, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Millis } from "../../src/replica/ports.ts";
+import { ANNOUNCEMENT } from "./batch.ts";
 import { type Mutant, MUTANTS } from "./mutant-list.ts";
 
 /** Tests that a mutant has to pass that no seed has killed: ring 1, and those of single parts. */
@@ -14,46 +17,159 @@ const TESTS = ["test/raft", "test/queue", "test/replica"];
 const REAL_FILES = "src/storage/";
 const TESTS_OF_FILES = ["test/storage"];
 
+const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+/** How `report` tells of a failure: seed, rule, event. */
+const BROKE = /^seed (\d+) broke (.*) at [\d.]+ s, event (\d+)$/m;
+const ANNOUNCED = new RegExp(`^${ANNOUNCEMENT}\\d+$`, "gm");
+
+/** Longest that one seed may take before its process counts as hanging; they take a second or two. */
+const SEED_MS: Millis = 240_000;
+
+/** What became of one mutant. `seeds`: killed by a seed; `tests`: by a test; `nothing`: it lives. */
+interface Verdict {
+  readonly by: "seeds" | "tests" | "nothing";
+  /** How many seeds it took. */
+  readonly number: number;
+  readonly said: string;
+}
+
 /**
- * Runs each mutant until a seed fails, or `seeds` have passed; then, if it lives, the tests of the folders that
- * it may be in. One in the real files is given to their tests at once. Resolves with how many survived both.
+ * Runs each mutant until a seed fails on it that does not fail on the unchanged sources, or `seeds` have passed; then,
+ * if it lives, the tests of the folders that it may be in. One in the real files is given to their tests at once.
+ * Resolves with how many survived both.
  */
 export async function runMutants(
   seeds: number,
   from: number,
   only: readonly string[],
 ): Promise<number> {
-  const root = new URL("../..", import.meta.url).pathname;
-  let survived = 0;
-  for (const mutant of MUTANTS) {
-    if (only.length > 0 && !only.includes(mutant.name)) continue;
-    const folder = await mkdtemp(join(tmpdir(), "flotilla-mutant-"));
-    try {
-      await copy(root, folder);
+  const children = new Children();
+  const verdicts: Verdict[] = [];
+  try {
+    const unchanged = new Unchanged(await children.folder(), children);
+    await copy(new URL("../..", import.meta.url).pathname, unchanged.folder);
+    for (const mutant of MUTANTS) {
+      if (only.length > 0 && !only.includes(mutant.name)) continue;
+      const folder = await children.folder();
+      await copy(unchanged.folder, folder);
       await mutate(folder, mutant);
       const inFiles = mutant.edits.every(({ file }) => file.startsWith(REAL_FILES));
-      const { killed, said } = inFiles
-        ? { killed: false, said: "lives in real files" }
-        : await hunt(folder, seeds, from);
-      const killer = killed ? null : await test(folder, inFiles ? TESTS_OF_FILES : TESTS);
-      if (!killed && killer === null) survived += 1;
-      const also = killed
-        ? ""
-        : killer === null
-          ? ", and the tests"
-          : `; killed by the test ${killer}`;
-      console.log(`${mutant.name.padEnd(7)} ${mutant.what.padEnd(64)} ${said}${also}`);
-    } finally {
+      const hunted: Verdict = inFiles
+        ? { by: "nothing", number: 0, said: "lives in real files" }
+        : await hunt(children, folder, unchanged, seeds, from);
+      const verdict =
+        hunted.by === "seeds"
+          ? hunted
+          : await test(children, folder, inFiles ? TESTS_OF_FILES : TESTS, hunted.said);
+      verdicts.push(verdict);
+      console.log(`${mutant.name.padEnd(9)} ${mutant.what.padEnd(64)} ${verdict.said}`);
       await rm(folder, { recursive: true, force: true });
     }
+  } finally {
+    await children.end();
   }
-  return survived;
+  return summed(verdicts);
 }
 
-async function copy(root: string, folder: string): Promise<void> {
+function summed(verdicts: readonly Verdict[]): number {
+  const by = (what: Verdict["by"]): Verdict[] => verdicts.filter((each) => each.by === what);
+  const soon = by("seeds").filter(({ number }) => number <= 200).length;
+  console.log(
+    `${verdicts.length} mutants: ${by("seeds").length} killed by seeds (${soon} by one of the first 200), ${by("tests").length} by tests, ${by("nothing").length} survived`,
+  );
+  return by("nothing").length;
+}
+
+/** Processes and folders of this run: none is left when it ends, by a signal too. */
+class Children {
+  readonly #folders: string[] = [];
+  #running: Bun.Subprocess | null = null;
+  readonly #stop = (): void => {
+    this.#running?.kill("SIGKILL");
+    for (const folder of this.#folders) rmSync(folder, { recursive: true, force: true });
+    process.exit(130);
+  };
+
+  constructor() {
+    for (const signal of SIGNALS) process.on(signal, this.#stop);
+  }
+
+  async folder(): Promise<string> {
+    const folder = await mkdtemp(join(tmpdir(), "flotilla-mutant-"));
+    this.#folders.push(folder);
+    return folder;
+  }
+
+  /** Runs Bun to its end; what says nothing for `silentMs` is killed. */
+  async run(
+    args: readonly string[],
+    cwd: string,
+    silentMs: Millis,
+  ): Promise<{ readonly code: number; readonly text: string; readonly hung: boolean }> {
+    // Without a parent it ends by itself: nobody can catch every signal.
+    const command = [process.execPath, "--no-orphans", ...args];
+    const child = Bun.spawn(command, { cwd, stdout: "pipe", stderr: "pipe" });
+    this.#running = child;
+    let hung = false;
+    const watch = (): Timer =>
+      setTimeout(() => {
+        hung = true;
+        child.kill("SIGKILL");
+      }, silentMs);
+    let timer = watch();
+    const read = async (stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<string> => {
+      const decoder = new TextDecoder();
+      let text = "";
+      for await (const bytes of stream) {
+        text += decoder.decode(bytes, { stream: true });
+        clearTimeout(timer);
+        timer = watch();
+      }
+      return text;
+    };
+    const [code, out, err] = await Promise.all([
+      child.exited,
+      read(child.stdout),
+      read(child.stderr),
+    ]);
+    clearTimeout(timer);
+    this.#running = null;
+    return { code, text: `${err}\n${out}`, hung };
+  }
+
+  async end(): Promise<void> {
+    this.#running?.kill("SIGKILL");
+    for (const signal of SIGNALS) process.off(signal, this.#stop);
+    for (const folder of this.#folders) await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** The sources as they are: a seed that fails there too says nothing about a mutant. */
+class Unchanged {
+  readonly #failures = new Map<number, string | null>();
+
+  constructor(
+    readonly folder: string,
+    readonly children: Children,
+  ) {}
+
+  /** Null: the seed is clean; else the rule that it breaks. */
+  async failureOf(seed: number): Promise<string | null> {
+    const known = this.#failures.get(seed);
+    if (known !== undefined) return known;
+    const args = ["run", "test/sim/main.ts", "--seed", String(seed)];
+    const { code, text, hung } = await this.children.run(args, this.folder, SEED_MS);
+    const rule = hung ? "nothing: it hangs" : (BROKE.exec(text)?.[2] ?? `nothing: code ${code}`);
+    const failure = code === 0 ? null : rule;
+    this.#failures.set(seed, failure);
+    return failure;
+  }
+}
+
+async function copy(from: string, to: string): Promise<void> {
   for (const each of ["src", "views", "test", "docs", "package.json", "tsconfig.json"])
-    await cp(join(root, each), join(folder, each), { recursive: true });
-  await symlink(join(root, "node_modules"), join(folder, "node_modules"));
+    await cp(join(from, each), join(to, each), { recursive: true });
+  await symlink(await realpath(join(from, "node_modules")), join(to, "node_modules"));
 }
 
 async function mutate(folder: string, { name, edits }: Mutant): Promise<void> {
@@ -70,51 +186,65 @@ async function mutate(folder: string, { name, edits }: Mutant): Promise<void> {
 }
 
 async function hunt(
+  children: Children,
   folder: string,
+  unchanged: Unchanged,
   seeds: number,
   from: number,
-): Promise<{ killed: boolean; said: string }> {
-  const args = [
-    "run",
-    "test/sim/main.ts",
-    "--seeds",
-    String(seeds),
-    "--from",
-    String(from),
-    "--first",
-  ];
-  const child = Bun.spawn([process.execPath, ...args], {
-    cwd: folder,
-    stdout: "pipe",
-    stderr: "pipe",
-  });
-  const text = await new Response(child.stdout).text();
-  const code = await child.exited;
-  const broke = /^seed (\d+) broke (.*) at [\d.]+ s, event (\d+)$/m.exec(text);
-  if (code === 0) return { killed: false, said: `survived ${seeds} seeds` };
-  if (broke === null) return { killed: true, said: `seed ? (the process ended with code ${code})` };
-  const [, seed, rule, event] = broke;
-  return {
-    killed: true,
-    said: `killed by seed ${seed} (number ${Number(seed) - from + 1}), event ${event}: ${rule}`,
-  };
+): Promise<Verdict> {
+  let skipped = 0;
+  const aside = (): string =>
+    skipped === 0 ? "" : ` (${skipped} seeds before it fail on the unchanged sources too)`;
+  for (let next = from; next < from + seeds;) {
+    const flags = { seeds: from + seeds - next, from: next };
+    const args = Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, String(value)]);
+    const { code, text, hung } = await children.run(
+      ["run", "test/sim/main.ts", ...args, "--first", "--announce"],
+      folder,
+      SEED_MS,
+    );
+    if (code === 0) break;
+    const broke = BROKE.exec(text);
+    // One that ended without a word, or did not end at all, did so in the seed that it announced last.
+    const seed = Number(broke?.[1] ?? text.match(ANNOUNCED)?.at(-1)?.slice(ANNOUNCEMENT.length));
+    if (!Number.isSafeInteger(seed))
+      throw new Error(`the mutated sources do not run: ${text.slice(-1_000)}`);
+    if ((await unchanged.failureOf(seed)) === null) {
+      const number = seed - from + 1;
+      const how =
+        broke !== null
+          ? `${broke[2]}, event ${broke[3]}`
+          : hung
+            ? "it does not end"
+            : `the process ends with code ${code}`;
+      return {
+        by: "seeds",
+        number,
+        said: `killed by seed ${seed} (number ${number}): ${how}${aside()}`,
+      };
+    }
+    skipped += 1;
+    next = seed + 1;
+  }
+  return { by: "nothing", number: seeds, said: `survived ${seeds - skipped} seeds${aside()}` };
 }
 
-/** The first test that fails on the mutant, or null. */
-async function test(folder: string, all: readonly string[]): Promise<string | null> {
+/** Killed by the first test that fails on the mutant, or by none. */
+async function test(
+  children: Children,
+  folder: string,
+  all: readonly string[],
+  said: string,
+): Promise<Verdict> {
   for (const tests of all) {
-    const child = Bun.spawn([process.execPath, "test", "--bail", tests], {
-      cwd: folder,
-      stdout: "pipe",
-      stderr: "pipe",
-    });
-    const [out, err] = await Promise.all([
-      new Response(child.stdout).text(),
-      new Response(child.stderr).text(),
-    ]);
-    if ((await child.exited) === 0) continue;
-    const failed = /^\(fail\) (.*?)(?: \[[\d.]+ms\])?$/m.exec(`${err}\n${out}`);
-    return `"${failed?.[1] ?? "?"}" (${tests})`;
+    const { code, text } = await children.run(["test", "--bail", tests], folder, SEED_MS);
+    if (code === 0) continue;
+    const failed = /^\(fail\) (.*?)(?: \[[\d.]+ms\])?$/m.exec(text);
+    return {
+      by: "tests",
+      number: 0,
+      said: `${said}; killed by the test "${failed?.[1] ?? "?"}" (${tests})`,
+    };
   }
-  return null;
+  return { by: "nothing", number: 0, said: `${said}, and the tests` };
 }

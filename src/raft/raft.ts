@@ -228,6 +228,11 @@ export class Raft {
     return this.#electionTimeout;
   }
 
+  /** Who has answered in the (pre-)election under way, and how; empty while there is none. */
+  get votes(): ReadonlyMap<NodeId, boolean> {
+    return this.#votes;
+  }
+
   /** Null outside the log; known also for the compacted index itself. */
   termAt(index: LogIndex): Term | null {
     return this.#log.termAt(index);

@@ -7,6 +7,7 @@
  * This file is what the layers above see of it; its parts are put together in parts.ts.
  */
 import { DEFAULT_LIMITS } from "../raft/options.ts";
+import type { Raft } from "../raft/raft.ts";
 import { asIndex, type LogIndex, type NodeId, type Term } from "../raft/types.ts";
 import type { Handler } from "./calls.ts";
 import {
@@ -24,6 +25,25 @@ import { repaired } from "./repair.ts";
 import type { ElectionReason, ReplicaCounters, ReplicaOptions } from "./replica-options.ts";
 import { diskFaultOf, statusOf } from "./status.ts";
 import type { SealHook } from "./writes.ts";
+
+/** What a member's core says of itself. */
+export type CoreView = Pick<
+  Raft,
+  | "term"
+  | "vote"
+  | "role"
+  | "leader"
+  | "votes"
+  | "commit"
+  | "durable"
+  | "lastIndex"
+  | "lastTerm"
+  | "configuration"
+  | "electionElapsedTicks"
+  | "transferTarget"
+  | "progress"
+  | "termAt"
+>;
 
 export class Replica implements Consensus {
   readonly #o: ReplicaOptions;
@@ -278,6 +298,12 @@ export class Replica implements Consensus {
   get foundedAlone(): boolean {
     const members = this.#parts.founder.record?.members ?? [];
     return members.length === 1 && members[0]?.id === this.id;
+  }
+
+  /** The core, to look at; null before the founding, and while a snapshot takes the place of state and log. */
+  get core(): CoreView | null {
+    const { core } = this.#parts;
+    return core.isHalted ? null : core.raft;
   }
 
   /** Elections that this member stood for, by why they began. */

@@ -2,7 +2,7 @@
  * Clients: they submit, read, list, cancel, retry and clear at any member, try again at another one what
  * failed, use idempotency keys twice, and tell the history what they were answered.
  */
-import { QueueError } from "../../src/queue/service.ts";
+import { QueueError, type QueueErrorCode } from "../../src/queue/service.ts";
 import type { FlotillaQueue } from "../../src/queue/queue.ts";
 import type { IdempotencyScope, NewTask, RetryPolicy } from "../../src/queue/types.ts";
 import { DEFAULT_RETRY } from "../../src/queue/types.ts";
@@ -19,6 +19,16 @@ const TRIES_MAX = 4;
 /** Between two looks for a leader that is none any more: such moments are short. */
 const WATCH_MS: Millis = 10;
 const SHORT_RETRY: RetryPolicy = { ...DEFAULT_RETRY, initial_ms: 50, max_ms: 2_000 };
+
+/** Whoever is refused for one of these may count on it. */
+const NOTHING_HAPPENED: ReadonlySet<QueueErrorCode> = new Set([
+  "no-leader",
+  "no-quorum",
+  "overloaded",
+  "low-disk",
+  "removed",
+  "stopping",
+]);
 
 interface SubmitCall {
   readonly tasks: readonly NewTask[];
@@ -91,10 +101,15 @@ export class Client {
   }
 
   /** One call at a member; null: it failed, or nobody knows. */
-  async #call<T>(run: (queue: FlotillaQueue) => Promise<T>, node?: SimNode): Promise<T | null> {
+  async #call<T>(
+    run: (queue: FlotillaQueue) => Promise<T>,
+    node?: SimNode,
+    refused?: (reason: QueueErrorCode) => void,
+  ): Promise<T | null> {
     try {
       return await this.#sim.call(node ?? this.#prng.pick(this.#sim.addressable()), run);
     } catch (error) {
+      if (error instanceof QueueError) refused?.(error.reason);
       this.#sim.history.counts.failed += 1;
       if (error instanceof QueueError && error.reason === "outcome-unknown")
         this.#sim.history.counts.unknown += 1;
@@ -165,6 +180,9 @@ export class Client {
       const answer = await this.#call(
         (queue) => this.#send(queue, call),
         attempt === 1 ? node : undefined,
+        (reason) => {
+          if (!repeatable && NOTHING_HAPPENED.has(reason)) history.refused(call.tasks, reason);
+        },
       );
       if (answer === null) continue;
       history.submitted(answer.ids, since, attempt === 1 && !answer.existing && !answer.replayed);

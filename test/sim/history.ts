@@ -9,6 +9,7 @@ import type {
   ClaimedTask,
   LeaseRef,
   LeaseVerdict,
+  NewTask,
   Status,
   Task,
 } from "../../src/queue/types.ts";
@@ -21,6 +22,8 @@ export class History {
   readonly asked = new Set<string>();
   /** Ids whose submit was answered. */
   readonly acknowledged = new Set<string>();
+  /** Ids whose submit was refused for good. */
+  readonly denied = new Set<string>();
   /** Highest index that a call which has ended stands for. */
   #floor = 0;
   readonly #handed = new Map<number, string>();
@@ -44,6 +47,15 @@ export class History {
   #stands(what: string, index: number | undefined): void {
     if (index === undefined) this.#fail(`${what} was acknowledged and is not in the log`);
     else this.#floor = Math.max(this.#floor, index);
+  }
+
+  /** The caller was told that nothing was done. */
+  refused(tasks: readonly NewTask[], reason: string): void {
+    for (const { id } of tasks) {
+      this.denied.add(id);
+      if (this.#sim.ledger.tasks.has(id))
+        this.#fail(`the submit of ${id} was refused (${reason}), and is in the log`);
+    }
   }
 
   submitted(ids: readonly string[], since: number, fresh: boolean): void {

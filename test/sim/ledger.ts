@@ -201,7 +201,9 @@ export class Ledger implements Invariant {
     let task = this.tasks.get(id);
     if (from === null) {
       if (task !== undefined) this.#fail(`${id} was made twice`);
-      if (!this.#sim.history.asked.has(id)) this.#fail(`${id} appeared and nobody asked for it`);
+      const { asked, denied } = this.#sim.history;
+      if (!asked.has(id)) this.#fail(`${id} appeared and nobody asked for it`);
+      if (denied.has(id)) this.#fail(`${id} appeared, and its submit was refused`);
       task = {
         id,
         status: null,

@@ -48,8 +48,9 @@ const HELP = `usage: bun run sim COMMAND
   --seeds N [--from N] [--minutes M] [--jobs J] [--first]
                                          many runs: from a random seed or --from, for M minutes at most,
                                          in J processes, only up to the first that fails
-  --mutants [NAME…] [--seeds N] [--from N]
-                                         known bugs in a copy of the sources: which of them N seeds find
+  --mutants [NAME…] [--seeds N] [--from N] [--seeds-only]
+                                         known bugs in a copy of the sources: which of them N seeds find, and
+                                         which of the others the tests do
   --coverage [--seeds N] [--from N]      what of the core they reach
 
 The first failure of a seed is printed with the line that replays it. Exit code 1: something failed; 2: a bad flag.`;
@@ -69,6 +70,8 @@ const OPTIONS = {
   /** Names each seed before it runs. */
   announce: { type: "boolean", default: false },
   mutants: { type: "boolean", default: false },
+  /** Mutants that no seed finds are not given to the tests. */
+  "seeds-only": { type: "boolean", default: false },
   coverage: { type: "boolean", default: false },
   /** Of another such process: every so many seeds, and what was counted as one line. */
   step: { type: "string", default: "1" },
@@ -95,7 +98,12 @@ if (values.help) {
     console.error(`there is no mutant ${unknown.join(", ")}`);
     process.exit(2);
   }
-  const survived = await runMutants(seeds, whole(values.from ?? "1", "from"), positionals);
+  const survived = await runMutants(
+    seeds,
+    whole(values.from ?? "1", "from"),
+    positionals,
+    values["seeds-only"],
+  );
   process.exit(survived === 0 ? 0 : 1);
 } else if (values.coverage) {
   await reportCoverage(whole(values.from ?? "1", "from"), whole(values.seeds ?? "100", "seeds"));

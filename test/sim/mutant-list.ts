@@ -2,27 +2,12 @@
  * Known bugs as edits of the sources' text. Their numbers are those of the list in docs/simulator.md; those with
  * a name were invented here, after the sources were written.
  */
-export interface Edit {
-  readonly file: string;
-  readonly find: string;
-  readonly replace: string;
-}
-
-export interface Mutant {
-  readonly name: string;
-  readonly what: string;
-  readonly edits: readonly Edit[];
-}
+import { type Mutant, one } from "./mutant.ts";
+import { OF_OUR_OWN } from "./mutants-of-our-own.ts";
 
 const RAFT = "src/raft/raft.ts";
 const FOLLOWING = "src/raft/following.ts";
 const LEADERSHIP = "src/raft/leadership.ts";
-
-const one = (name: string, what: string, file: string, find: string, replace: string): Mutant => ({
-  name,
-  what,
-  edits: [{ file, find, replace }],
-});
 
 export const MUTANTS: readonly Mutant[] = [
   one(
@@ -284,8 +269,8 @@ export const MUTANTS: readonly Mutant[] = [
     "20",
     "compacts before the checkpoint is durable",
     "src/storage/log-compaction.ts",
-    "Math.min(this.#beyond(tail, now), this.#o.durableApplied())",
-    "this.#beyond(tail, now)",
+    "Math.min(this.#beyond(stateBytes, now), this.#o.durableApplied())",
+    "this.#beyond(stateBytes, now)",
   ),
   one(
     "21",
@@ -307,9 +292,8 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: "src/storage/sqlite-snapshots.ts",
-        find: '    const state = freshStateName(index);\n    this.#step("rename");\n    await this.#work({ kind: "rename", folder, from: incomingName(id), to: state });\n    this.#receiving = null;\n    this.#verified = false;\n    this.#step("mark");\n',
-        replace:
-          '    const state = index > 0 ? old : freshStateName(index);\n    this.#step("rename");\n    await this.#work({ kind: "rename", folder, from: incomingName(id), to: state });\n    this.#receiving = null;\n    this.#verified = false;\n    this.#step("mark");\n',
+        find: "    const state = freshStateName(index);\n",
+        replace: "    const state = index > 0 ? old : freshStateName(index);\n",
       },
       {
         file: "src/storage/sqlite-snapshots.ts",
@@ -452,4 +436,5 @@ export const MUTANTS: readonly Mutant[] = [
     "    if (this.#isInRepair()) {\n",
     "    if (this.#isInRepair() && term < 0) {\n",
   ),
+  ...OF_OUR_OWN,
 ];

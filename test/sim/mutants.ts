@@ -9,7 +9,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Millis } from "../../src/replica/ports.ts";
 import { ANNOUNCEMENT } from "./batch.ts";
-import { type Mutant, MUTANTS } from "./mutant-list.ts";
+import type { Mutant } from "./mutant.ts";
+import { MUTANTS } from "./mutant-list.ts";
 
 /** Tests that a mutant has to pass that no seed has killed: ring 1, and those of single parts. */
 const TESTS = ["test/raft", "test/queue", "test/replica"];
@@ -35,13 +36,14 @@ interface Verdict {
 
 /**
  * Runs each mutant until a seed fails on it that does not fail on the unchanged sources, or `seeds` have passed; then,
- * if it lives, the tests of the folders that it may be in. One in the real files is given to their tests at once.
+ * if it lives, the tests of the folders that it may be in (not with `seedsOnly`). One in the real files is given to their tests at once.
  * Resolves with how many survived both.
  */
 export async function runMutants(
   seeds: number,
   from: number,
   only: readonly string[],
+  seedsOnly: boolean,
 ): Promise<number> {
   const children = new Children();
   const verdicts: Verdict[] = [];
@@ -58,7 +60,7 @@ export async function runMutants(
         ? { by: "nothing", number: 0, said: "lives in real files" }
         : await hunt(children, folder, unchanged, seeds, from);
       const verdict =
-        hunted.by === "seeds"
+        hunted.by === "seeds" || seedsOnly
           ? hunted
           : await test(children, folder, inFiles ? TESTS_OF_FILES : TESTS, hunted.said);
       verdicts.push(verdict);
@@ -172,17 +174,27 @@ async function copy(from: string, to: string): Promise<void> {
   await symlink(await realpath(join(from, "node_modules")), join(to, "node_modules"));
 }
 
-async function mutate(folder: string, { name, edits }: Mutant): Promise<void> {
+async function mutate(folder: string, mutant: Mutant): Promise<void> {
+  for (const [file, text] of await mutated(folder, mutant))
+    await Bun.write(join(folder, file), text);
+}
+
+/** The files that it changes, as they are then. @throws Error the sources have changed, and the edit with them */
+export async function mutated(
+  root: string,
+  { name, edits }: Mutant,
+): Promise<ReadonlyMap<string, string>> {
+  const texts = new Map<string, string>();
   for (const { file, find, replace } of edits) {
-    const path = join(folder, file);
-    const text = await Bun.file(path).text();
+    const text = texts.get(file) ?? (await Bun.file(join(root, file)).text());
     if (text.split(find).length !== 2)
       throw new Error(`mutant ${name} no longer fits ${file}: its text is not there exactly once`);
-    await Bun.write(
-      path,
+    texts.set(
+      file,
       text.replace(find, () => replace),
     );
   }
+  return texts;
 }
 
 async function hunt(

@@ -69,6 +69,8 @@ interface Connection {
 export interface NetworkWatch {
   sent(from: NodeId, to: NodeId, frame: PeerFrame): void;
   delivered(from: NodeId, to: NodeId, frame: PeerFrame): void;
+  /** The receiver has dealt with what was delivered. */
+  taken?(to: NodeId, frame: PeerFrame): void;
 }
 
 const REDIAL_MS: Millis = 50;
@@ -281,6 +283,7 @@ export class SimTransport implements Transport {
       endpoint.enter(() => {
         this.#network.watch?.delivered(this.#self, to, frame);
         endpoint.events.frame(this.#self, frame, connection.incarnation);
+        this.#network.watch?.taken?.(to, frame);
       });
     });
   }
@@ -337,6 +340,7 @@ export class SimTransport implements Transport {
     connection.to.enter(() => {
       this.#network.watch?.delivered(this.#self, to, frame);
       connection.to.events.frame(this.#self, frame, connection.incarnation);
+      this.#network.watch?.taken?.(to, frame);
     });
   }
 

@@ -30,12 +30,15 @@ import type { Position } from "../../src/storage/snapshot-messages.ts";
 import { openState } from "./database.ts";
 import { Disk, isBehind, logUpTo, SimLogStore } from "./disk.ts";
 import { SimSlot } from "./executor.ts";
+import type { CoreState } from "./invariants/invariant.ts";
 import { SimTransport } from "./network.ts";
 import type { Simulation } from "./simulation.ts";
 import { NodeClock, Prng } from "./world.ts";
 
 /** Names that the members' executors handle by name; the star takes what nobody ever named. */
 export const POOL_NAMES = ["mail", "resize"] as const;
+
+const NO_VOTES: ReadonlyMap<NodeId, boolean> = new Map();
 
 /** What a crash does to the state database: the log's own disk keeps what was synced in any case. */
 export type StateLoss = "none" | "to-checkpoint" | "all";
@@ -122,6 +125,16 @@ export class SimNode {
 
   get db(): Database | null {
     return this.#db;
+  }
+
+  /** Null without a core, and while a snapshot takes the place of its log. */
+  get coreState(): CoreState | null {
+    const core = this.replica?.core ?? null;
+    if (core === null || !this.up) return null;
+    const { term, vote, role, leader, commit, lastIndex, lastTerm, electionElapsedTicks } = core;
+    const votes = core.votes.size === 0 ? NO_VOTES : new Map(core.votes);
+    const elapsedTicks = electionElapsedTicks;
+    return { term, vote, role, leader, commit, lastIndex, lastTerm, elapsedTicks, votes };
   }
 
   // ------------------------------------------------------------------ life

@@ -13,7 +13,7 @@ import type { Mood } from "./executor.ts";
 import { type Action, Faults } from "./faults.ts";
 import { History } from "./history.ts";
 import { ALL_INVARIANTS } from "./invariants/all.ts";
-import { type Watching, watching } from "./invariants/invariant.ts";
+import { type CoreState, type Watching, watching } from "./invariants/invariant.ts";
 import { Ledger } from "./ledger.ts";
 import { checkLiveness } from "./liveness.ts";
 import { Network } from "./network.ts";
@@ -93,6 +93,8 @@ export class Simulation {
   readonly leaving = new Set<NodeId>();
   #wild = true;
   readonly #hand: Client;
+  /** Of the member that a message was just delivered to. */
+  #before: CoreState | null = null;
   #core: readonly SimNode[] | null = null;
 
   constructor(seed: number, run: RunOptions = {}) {
@@ -132,6 +134,15 @@ export class Simulation {
         if (message.type === "append-reply" && message.lost === true)
           this.#byId.get(from)?.tells(node, message.term);
         for (const rule of this.watching.heard) rule.heard(node, message);
+        this.#before = node.coreState;
+      },
+      taken: (to, frame) => {
+        const before = this.#before;
+        const node = this.#byId.get(to);
+        if (frame.kind !== "raft" || node === undefined || before === null) return;
+        const after = node.coreState;
+        if (after !== null)
+          for (const rule of this.watching.took) rule.took(node, frame.message, before, after);
       },
     };
     this.faults = new Faults(this);

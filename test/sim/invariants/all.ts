@@ -1,10 +1,14 @@
 /** Every rule that is checked in every run, beside the ledger and the history. */
 import type { Simulation } from "../simulation.ts";
 import { Bounds } from "./bounds.ts";
+import { Charges } from "./charges.ts";
+import { CheckedCommits } from "./checked-commits.ts";
+import { ClaimedNames } from "./claimed-names.ts";
 import { Commitment } from "./commitment.ts";
 import { Counters } from "./counters.ts";
 import { OneKeyOneTask } from "./idempotency.ts";
 import { ElectionTimer } from "./election-timer.ts";
+import { HeardQuorum } from "./heard-quorum.ts";
 import type { Invariant } from "./invariant.ts";
 import { LeasePeriod } from "./lease-period.ts";
 import { LogBounds } from "./log-bounds.ts";
@@ -20,7 +24,10 @@ import { Order } from "./order.ts";
 import { PromisesAreDurable } from "./promises-are-durable.ts";
 import { Replay } from "./replay.ts";
 import { SameState } from "./same-state.ts";
+import { SlowDisk } from "./slow-disk.ts";
+import { StickyLeader } from "./sticky-leader.ts";
 import { TransferHoldsWrites } from "./transfer-holds-writes.ts";
+import { Votes } from "./votes.ts";
 
 export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new OneLeaderPerTerm(sim),
@@ -32,6 +39,13 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new MatchesAreDurable(sim),
   (sim) => new Memberships(sim),
   (sim) => new ElectionTimer(sim),
+  (sim) => new StickyLeader(sim),
+  (sim) => new Votes(sim),
+  (sim) => new CheckedCommits(sim),
+  (sim) => new SlowDisk(sim),
+  (sim) => new HeardQuorum(sim),
+  (sim) => new Charges(sim),
+  (sim) => new ClaimedNames(sim),
   (sim) => new TransferHoldsWrites(sim),
   (sim) => new SameState(sim),
   (sim) => new Order(sim),

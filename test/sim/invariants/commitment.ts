@@ -2,7 +2,7 @@
  * I5: a leader's log holds everything committed. I6: a committed entry never changes. I7: what becomes
  * committed is on the disks of a quorum. I8: a leader commits through an entry of its own term.
  */
-import type { Message } from "../../../src/raft/types.ts";
+import type { Message, PersistOp } from "../../../src/raft/types.ts";
 import type { Leadership } from "../../../src/replica/consensus.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import { isQuorum } from "../membership.ts";
@@ -35,6 +35,17 @@ export class Commitment implements Invariant {
       this.#sim.fail(
         "I6",
         `${node.id} applies ${index} of term ${term}, committed is term ${this.#terms[index - 1]}`,
+      );
+  }
+
+  /** Every later leader holds it, so none can make a member drop it, whether that knows of the commit or not. */
+  appending({ id, store }: SimNode, { entries }: PersistOp): void {
+    const index = entries[0]?.index ?? 0;
+    const own = store?.handed[index - 1];
+    if (own !== undefined && own.term === this.#terms[index - 1])
+      this.#sim.fail(
+        "I6",
+        `${id} cuts its log at ${index}, which is committed in term ${own.term}`,
       );
   }
 

@@ -1,6 +1,7 @@
 /**
- * 5.2: only a leader's word and a granted vote set an election timer back. A voter that heard of neither, and did
- * not ask for votes itself, for two election timeouts (the longest it may draw) has been set back by something else.
+ * 5.2: only a leader's word and a granted vote set an election timer back, and both do. Looked at with every message.
+ * From outside, too: a voter that heard of neither, and did not ask for votes itself, for two election timeouts (the
+ * longest it may draw) has been set back by something else.
  */
 import type { Message } from "../../../src/raft/types.ts";
 import type { Leadership } from "../../../src/replica/consensus.ts";
@@ -8,7 +9,7 @@ import type { Millis } from "../../../src/replica/ports.ts";
 import { votes } from "../membership.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
-import type { Invariant } from "./invariant.ts";
+import type { CoreState, Invariant } from "./invariant.ts";
 
 /** A few ticks, and what an excuse may have lasted on since the look before it ended. */
 const SLACK_MS: Millis = 200;
@@ -47,13 +48,22 @@ export class ElectionTimer implements Invariant {
 
   heard(node: SimNode, message: Message): void {
     const { type, term } = message;
-    const ofLeader =
-      type === "append" ||
-      type === "commit" ||
-      type === "heartbeat" ||
-      type === "snapshot" ||
-      type === "timeout-now";
-    if (ofLeader && term >= (node.leadership?.term ?? 0)) this.#set(node);
+    if ((isWordOfLeader(type) || type === "timeout-now") && term >= (node.leadership?.term ?? 0))
+      this.#set(node);
+  }
+
+  took({ id }: SimNode, message: Message, before: CoreState, after: CoreState): void {
+    const { type, term, from } = message;
+    const ofLeader = isWordOfLeader(type) && term >= before.term;
+    const granted = message.type === "vote" && !message.pre && after.vote === from;
+    // Who begins to ask, to lead or to follow waits a whole timeout from then on.
+    const begins = before.role === "leader" || after.role !== "follower";
+    if (after.elapsedTicks < before.elapsedTicks && !ofLeader && !granted && !begins)
+      this.#sim.fail("5.2", `${id} is set back in term ${after.term} by ${told(message)}`);
+    const follows = ofLeader && after.leader === from && after.term === term;
+    const voted = granted && before.vote !== from && after.term === term;
+    if ((follows || voted) && after.elapsedTicks > 0)
+      this.#sim.fail("5.2", `${id} is not set back in term ${after.term} by ${told(message)}`);
   }
 
   sent(node: SimNode, message: Message): void {
@@ -108,4 +118,12 @@ export class ElectionTimer implements Invariant {
   #set(node: SimNode): void {
     this.#timers.set(node, { since: node.clock.monotonic(), pauses: node.clock.pauses });
   }
+}
+
+function isWordOfLeader(type: Message["type"]): boolean {
+  return type === "append" || type === "commit" || type === "heartbeat" || type === "snapshot";
+}
+
+function told({ type, from, term }: Message): string {
+  return `the ${type} of ${from} in term ${term}`;
 }

@@ -1,9 +1,25 @@
 /** What a rule may watch. Each rule is a file of its own; it says what broke by `Simulation.fail`. */
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
-import type { Message, PersistOp } from "../../../src/raft/types.ts";
+import type { LogIndex, Message, NodeId, PersistOp, Role, Term } from "../../../src/raft/types.ts";
 import type { Leadership } from "../../../src/replica/consensus.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
+import { TICK_MS } from "../../../src/replica/core.ts";
 import type { SimNode } from "../node.ts";
+import type { Simulation } from "../simulation.ts";
+
+/** What a core says of itself at one moment. */
+export interface CoreState {
+  readonly term: number;
+  readonly vote: NodeId | null;
+  readonly role: Role;
+  readonly leader: NodeId | null;
+  readonly commit: LogIndex;
+  readonly lastIndex: LogIndex;
+  readonly lastTerm: Term;
+  readonly elapsedTicks: number;
+  /** Answers counted in the election under way, by who gave them. */
+  readonly votes: ReadonlyMap<NodeId, boolean>;
+}
 
 export interface Invariant {
   /** A member's core sent a message: it is on the wire. */
@@ -29,6 +45,8 @@ export interface Invariant {
   installed?(node: SimNode): void;
   /** A member's core hears a message. */
   heard?(node: SimNode, message: Message): void;
+  /** A member's core has heard a message, and this is what became of it, before its effects are carried out. */
+  took?(node: SimNode, message: Message, before: CoreState, after: CoreState): void;
   /** A leader was asked to hand leadership over, just now. */
   transferring?(node: SimNode): void;
   /** Every tenth of a second of virtual time, between two events. */
@@ -37,6 +55,11 @@ export interface Invariant {
   marked?(): void;
   /** The run is over: everything is healed and quiet. */
   ended?(): void;
+}
+
+/** Ticks of an election timeout, as the driver counts them. */
+export function electionTicks({ options }: Simulation): number {
+  return Math.max(3, Math.round(options.electionTimeoutMs / TICK_MS));
 }
 
 /** By kind of event the rules that look at it: most events are looked at by few, and there are very many events. */
@@ -58,6 +81,7 @@ export function watching(rules: readonly Invariant[]): Watching {
     started: those("started"),
     installed: those("installed"),
     heard: those("heard"),
+    took: those("took"),
     transferring: those("transferring"),
     marked: those("marked"),
     often: those("often"),

@@ -28,6 +28,12 @@ export class Memberships implements Invariant {
     for (const entry of entries) {
       if (entry.kind !== "config" || entry.term !== leadership.term) continue;
       const { commit } = replica.status();
+      const committed = replica.core?.termAt(commit) ?? null;
+      if (committed !== null && committed !== leadership.term)
+        this.#sim.fail(
+          "4.1",
+          `${node.id} changes the membership at ${entry.index} before it has committed an entry of term ${leadership.term}`,
+        );
       if (store.membershipsBehind(commit) > 0)
         this.#sim.fail(
           "I12",

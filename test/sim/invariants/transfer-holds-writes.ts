@@ -1,8 +1,8 @@
 /**
  * Dissertation 3.10: a leader that hands leadership over appends no command until an election timeout has passed;
- * else the target could never catch up.
+ * else the target could never catch up; and the target has caught up when it is told.
  */
-import type { PersistOp } from "../../../src/raft/types.ts";
+import type { Message, PersistOp } from "../../../src/raft/types.ts";
 import type { Leadership } from "../../../src/replica/consensus.ts";
 import type { Millis } from "../../../src/replica/ports.ts";
 import type { SimNode } from "../node.ts";
@@ -47,6 +47,21 @@ export class TransferHoldsWrites implements Invariant {
 
   started(node: SimNode): void {
     this.#under.delete(node);
+  }
+
+  /** Whoever is told to take over holds all that the leader does: it could not win, and would end this leadership. */
+  sent(node: SimNode, message: Message): void {
+    const core = node.replica?.core ?? null;
+    if (message.type !== "timeout-now" || core?.role !== "leader") return;
+    const { lastIndex, lastTerm } = core;
+    const target = this.#sim.nodes.find(({ id }) => id === message.to);
+    if (target === undefined || target.rolledBack || target.owes !== null) return;
+    const { entries } = target.disk;
+    if (core.term === message.term && entries[lastIndex - 1]?.term !== lastTerm)
+      this.#sim.fail(
+        "3.10",
+        `${node.id} hands leadership to ${message.to}, whose log ends at ${entries.length}, its own at ${lastIndex}`,
+      );
   }
 
   appending(node: SimNode, { entries }: PersistOp): void {

@@ -1,0 +1,40 @@
+/** Whoever claims gets what it asked for: of its queues, under its names; a star gets only what nobody ever named. */
+import { decodeCommand } from "../../../src/queue/command-codec.ts";
+import type { Answer, Signal } from "../../../src/queue/commands.ts";
+import type { CommittedEntry } from "../../../src/replica/ports.ts";
+import type { Simulation } from "../simulation.ts";
+import type { Invariant } from "./invariant.ts";
+
+export class ClaimedNames implements Invariant {
+  readonly #sim: Simulation;
+  /** By any worker or module, in an earlier entry. */
+  readonly #named = new Set<string>();
+
+  constructor(sim: Simulation) {
+    this.#sim = sim;
+  }
+
+  logged(
+    { index, requests }: CommittedEntry,
+    answers: readonly Answer[],
+    signals: readonly Signal[],
+  ): void {
+    for (const signal of signals) {
+      if (signal.type !== "claimed") continue;
+      const { id, name, queue } = signal.task;
+      const { worker_id, queues, names, star } = signal.claim;
+      const asked = names === null || names.includes(name) || (star && !this.#named.has(name));
+      if (!asked || queues?.includes(queue) === false)
+        this.#sim.fail(
+          "Q7",
+          `${worker_id} is given ${id}, ${name} of ${queue}, at ${index}: it asks for ${JSON.stringify({ queues, names, star })}, named were ${[...this.#named].join(" ")}`,
+        );
+    }
+    for (const [i, { command }] of requests.entries()) {
+      const asked = decodeCommand(command);
+      if (answers[i]?.ok !== true) continue;
+      const names = asked.type === "claim" || asked.type === "boot" ? asked.names : null;
+      for (const name of names ?? []) this.#named.add(name);
+    }
+  }
+}

@@ -1,0 +1,110 @@
+/**
+ * Dissertation 6.2 and 6.4: a leader that hears no quorum leads no more, after two election timeouts at the latest; and
+ * a read is answered only when a quorum has answered a round of heartbeats that began behind it.
+ */
+import type { Message, NodeId } from "../../../src/raft/types.ts";
+import type { Millis } from "../../../src/replica/ports.ts";
+import { isQuorum } from "../membership.ts";
+import type { SimNode } from "../node.ts";
+import type { Simulation } from "../simulation.ts";
+import type { CoreState, Invariant } from "./invariant.ts";
+
+/** Looks only now and then, and ticks may be late. */
+const SLACK_MS: Millis = 300;
+
+interface Heard {
+  readonly term: number;
+  readonly pauses: number;
+  readonly since: Millis;
+  readonly at: Map<NodeId, Millis>;
+  /** The newest round that was sent, and that each member has answered. */
+  sent: number;
+  readonly rounds: Map<NodeId, number>;
+  /** By who asked and under which number: the round that was sent last before; once for each time it was heard. */
+  readonly reads: Map<string, number[]>;
+}
+
+export class HeardQuorum implements Invariant {
+  readonly #sim: Simulation;
+  readonly #heard = new Map<SimNode, Heard>();
+
+  constructor(sim: Simulation) {
+    this.#sim = sim;
+  }
+
+  started(node: SimNode): void {
+    this.#heard.delete(node);
+  }
+
+  took(node: SimNode, message: Message, before: CoreState, after: CoreState): void {
+    const { type, from, term } = message;
+    if (before.role !== "leader" || after.role !== "leader" || term !== after.term) return;
+    const heard = this.#of(node, term);
+    if (type === "append-reply" || type === "heartbeat-reply" || type === "snapshot-reply")
+      heard.at.set(from, node.clock.monotonic());
+    if (message.type === "heartbeat-reply")
+      heard.rounds.set(from, Math.max(heard.rounds.get(from) ?? 0, message.round));
+    if (message.type !== "read-index") return;
+    const key = `${from} ${message.id}`;
+    heard.reads.set(key, [...(heard.reads.get(key) ?? []), heard.sent]);
+  }
+
+  sent(node: SimNode, message: Message): void {
+    const core = node.replica?.core ?? null;
+    if (core?.role !== "leader" || message.term !== core.term) return;
+    if (message.type === "heartbeat") this.#of(node, core.term).sent = message.round;
+    if (message.type !== "read-index-reply") return;
+    const heard = this.#of(node, core.term);
+    const key = `${message.to} ${message.id}`;
+    const [before, ...more] = heard.reads.get(key) ?? [];
+    if (more.length === 0) heard.reads.delete(key);
+    else heard.reads.set(key, more);
+    if (before === undefined || message.index === null) return;
+    const answered = (id: NodeId): boolean =>
+      id === node.id || (heard.rounds.get(id) ?? 0) > before;
+    if (!isQuorum(core.configuration, answered))
+      this.#sim.fail(
+        "6.4",
+        `${node.id} answers the read ${message.id} of ${message.to}, asked behind round ${before}; heard were ${JSON.stringify([...heard.rounds])}`,
+      );
+    if (core.termAt(core.commit) !== core.term)
+      this.#sim.fail("6.4", `${node.id} answers a read and committed nothing in term ${core.term}`);
+  }
+
+  often(): void {
+    const { electionTimeoutMs } = this.#sim.options;
+    for (const node of this.#sim.nodes) {
+      const core = node.replica?.core ?? null;
+      if (!node.up || node.clock.still || core?.role !== "leader") continue;
+      const { at, since, term } = this.#of(node, core.term);
+      const now = node.clock.monotonic();
+      const oldest = now - 2 * electionTimeoutMs - SLACK_MS;
+      if (since >= oldest) continue;
+      const hears = (id: NodeId): boolean => id === node.id || (at.get(id) ?? since) >= oldest;
+      if (!isQuorum(core.configuration, hears))
+        this.#sim.fail(
+          "6.2",
+          `${node.id} leads term ${term} and heard no quorum for ${2 * electionTimeoutMs} ms: ${JSON.stringify([...at])} at ${now}`,
+        );
+    }
+  }
+
+  /** In this leadership, since the process last stood still. */
+  #of(node: SimNode, term: number): Heard {
+    const { clock } = node;
+    const known = this.#heard.get(node);
+    if (known?.term === term && known.pauses === clock.pauses) return known;
+    const kept = known?.term === term ? known : null;
+    const heard: Heard = {
+      term,
+      pauses: clock.pauses,
+      since: clock.monotonic(),
+      at: new Map(),
+      sent: kept?.sent ?? 0,
+      rounds: kept?.rounds ?? new Map<NodeId, number>(),
+      reads: kept?.reads ?? new Map<string, number[]>(),
+    };
+    this.#heard.set(node, heard);
+    return heard;
+  }
+}

@@ -1,0 +1,108 @@
+/**
+ * 5.2, 5.4.1: an answer counts in the election that it was asked for, once, and only of a voter; nobody votes for a log
+ * that ends before its own; nobody votes whose damaged log lacks what it promised.
+ */
+import type { Message, NodeId } from "../../../src/raft/types.ts";
+import { isBehind } from "../disk.ts";
+import { votes } from "../membership.ts";
+import type { SimNode } from "../node.ts";
+import type { Simulation } from "../simulation.ts";
+import type { CoreState, Invariant } from "./invariant.ts";
+
+interface Asked {
+  readonly by: NodeId;
+  readonly term: number;
+  /** Virtual time. */
+  readonly at: number;
+}
+
+export class Votes implements Invariant {
+  readonly #sim: Simulation;
+  /** Who asked for a pre-vote just now, with a log that ends before that of who was asked. */
+  readonly #outdated = new Map<SimNode, Asked>();
+
+  constructor(sim: Simulation) {
+    this.#sim = sim;
+  }
+
+  took(node: SimNode, message: Message, before: CoreState, after: CoreState): void {
+    if (message.type === "vote-reply") this.#counts(node, message, before, after);
+    if (message.type === "vote") this.#votes(node, message, before, after);
+    const given = after.vote !== null && (after.term > before.term || after.vote !== before.vote);
+    const asked = message.type === "vote" && !message.pre && after.vote === message.from;
+    if (given && !asked && after.vote !== node.id)
+      this.#sim.fail(
+        "5.2",
+        `${node.id} has voted for ${after.vote} in term ${after.term}, who did not ask, by the ${message.type} of ${message.from}`,
+      );
+    if (after.term === before.term && before.vote !== null && after.vote !== before.vote)
+      this.#sim.fail("5.2", `${node.id} changes its vote of term ${after.term}`);
+  }
+
+  #counts(
+    node: SimNode,
+    message: Extract<Message, { type: "vote-reply" }>,
+    before: CoreState,
+    after: CoreState,
+  ): void {
+    const { from, pre, granted, term } = message;
+    const { id } = node;
+    const changed = after.votes.size !== before.votes.size || after.role !== before.role;
+    if (!changed) return;
+    // A later term ends whatever is under way; the grant of a pre-vote only bears the term that was asked for.
+    if (term > before.term && !(pre && granted)) return;
+    const asked = pre ? "pre-candidate" : "candidate";
+    const right = before.role === asked && term === before.term + (pre && granted ? 1 : 0);
+    const said = `${pre ? "pre-" : ""}vote of ${from} in term ${term}`;
+    if (!right)
+      this.#sim.fail("5.2", `the ${before.role} ${id} of ${before.term} counts a ${said}`);
+    const configuration = node.replica?.core?.configuration;
+    if (configuration !== undefined && !votes(configuration, from))
+      this.#sim.fail("I13", `${id} counts a ${said}, who is no voter`);
+    if (before.votes.has(from)) this.#sim.fail("5.2", `${id} counts a ${said} a second time`);
+    const known = after.votes.get(from);
+    if (after.role === before.role && known !== granted)
+      this.#sim.fail("5.2", `${id} counts a ${said} as ${known}: it was ${granted}`);
+  }
+
+  #votes(
+    node: SimNode,
+    message: Extract<Message, { type: "vote" }>,
+    before: CoreState,
+    after: CoreState,
+  ): void {
+    const { id } = node;
+    const { from, pre, lastIndex, lastTerm, term } = message;
+    // What it promised and lost counts for a log like any other.
+    const own = { index: before.lastIndex, term: before.lastTerm };
+    const least = node.owes !== null && isBehind(own, node.owes) ? node.owes : own;
+    if (!isBehind({ index: lastIndex, term: lastTerm }, least)) return;
+    if (pre) {
+      this.#outdated.set(node, { by: from, term, at: this.#sim.world.now });
+      return;
+    }
+    if (after.vote !== from || before.vote === from) return;
+    this.#sim.fail(
+      "5.4.1",
+      `${id} votes for ${from}, whose log ends at ${lastIndex} of term ${lastTerm}, its own at ${least.index} of ${least.term}`,
+    );
+  }
+
+  sent(node: SimNode, message: Message): void {
+    const asks = message.type === "vote";
+    const votes = message.type === "vote-reply" && message.granted;
+    const outdated = this.#outdated.get(node);
+    if (votes && outdated?.by === message.to && outdated.term === message.term)
+      if (outdated.at === this.#sim.world.now)
+        this.#sim.fail(
+          "5.4.1",
+          `${node.id} grants ${message.to} a pre-vote for term ${message.term}, whose log ends before its own`,
+        );
+    const { owes } = node;
+    if (asks && owes !== null)
+      this.#sim.fail(
+        "I3",
+        `${node.id} asks for votes in term ${message.term}, its damaged log may have ended at ${owes.index} of term ${owes.term}`,
+      );
+  }
+}

@@ -81,9 +81,9 @@ export class Admission {
     for (const id of Object.keys(configuration.members)) this.#leaving.delete(id as NodeId);
   }
 
-  /** Another log, that of a snapshot, took the place of this member's: `follow` begins anew. */
-  logReplaced(): void {
-    this.#since = null;
+  /** Another log, that of a snapshot with this configuration, took the place of this member's: `follow` begins anew. */
+  logReplaced(configuration: Configuration, index: LogIndex): void {
+    this.#since = this.#holds(configuration) ? index : null;
   }
 
   #holds({ members }: Configuration): boolean {

@@ -361,8 +361,9 @@ export class Parts {
     this.writes.disconnected(peer);
   }
 
-  #installed({ index, bootstrap }: SnapshotManifest): void {
-    this.admission.logReplaced();
+  #installed({ index, bootstrap, configuration }: SnapshotManifest): void {
+    // Here and not by the core's news: of a configuration that is what it was there is none.
+    this.admission.logReplaced(configuration, index);
     this.applier.installed();
     this.founder.installed(bootstrap);
     this.staleness.applied(index);

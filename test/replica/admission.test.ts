@@ -76,10 +76,18 @@ test("a log that a snapshot replaced says nothing of what it would have let in (
   const admission = admissionOf("four");
   admission.follow(configuration("four"), asIndex(7), []);
   // The next leader never had entry 7; it lets the folder in behind the snapshot, at 26.
-  admission.logReplaced();
+  admission.logReplaced(configuration(null), asIndex(25));
   admission.follow(configuration(null), asIndex(25), []);
   admission.settled(configuration(null), asIndex(25));
   expect(admission.retired).toBeNull();
   admission.follow(configuration("four"), asIndex(26), []);
   expect(admission.memberSince).toBe(asIndex(26));
+});
+
+test("a snapshot that changes nothing of the membership leaves its member what it was: it answers for what follows", () => {
+  const admission = admissionOf("four");
+  admission.follow(configuration("four"), asIndex(7), []);
+  // No change of the configuration will be told of: it is the same.
+  admission.logReplaced(configuration("four"), asIndex(25));
+  expect(admission.memberSince).toBe(asIndex(25));
 });

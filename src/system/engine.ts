@@ -2,28 +2,33 @@
  * Settings of the JavaScript engine, which it reads from the environment when a process starts and never again. So a
  * member that was started without them puts itself in its own place, before it has loaded or opened anything.
  *
- * A member's code is wide and flat: some thousand functions take part in a task, and none of them is hot for long. The
- * engine's last compiler (FTL) takes one to two seconds of CPU for them in the first seconds under load, on the cores that
- * serve, and what it makes of them is no faster here than what the compiler before it had made (docs/profile.md). It
- * comes into play sixteen times later therefore: a handler's loop over numbers gets there within milliseconds all the same.
+ * A member's code is wide and flat: some thousand functions take part in a task, and none of them is hot for long. So the
+ * engine's thresholds fit it badly at both ends (measured: docs/profile.md). The two compilers before the last one come
+ * sooner here: a member that gets few requests ran in the interpreter for its first thousand, at twice the cost. And its last
+ * one (FTL) comes sixteen times later: it took one to two seconds of CPU in the first seconds under load, on the cores that
+ * serve, and what it made was no faster. A handler's loop over numbers gets there within milliseconds all the same.
  */
 
-const VARIABLE = "BUN_JSC_thresholdForFTLOptimizeAfterWarmUp";
-/** The engine's own is 64,000; a call counts 15, a turn of a loop 1. */
-const THRESHOLD = "1000000";
+/** Calls count 15, turns of a loop 1. The engine's own: 500, 1,000 and 64,000. */
+const SETTINGS = {
+  BUN_JSC_thresholdForJITAfterWarmUp: "100",
+  BUN_JSC_thresholdForOptimizeAfterWarmUp: "400",
+  BUN_JSC_thresholdForFTLOptimizeAfterWarmUp: "1000000",
+} as const;
 
 /**
  * Replaces this process by one with the settings: same id, flags, environment and open files. Returns where they are set
  * already, by whoever started the process or by this; and where the system cannot do it, which costs speed and nothing else.
  */
 export function settleEngine(): void {
-  if (process.env[VARIABLE] !== undefined || process.execve === undefined) return;
+  const isSettled = Object.keys(SETTINGS).every((name) => process.env[name] !== undefined);
+  if (isSettled || process.execve === undefined) return;
   const [, script, ...flags] = process.argv;
   if (script === undefined) return;
   try {
     process.execve(process.execPath, [process.execPath, ...process.execArgv, script, ...flags], {
+      ...SETTINGS,
       ...process.env,
-      [VARIABLE]: THRESHOLD,
     });
   } catch {
     // As it is, then.

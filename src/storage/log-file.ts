@@ -174,7 +174,7 @@ export class LogFile {
     this.#refuseDamaged();
     let bytes = TRANSACTION_OVERHEAD_BYTES;
     let last = this.#last;
-    this.#transact(() => {
+    const write = (): void => {
       for (const { hardState, entries } of ops) {
         const first = entries[0];
         if (first !== undefined) {
@@ -200,7 +200,9 @@ export class LogFile {
           this.#writeHardState(hardState);
         }
       }
-    });
+    };
+    if (isOneEntry(ops, last)) write();
+    else this.#transact(write);
     this.#last = last;
     this.#walBytes += bytes;
   }
@@ -567,6 +569,13 @@ export class LogFile {
   #transact(write: () => void): void {
     this.#db.transaction(write).immediate();
   }
+}
+
+/** One statement, which is a transaction by itself: most commits are such while there is little to do. */
+function isOneEntry(ops: readonly PersistOp[], last: LogIndex): boolean {
+  const [op] = ops;
+  if (op === undefined || ops.length > 1 || op.hardState !== null) return false;
+  return op.entries.length === 1 && op.entries[0]?.index === last + 1;
 }
 
 /** Opens, checks the settings by reading them back, and checkpoints. @throws Error with the reason */

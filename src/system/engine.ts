@@ -10,7 +10,7 @@
  */
 
 /** Calls count 15, turns of a loop 1. The engine's own: 500, 1,000 and 64,000. */
-const SETTINGS = {
+export const ENGINE_SETTINGS = {
   BUN_JSC_thresholdForJITAfterWarmUp: "100",
   BUN_JSC_thresholdForOptimizeAfterWarmUp: "400",
   BUN_JSC_thresholdForFTLOptimizeAfterWarmUp: "1000000",
@@ -18,16 +18,19 @@ const SETTINGS = {
 
 /**
  * Replaces this process by one with the settings: same id, flags, environment and open files. Returns where they are set
- * already, by whoever started the process or by this; and where the system cannot do it, which costs speed and nothing else.
+ * already, by whoever started the process or by this; under the sampling profiler; and where the system cannot do it, which
+ * costs speed and nothing else.
  */
 export function settleEngine(): void {
-  const isSettled = Object.keys(SETTINGS).every((name) => process.env[name] !== undefined);
+  const isSettled = Object.keys(ENGINE_SETTINGS).every((name) => process.env[name] !== undefined);
   if (isSettled || process.execve === undefined) return;
+  // It stops threads by a signal, all the time. One that is on its way would end the new process, which has no handler yet.
+  if (process.execArgv.some((flag) => flag.startsWith("--cpu-prof"))) return;
   const [, script, ...flags] = process.argv;
   if (script === undefined) return;
   try {
     process.execve(process.execPath, [process.execPath, ...process.execArgv, script, ...flags], {
-      ...SETTINGS,
+      ...ENGINE_SETTINGS,
       ...process.env,
     });
   } catch {

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Subprocess } from "bun";
 import { type ClusterView, eventually, freePorts } from "../cluster/harness.ts";
+import { ENGINE_SETTINGS } from "../../src/system/engine.ts";
 import type { ProxyOrder, ProxyReady } from "./link-proxy.ts";
 
 const ROOT = join(import.meta.dir, "..", "..");
@@ -182,7 +183,13 @@ export class BenchCluster {
         ],
         {
           cwd: this.folder,
-          env: { ...process.env, NO_COLOR: "1", BENCH_FSYNC_MS: String(fsyncMs) },
+          // A member under the profiler does not set the engine by itself.
+          env: {
+            ...ENGINE_SETTINGS,
+            ...process.env,
+            NO_COLOR: "1",
+            BENCH_FSYNC_MS: String(fsyncMs),
+          },
           stdin: "ignore",
           stdout: Bun.file(join(this.folder, `${id}.out`)),
           stderr: "inherit",

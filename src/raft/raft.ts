@@ -432,12 +432,20 @@ export class Raft {
   /**
    * Asks for votes now, by a pre-election first. Does nothing at a leader, at one that is no voter, while the log is
    * repaired, and while the own disk is too slow to lead with.
+   *
+   * `disregardLeader`: without a pre-election, and voters do not stick to the leader that they hear of, as when
+   * leadership is handed over (dissertation 3.10). No driver needs it; who plays a scenario by hand gets the election
+   * that the paper describes, now, whatever ticks have passed.
    */
-  campaign(): void {
+  campaign({ disregardLeader = false }: { readonly disregardLeader?: boolean } = {}): void {
     if (this.#leading !== null || !this.#mayBeNeeded()) return;
     if (this.#promised !== null || !this.#disk.mayLead()) return;
     // A disk that has not written the last term cannot win this one: asking would only raise terms.
     if (!sameHardState(this.#hardStateDurable, { term: this.#term, vote: this.#vote })) return;
+    if (disregardLeader) {
+      this.#becomeCandidate(true);
+      return;
+    }
     this.#role = "pre-candidate";
     this.#setLeader(null);
     this.#startTimeout();

@@ -89,7 +89,9 @@ function execute(cluster: TraceCluster, [name = "", ...args]: readonly string[])
       cluster.setTimeout(node, Number(words[1]));
       return;
     case "campaign":
-      cluster.act(node, ({ raft }) => raft.campaign());
+      cluster.act(node, ({ raft }) =>
+        raft.campaign({ disregardLeader: words[1] === "disregarding" }),
+      );
       return;
     case "leader-lost":
       cluster.act(node, ({ raft }) => raft.leaderLost());

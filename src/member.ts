@@ -401,7 +401,6 @@ async function run(config: Config, log: Log): Promise<void> {
     log: store.stats(),
     queues: { ...replica.waiting, ...queue.waiting() },
     sendBuffers: transport.sendBuffers(),
-    receiving: replica.receiving,
     consistency: replica.consistencyChecked(),
     stateDurableIndex: checkpoints.durableApplied,
     stateBytes: bytesOf(state.path),

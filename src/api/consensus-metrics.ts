@@ -46,7 +46,6 @@ export interface ConsensusFigures {
   readonly queues: Readonly<Record<string, number>>;
   /** Bytes handed to each peer's socket and not gone yet. */
   readonly sendBuffers: Readonly<Record<string, number>>;
-  readonly receiving: { readonly bytes: number; readonly of: number } | null;
   readonly consistency: {
     readonly index: number;
     readonly rounds: number;
@@ -285,11 +284,11 @@ function files(figures: Figures): GaugeSource[] {
       disk_free_bytes: ["Room on the disk of the data folder.", (now) => now.diskFreeBytes],
       snapshot_received_bytes: [
         "Of the snapshot that is being fetched; absent while none is.",
-        (now) => now.receiving?.bytes ?? null,
+        (now) => now.status.receiving?.bytes ?? null,
       ],
       snapshot_size_bytes: [
         "The snapshot that is being fetched; absent while none is.",
-        (now) => now.receiving?.of ?? null,
+        (now) => now.status.receiving?.of ?? null,
       ],
     }),
   ];

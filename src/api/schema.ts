@@ -523,6 +523,7 @@ export const MODELS = {
       newest: counter(),
       supported: nullable(counter()),
     }),
+    snapshot: nullable(object({ received_bytes: counter(), size_bytes: counter() })),
     alarms: alarmsOut,
     members: list(ClusterMemberOut, 0, 100),
   }),

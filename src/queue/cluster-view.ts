@@ -70,6 +70,7 @@ export function clusterView(
   alarms: readonly Alarm[],
 ): ClusterView {
   const { inForce, own, supported } = status.machineVersions;
+  const { receiving } = status;
   return {
     cluster_id: status.clusterId,
     node_id: status.id,
@@ -80,6 +81,8 @@ export function clusterView(
     applied_index: status.applied,
     last_index: status.lastIndex,
     machine_version: { in_force: inForce, newest: own, supported },
+    snapshot:
+      receiving === null ? null : { received_bytes: receiving.bytes, size_bytes: receiving.of },
     alarms,
     members,
   };

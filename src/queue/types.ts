@@ -320,6 +320,8 @@ export interface ClusterView {
     readonly newest: number;
     readonly supported: number | null;
   };
+  /** Of the snapshot that comes in at the member that answers; null while none does. */
+  readonly snapshot: { readonly received_bytes: number; readonly size_bytes: number } | null;
   readonly alarms: readonly Alarm[];
   readonly members: readonly ClusterMemberView[];
 }

@@ -125,6 +125,8 @@ export interface ConsensusStatus extends Leadership {
   readonly retired: boolean;
   /** Leader only: why each learner is no voter yet. */
   readonly learners: ReadonlyMap<NodeId, string>;
+  /** Of the snapshot that comes in, bytes; null while none does. */
+  readonly receiving: { readonly bytes: number; readonly of: number } | null;
 }
 
 export interface Consensus {

@@ -318,11 +318,6 @@ export class Replica implements Consensus {
     return { ...writes.waiting, applies };
   }
 
-  /** What comes in of a snapshot, bytes; null while nothing does. */
-  get receiving(): { readonly bytes: number; readonly of: number } | null {
-    return this.#parts.snapshots.receiving;
-  }
-
   get counters(): ReplicaCounters {
     const { standing, applier, inbox, writes, snapshots } = this.#parts;
     return {

@@ -30,6 +30,7 @@ export function statusOf(parts: Parts, options: ReplicaOptions): ConsensusStatus
     waiting: parts.peers.waiting(now),
     retired: parts.admission.retired !== null,
     learners: parts.membership.waiting,
+    receiving: parts.snapshots.receiving,
     condemned: parts.consistency.condemned,
     alarms: alarmsOf(parts),
     machineVersions: {

@@ -471,6 +471,7 @@ export class FakeQueue implements TaskQueue {
       applied_index: this.#index,
       last_index: this.#index,
       machine_version: { in_force: 1, newest: 1, supported: 1 },
+      snapshot: null,
       alarms: [],
       members: [
         {

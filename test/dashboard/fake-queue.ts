@@ -231,6 +231,7 @@ export class FakeQueue implements TaskQueue {
       applied_index: this.#version,
       last_index: this.#version,
       machine_version: { in_force: 1, newest: 1, supported: 1 },
+      snapshot: null,
       alarms: [],
       members: ["n1", "n2", "n3"].map((id) => ({
         id: nodeId(id),

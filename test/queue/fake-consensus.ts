@@ -336,6 +336,7 @@ export class Member implements Consensus {
       waiting: null,
       retired: false,
       learners: new Map(),
+      receiving: null,
       condemned: null,
       alarms: [],
       machineVersions: { inForce: 1, own: 1, supported: 1 },

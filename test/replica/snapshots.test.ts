@@ -104,6 +104,28 @@ describe("a member that was away while the log was compacted", () => {
     }
   });
 
+  test("says how far it is, while it fetches one", async () => {
+    const { cluster, victim } = await outdated(8);
+    const leader = cluster.leader();
+    if (leader === null) throw new Error("no leader");
+    expect(leader.replica?.status().receiving).toBeNull();
+    await cluster.start(victim);
+    const seen: { readonly bytes: number; readonly of: number }[] = [];
+    watch(leader, () => {
+      const receiving = victim.replica?.status().receiving ?? null;
+      if (receiving !== null) seen.push(receiving);
+      return true;
+    });
+    await cluster.run(20_000, () => installs(victim) > 0);
+    const bytes = seen.map((at) => at.bytes);
+    expect(new Set(bytes).size).toBeGreaterThan(2);
+    expect(bytes).toEqual(bytes.toSorted((a, b) => a - b));
+    expect(new Set(seen.map((at) => at.of)).size).toBe(1);
+    expect(bytes.at(-1)).toBeLessThanOrEqual(seen[0]?.of ?? 0);
+    expect(victim.replica?.status().receiving).toBeNull();
+    expect(leader.replica?.counters.snapshotBytesSent).toBeGreaterThanOrEqual(seen[0]?.of ?? 0);
+  });
+
   test("goes on where it was when the connection breaks twice in the middle", async () => {
     const { cluster, victim } = await outdated(7);
     const leader = cluster.leader();

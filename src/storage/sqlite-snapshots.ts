@@ -171,7 +171,6 @@ export class SqliteSnapshots implements SnapshotStore {
     await this.#replace(old, state, { log: replaced !== null });
   }
 
-  /** CURRENT decides whether it has happened; what opens the folder afterwards does the rest of it. */
   /** What was received and verified becomes a state file of its own name; it is in force once the caller says so. */
   async #adopt(
     manifest: SnapshotManifest,
@@ -189,6 +188,7 @@ export class SqliteSnapshots implements SnapshotStore {
     return { ...expected, old, state };
   }
 
+  /** CURRENT decides whether it has happened; what opens the folder afterwards does the rest of it. */
   async #replace(
     old: string,
     state: string,

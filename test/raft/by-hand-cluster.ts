@@ -45,8 +45,8 @@ export class ByHand {
     { learners = "", starts = {} }: { learners?: string; starts?: Record<string, Start> } = {},
   ) {
     const founding = raft.foundingEntry(
-      [...voters].map(raft.asNodeId),
-      [...learners].map(raft.asNodeId),
+      voters.split("").map(raft.asNodeId),
+      learners.split("").map(raft.asNodeId),
     );
     for (const id of voters + learners) {
       const { entries = [], ...given } = starts[id] ?? {};

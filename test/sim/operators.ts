@@ -177,11 +177,12 @@ export class Operator {
     const { compacted, entries, installing } = node.disk;
     if (installing !== null || entries.length <= compacted.index + 1) return false;
     const last = entries.length;
-    const first = Math.max(compacted.index + 1, this.#prng.chance(0.7) ? last - 5 : 2);
+    const first = Math.max(compacted.index + 1, this.#prng.chance(0.7) ? last - 5 : 1);
     this.#sim.crashed(node, "none");
     // What was on its way to the disk may be there now.
     if (node.disk.entries.length !== last) return false;
-    node.rot(asIndex(this.#prng.between(first, last)));
+    // From its first entry on it does not even know who its members are.
+    node.rot(asIndex(this.#prng.chance(0.2) ? first : this.#prng.between(first, last)));
     return true;
   }
 

@@ -165,10 +165,14 @@ export const MUTANTS: readonly Mutant[] = [
           this.#writeHardState(hardState);
         }
       }
-    });
+    };
+    if (isOneEntry(ops, last)) write();
+    else this.#transact(write);
 `,
     `      }
-    });
+    };
+    if (isOneEntry(ops, last)) write();
+    else this.#transact(write);
     for (const { hardState } of ops) {
       if (hardState === null) continue;
       this.#writeHardState({ term: hardState.term, vote: null });

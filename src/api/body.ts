@@ -90,12 +90,13 @@ function tooLarge(): Problem {
 async function readBytes(request: Request): Promise<Uint8Array> {
   const announced = Number(request.headers.get("content-length") ?? Number.NaN);
   if (announced > LIMITS.body) throw tooLarge();
-  if (request.body === null) return EMPTY;
   if (Number.isFinite(announced)) {
+    // Before anything looks at `request.body`, which would make a stream of it: a tenth of what the rest of a request costs.
     const bytes = new Uint8Array(await request.arrayBuffer());
     if (bytes.byteLength > LIMITS.body) throw tooLarge();
     return bytes;
   }
+  if (request.body === null) return EMPTY;
   const chunks: Uint8Array[] = [];
   let size = 0;
   const reader = request.body.getReader();

@@ -85,7 +85,7 @@ export function taskRoutes(deps: ApiDeps) {
         return index < 0 ? null : at(index);
       });
     });
-    const shown = minimal ? [] : (done.tasks ?? (await queue.getMany(done.ids, "stale")).tasks);
+    const shown = minimal ? [] : (done.tasks ?? queue.held(done.ids));
     return {
       ...done,
       // Cleared or purged between the two: what was acknowledged stays acknowledged.

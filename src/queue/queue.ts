@@ -25,7 +25,7 @@ import {
   parseWorkers,
 } from "./messages.ts";
 import { Pressure } from "./pressure.ts";
-import { asQueueError, type Outcome, Proposer, queueError } from "./proposals.ts";
+import { asQueueError, Proposer, queueError } from "./proposals.ts";
 import { ReportGatherer } from "./report-gatherer.ts";
 import type {
   Change,
@@ -261,27 +261,19 @@ export class FlotillaQueue implements TaskQueue {
     const known = idempotency !== null && this.#o.machine.keyedAnswer(idempotency) !== null;
     if (refused !== null && !known)
       throw queueError(refused, ADMISSION[refused] ?? "no tasks are taken at this time");
-    const { value, replayed } = await this.#waitingSubmit(tasks, context);
-    const { ids, existing, tasks: first } = value;
-    return { ids, existing, replayed, ...(first === undefined ? {} : { tasks: first }) };
-  }
-
-  async #waitingSubmit(
-    tasks: readonly NewTask[],
-    context: WriteContext,
-  ): Promise<Outcome<"submitted">> {
     const { clock } = this.#o;
     const since = clock.monotonic();
     this.#pressure.began();
     let answered = false;
     try {
-      const outcome = await this.#proposer.propose(
+      const { value, replayed } = await this.#proposer.propose(
         { type: "submit", tasks, ...idemOf(context) },
         "submitted",
         { weight: tasks.length, hint: this.#hintOf(tasks), signal: context.signal },
       );
       answered = true;
-      return outcome;
+      const { ids, existing, tasks: first } = value;
+      return { ids, existing, replayed, ...(first === undefined ? {} : { tasks: first }) };
     } finally {
       const now = clock.monotonic();
       this.#pressure.ended(now, answered ? now - since : null);
@@ -352,6 +344,11 @@ export class FlotillaQueue implements TaskQueue {
   /** What will be ready when the submit is applied, so that the leader can put claims into the same entry. */
   #hintOf(tasks: readonly NewTask[]): ReadyHint {
     const now = this.#o.consensus.logNow();
+    const [only] = tasks;
+    if (tasks.length === 1 && only !== undefined) {
+      const { queue, name, run_at } = only;
+      return { ready: run_at !== null && run_at > now ? [] : [[queue, name, 1]] };
+    }
     const counts = new Map<string, [string, string, number]>();
     // Tasks of one submit mostly share both, and making keys costs more than all else here.
     let last: [string, string, number] | undefined;
@@ -378,12 +375,9 @@ export class FlotillaQueue implements TaskQueue {
     return { task: this.#o.machine.task(id), read: this.#readInfo(consistency) };
   }
 
-  async getMany(
-    ids: readonly string[],
-    consistency: Consistency,
-  ): Promise<{ tasks: (Task | null)[]; read: ReadInfo }> {
-    await this.#current(consistency);
-    return { tasks: this.#o.machine.tasksByIds(ids), read: this.#readInfo(consistency) };
+  held(ids: readonly string[]): (Task | null)[] {
+    this.#mayAnswer();
+    return this.#o.machine.tasksByIds(ids);
   }
 
   async list(

@@ -190,11 +190,8 @@ export interface TaskQueue {
 
   // --- reads; each says how fresh it was
   get(id: string, consistency: Consistency): Promise<{ task: Task | null; read: ReadInfo }>;
-  /** The tasks of `ids`, in their order; null where unknown. */
-  getMany(
-    ids: readonly string[],
-    consistency: Consistency,
-  ): Promise<{ tasks: (Task | null)[]; read: ReadInfo }>;
+  /** The tasks of `ids` as this member has them at this moment, in their order; null where unknown. @throws QueueError inconsistent, removed */
+  held(ids: readonly string[]): (Task | null)[];
   list(
     filter: TaskFilter,
     limit: number,

@@ -106,7 +106,6 @@ export class Sessions {
       if (seq < below) session.answers.delete(seq);
     }
     this.#unsaved = this.#unsaved.filter((batch) => batch.member !== member || batch.last >= below);
-    if (session.stored) this.#dropOld.run(member, below);
   }
 
   /** Whether to carry a request out. */
@@ -168,6 +167,8 @@ export class Sessions {
     for (const member of this.#touched) {
       const session = this.#sessions.get(member);
       if (session === undefined) continue;
+      // Once for all that was acknowledged since the last time: with an entry for each command it was a statement for each.
+      if (session.stored) this.#dropOld.run(member, session.below);
       this.#save.run(member, session.boot, session.below, session.closed ? 1 : 0);
     }
     this.#touched.clear();

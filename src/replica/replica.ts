@@ -18,7 +18,7 @@ import {
   type SubmitOptions,
 } from "./consensus.ts";
 import type { Consistency } from "./consistency.ts";
-import { notLeader, stopping } from "./errors.ts";
+import { asError, notLeader, stopping } from "./errors.ts";
 import { Parts } from "./parts.ts";
 import type { Identity, Millis, RecoveredLog } from "./ports.ts";
 import { repaired } from "./repair.ts";
@@ -142,10 +142,14 @@ export class Replica implements Consensus {
 
   // ------------------------------------------------------------------ Consensus
 
-  async submit(command: Uint8Array, options: SubmitOptions): Promise<unknown> {
+  submit(command: Uint8Array, options: SubmitOptions): Promise<unknown> {
     const refusal = this.#refusal();
-    if (refusal !== null) throw refusal;
-    return this.#parts.writes.submit(command, options);
+    if (refusal !== null) return Promise.reject(refusal);
+    try {
+      return this.#parts.writes.submit(command, options);
+    } catch (error) {
+      return Promise.reject(asError(error));
+    }
   }
 
   linearize(timeoutMs: Millis): Promise<LogIndex> {

@@ -215,10 +215,9 @@ export class FakeQueue implements TaskQueue {
     return { task: this.rows.get(id)?.task ?? null, read: this.#read(consistency) };
   }
 
-  async getMany(ids: readonly string[], consistency: Consistency) {
-    this.#enter("getMany");
-    const tasks = ids.map((id) => this.rows.get(id)?.task ?? null);
-    return { tasks, read: this.#read(consistency) };
+  held(ids: readonly string[]) {
+    this.#enter("held");
+    return ids.map((id) => this.rows.get(id)?.task ?? null);
   }
 
   async list(filter: TaskFilter, limit: number, cursor: string | null, consistency: Consistency) {

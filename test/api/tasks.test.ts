@@ -126,15 +126,12 @@ describe("submitting one task", () => {
       retry: { kind: "fixed", initial_ms: 5, factor: 2, max_ms: 300_000, jitter: true },
       payload: null,
     });
-    expect(queue.calls).toEqual(["submit", "getMany"]);
+    expect(queue.calls).toEqual(["submit", "held"]);
   });
 
   test("answers 201 even when the task is cleared before it is read back", async () => {
     const { call, queue } = harness();
-    queue.getMany = async (ids) => ({
-      tasks: ids.map(() => null),
-      read: { appliedIndex: 1, stalenessMs: 0 },
-    });
+    queue.held = (ids) => ids.map(() => null);
     const response = await call("POST", "/api/tasks", { body: { name: "x" } });
     expect(response.status).toBe(201);
     expect(await response.json()).toMatchObject({ gone: true });

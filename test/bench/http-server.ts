@@ -31,8 +31,8 @@ class ReadyQueue extends FakeQueue {
     return { task: this.#template, read: { appliedIndex: 1, stalenessMs: 0 } };
   }
 
-  override async getMany(ids: readonly string[]) {
-    return { tasks: ids.map(() => this.#template), read: { appliedIndex: 1, stalenessMs: 0 } };
+  override held(ids: readonly string[]) {
+    return ids.map(() => this.#template);
   }
 
   override async claim({ max }: Claim) {

@@ -149,11 +149,8 @@ export class FakeQueue implements TaskQueue {
     return { task: this.tasks.find((task) => task.id === id) ?? null, read: this.#read() };
   }
 
-  async getMany(ids: readonly string[]) {
-    return {
-      tasks: ids.map((id) => this.tasks.find((task) => task.id === id) ?? null),
-      read: this.#read(),
-    };
+  held(ids: readonly string[]) {
+    return ids.map((id) => this.tasks.find((task) => task.id === id) ?? null);
   }
 
   async list(filter: TaskFilter, limit: number, cursor: string | null) {

@@ -119,6 +119,31 @@ describe("the state checkpointer", () => {
     db.close(true);
   });
 
+  test("what is called durable was applied before the checkpoint that moved it, whatever is applied meanwhile", async () => {
+    const { db, path } = openStateDatabase(folder);
+    db.run("CREATE TABLE t (n INTEGER) STRICT");
+    let applied = 0;
+    const seen: number[] = [];
+    const checkpointer = new StateCheckpointer({
+      path,
+      appliedIndex: () => applied,
+      hold: () => {
+        seen.push(applied);
+        // An owner that holds nothing, and one that applies at once when it may again.
+        return () => void (applied += 1_000);
+      },
+    });
+    const going = setInterval(() => void (applied += 1), 0);
+    for (let i = 0; i < 5; i++) {
+      db.run("INSERT INTO t VALUES (1)");
+      const { durableApplied } = await checkpointer.run();
+      expect(durableApplied).toBe(seen.at(-1) ?? -1);
+    }
+    clearInterval(going);
+    await checkpointer.close();
+    db.close(true);
+  });
+
   test("the WAL stays bounded under writes that never pause but for the hold", async () => {
     const { db, path } = openStateDatabase(folder);
     db.run("CREATE TABLE t (n INTEGER PRIMARY KEY, text TEXT) STRICT");

@@ -4,41 +4,25 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { LogFile } from "../../src/storage/log-file.ts";
-import { losePower, traceWords, WriteJournal } from "../cluster/write-journal.ts";
+import { losePower, WriteJournal } from "../cluster/write-journal.ts";
 import { MEMBER } from "./entries.ts";
+import { canTrace, tracedLife } from "./traced-process.ts";
 
 const PROCESS = join(import.meta.dir, "open-log-process.ts");
 const folder = mkdtempSync(join(tmpdir(), "flotilla-open-sync-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-const strace =
-  process.platform === "linux" &&
-  Bun.which("strace") !== null &&
-  Bun.spawnSync(["strace", "-o", "/dev/null", "true"]).success;
-
-/** @returns what it printed, and its trace */
-async function life(what: "write" | "open"): Promise<readonly [string, string]> {
-  const trace = join(folder, `${what}.trace`);
-  const child = Bun.spawn([...traceWords(trace), process.execPath, PROCESS, folder, what], {
-    stdout: "pipe",
-    stderr: "inherit",
-  });
-  const printed = await new Response(child.stdout).text();
-  await child.exited;
-  for (;;) {
-    // The tracer writes on for a moment.
-    const text = await Bun.file(trace).text();
-    if (WriteJournal.of(text).ended) return [printed.trim(), text];
-    await Bun.sleep(5);
-  }
-}
-
-test.skipIf(!strace)(
+test.skipIf(!canTrace)(
   "what a killed process wrote and never synced is synced before the next one believes it",
   async () => {
-    const [, first] = await life("write");
+    const [, first] = await tracedLife(join(folder, "write.trace"), PROCESS, folder, "write");
     expect(WriteJournal.of(first).unsynced().size).toBeGreaterThan(0);
-    const [believed, second] = await life("open");
+    const [believed, second] = await tracedLife(
+      join(folder, "open.trace"),
+      PROCESS,
+      folder,
+      "open",
+    );
     expect(believed).toBe("4");
     // And now the power goes: everything that neither of them synced is gone.
     await losePower(WriteJournal.of(first, second), folder, () => 0);

@@ -1,11 +1,12 @@
 /**
  * Entry of the audit thread: hashes some rows on a read-only connection, as of the moment at which it says that it
- * has begun. Between two slices it holds nothing open.
+ * has begun, and looks for them in the indexes. Between two slices it holds nothing open.
  */
 import { Database } from "bun:sqlite";
 import type { AuditReply, AuditRequest } from "./audit-messages.ts";
 import { AUDIT_SLICE } from "./auditor.ts";
-import { hashSlice } from "./hash.ts";
+import { hashSlice, sequencesBetween } from "./hash.ts";
+import { indexFault } from "./index-check.ts";
 
 declare const self: Worker;
 
@@ -25,7 +26,11 @@ function read({ id, cursor }: Extract<AuditRequest, { kind: "read" }>): void {
     // The first statement takes the snapshot.
     const state = db.query<{ index: number }, []>("SELECT applied_index AS 'index' FROM state");
     say({ kind: "begun", id, index: state.get()?.index ?? 0 });
-    say({ kind: "slice", id, ...hashSlice(db, cursor, AUDIT_SLICE) });
+    const slice = hashSlice(db, cursor, AUDIT_SLICE);
+    const range = sequencesBetween(cursor, slice.next);
+    const fault = range === null ? null : indexFault(db, range.after, range.until);
+    if (fault === null) say({ kind: "slice", id, ...slice });
+    else say({ kind: "failed", id, message: fault, damaged: true });
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
     say({ kind: "failed", id, message, damaged: isMalformed(error) });

@@ -48,6 +48,8 @@ const TABLES: readonly HashedTable[] = [
   table("named", "name", ""),
 ];
 
+const TASKS = TABLES.findIndex(({ name }) => name === "tasks");
+
 /** Read at once: a row may hold a payload and a result of the greatest size. */
 const CHUNK_ROWS = 100;
 
@@ -100,6 +102,20 @@ export function hashSlice(db: Database, cursor: string | null, limits: SliceLimi
     }
   }
   return { digest: hasher.digest("hex"), next: null, rows };
+}
+
+/** Sequences of the tasks between two cursors, the first exclusive; null: there is none among those rows. */
+export function sequencesBetween(
+  cursor: string | null,
+  next: string | null,
+): { readonly after: number; readonly until: number } | null {
+  const begin = parseCursor(cursor);
+  const end = next === null ? { at: TABLES.length, after: null } : parseCursor(next);
+  if (begin.at > TASKS || end.at < TASKS) return null;
+  return {
+    after: begin.at === TASKS ? Number(begin.after?.[0] ?? 0) : 0,
+    until: end.at === TASKS ? Number(end.after?.[0] ?? 0) : Number.MAX_SAFE_INTEGER,
+  };
 }
 
 function readChunk(

@@ -53,6 +53,7 @@ const cluster = await RealCluster.start({
   args: ["--retention", "completed=5s,cancelled=5s,failed=5s", "--concurrency", "10"],
 });
 let code = 0;
+let watcher: Timer | undefined;
 try {
   const folders = cluster.members.map(({ id }) => join(cluster.folder, id));
   const fullest = folders.map(() => ({ log: 0, state: 0 }));
@@ -65,21 +66,25 @@ try {
       most.state = Math.max(most.state, now.state);
     });
   };
-  const watcher = setInterval(look, 200);
+  watcher = setInterval(look, 200);
   const startedAt = performance.now();
   await submitAll(cluster.members);
   const submittedAt = performance.now();
   const first = cluster.member(0);
   await eventually(
     "the end of the last task",
-    async () => (await unfinished(first)) === 0,
+    async () => (await whenAnswered(() => unfinished(first))) === 0,
     600_000,
   );
   const finishedAt = performance.now();
   console.log(
     `${tasks} tasks: submitted in ${seconds(submittedAt - startedAt)}, through in ${seconds(finishedAt - startedAt)}`,
   );
-  await eventually("retention", async () => (await total(first)) === 0, 600_000);
+  await eventually(
+    "retention",
+    async () => (await whenAnswered(() => total(first))) === 0,
+    600_000,
+  );
   console.log(`retention has deleted them ${seconds(performance.now() - finishedAt)} later`);
   const deadline = performance.now() + waitSeconds * 1_000;
   let settledAt: number | null = null;
@@ -92,7 +97,6 @@ try {
     }
     await Bun.sleep(500);
   }
-  clearInterval(watcher);
   console.log("member      log MiB: fullest, in the end    state MiB: fullest, in the end");
   folders.forEach((folder, i) => {
     const now = sizesOf(folder);
@@ -104,9 +108,15 @@ try {
     );
   });
 } finally {
+  clearInterval(watcher);
   await cluster.stop();
 }
 process.exit(code);
+
+/** Null while the cluster has no leader: a machine that is busy with other work is slow, not wrong. */
+function whenAnswered(count: () => Promise<number>): Promise<number | null> {
+  return count().catch(() => null);
+}
 
 async function submitAll(members: readonly Member[]): Promise<void> {
   let left = tasks;

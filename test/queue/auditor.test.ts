@@ -1,5 +1,6 @@
+import { Database } from "bun:sqlite";
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { closeSync, mkdtempSync, openSync, rmSync, statSync, writeSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readSync, rmSync, statSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ThreadAuditor } from "../../src/queue/auditor.ts";
@@ -12,6 +13,53 @@ beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "flotilla-audit-"));
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+/** The index' page goes back to what it was before `change`, as when a disk loses a write. It is one page. */
+function loseIndexWrite(path: string, index: string, change: string): void {
+  const db = new Database(path);
+  const page = db
+    .query<{ rootpage: number }, [string]>("SELECT rootpage FROM sqlite_schema WHERE name = ?")
+    .get(index)?.rootpage;
+  db.run("PRAGMA wal_checkpoint(TRUNCATE)");
+  const at = ((page ?? 0) - 1) * 4_096;
+  const before = new Uint8Array(4_096);
+  const file = openSync(path, "r+");
+  readSync(file, before, 0, before.length, at);
+  expect(before[0]).toBe(LEAF);
+  db.run(change);
+  db.run("PRAGMA wal_checkpoint(TRUNCATE)");
+  db.close(true);
+  writeSync(file, before, 0, before.length, at);
+  closeSync(file);
+}
+
+/** First byte of a page that is the whole of an index. */
+const LEAF = 10;
+
+test.each([
+  ["sqlite_autoindex_tasks_1", "id", "UPDATE tasks SET id = 'another' WHERE seq = 5"],
+  ["tasks_due", "tasks_due", "UPDATE tasks SET due_at = due_at + 1 WHERE seq = 15"],
+  ["tasks_ready", "tasks_ready", "UPDATE tasks SET priority = 6 WHERE seq = 10"],
+  ["tasks_running", "tasks_running", "UPDATE tasks SET status = 1 WHERE seq = 20"],
+  ["tasks_final", "tasks_final", "UPDATE tasks SET completed_at = 7 WHERE seq = 19"],
+])("an index that lost a write is damage: %s", async (index, name, change) => {
+  const { db, path } = openStateDatabase(folder);
+  const harness = new Harness({}, db);
+  for (let i = 0; i < 30; i++) harness.submit(i % 2 === 0 ? { run_at: harness.now + 60_000 } : {});
+  harness.machine.flush();
+  db.close(true);
+  const auditor = new ThreadAuditor(path);
+  try {
+    expect(await auditor.read(null, () => undefined)).toMatchObject({ next: null });
+    auditor.reopen(path);
+    loseIndexWrite(path, index, change);
+    const said = await auditor.read(null, () => undefined).catch((error: unknown) => error);
+    expect(said).toBeInstanceOf(StateDamage);
+    expect(String(said)).toMatch(new RegExp(`the index ${name} of the tasks lacks row \\d+`));
+  } finally {
+    auditor.close();
+  }
+});
 
 test("rows are read on a thread, and a file that SQLite finds malformed is damaged", async () => {
   const { db, path } = openStateDatabase(folder);

@@ -54,6 +54,8 @@ interface Waiter {
   /** Term of the leadership that holds the offer; 0: none. */
   term: number;
   offering: boolean;
+  /** This member applied such a claim before the leader knew of this wait: who has the tasks is the leader's to say. */
+  claimed: boolean;
   /** The leader has proposed the claim, or will as soon as others are answered. */
   underWay: boolean;
   /** The leader said that the outcome is in the state: it is being read, however little time there was. */
@@ -157,6 +159,7 @@ export class ClaimWaiters {
       },
       term: 0,
       offering: false,
+      claimed: false,
       underWay: false,
       reading: false,
       overdue: false,
@@ -191,7 +194,9 @@ export class ClaimWaiters {
     for (const [key, { claim, tasks: taken }] of claimed) {
       const waiter = this.#waiting.get(key);
       if (waiter !== undefined) {
-        waiter.settle({ tasks: taken, directive: this.directive(claim.worker_id) });
+        // An earlier wait of this request may have got them, and may be giving them back.
+        if (claim.local === null && !this.#isRegistered(waiter)) waiter.claimed = true;
+        else waiter.settle({ tasks: taken, directive: this.directive(claim.worker_id) });
         continue;
       }
       this.#withdrawn.delete(key);
@@ -316,7 +321,8 @@ export class ClaimWaiters {
         switch (answer.state) {
           case "parked":
             waiter.underWay = answer.underWay;
-            if (waiter.overdue) this.#overdue(waiter);
+            if (waiter.claimed) void this.#readKnown(waiter);
+            else if (waiter.overdue) this.#overdue(waiter);
             break;
           case "known":
             void this.#readKnown(waiter);
@@ -406,7 +412,12 @@ export class ClaimWaiters {
   }
 
   #isParked(waiter: Waiter): boolean {
-    return this.#leader !== null && waiter.term > 0 && waiter.term >= this.#term;
+    return this.#leader !== null && this.#isRegistered(waiter);
+  }
+
+  /** The newest leader that this member knows of has this wait, or had it. */
+  #isRegistered({ term }: Waiter): boolean {
+    return term > 0 && term >= this.#term;
   }
 
   #answerEmpty(waiter: Waiter): void {
@@ -464,7 +475,10 @@ export class ClaimWaiters {
       this.#o.consensus.notify(this.#leader, "claim.withdraw", refOf(claim));
   }
 
-  /** Tasks of a claim that was given up here; unless the request was repeated at another member, which has them now. */
+  /**
+   * Tasks of a claim that was given up here. The leader gives them back, unless the request was repeated meanwhile; one of
+   * an earlier build says that this member shall.
+   */
   async #handBack(claim: Claim, tasks: readonly ClaimedTask[]): Promise<void> {
     if (claim.local !== null || (await this.#isAbandoned(claim))) await this.#release(claim, tasks);
   }

@@ -14,7 +14,7 @@ import { encodeCommand } from "./command-codec.ts";
 import type { Answer, Signal } from "./commands.ts";
 import type { OfferState } from "./messages.ts";
 import type { TaskState } from "./state.ts";
-import type { Claim, ClaimRef } from "./types.ts";
+import type { Claim, ClaimedTask, ClaimRef } from "./types.ts";
 
 /** Offers parked at one leader; 10,000 waits of each of five members. */
 const OFFERS_MAX = 50_000;
@@ -22,7 +22,7 @@ const OFFERS_MAX = 50_000;
 const CLAIMS_IN_FLIGHT_MAX = 1_024;
 /** Tasks that the claims added to one entry may take together: half of an entry's budget of rows (T3). */
 const SEAL_TASKS_MAX = 1_000;
-/** Outside workers' requests of which is known who asked last; those that fall out are left to their leases. */
+/** Outside workers' requests of which is known who asks; those that fall out are left to their leases. */
 const ASKERS_MAX = 10_000;
 /** After a claim could not be proposed (a busy or faltering leader). */
 const RETRY_MS: Millis = 100;
@@ -67,6 +67,14 @@ interface Shape {
   emptyAt: number;
 }
 
+/** Who asked for a request, in this leadership. */
+interface Asked {
+  /** The member that asked last. */
+  readonly last: NodeId;
+  /** Members where somebody may wait for it, or has got it. */
+  readonly waiting: Set<NodeId>;
+}
+
 /** How the dispatcher speaks to the members that own the waits. */
 export interface OwnerPort {
   /** The claim is settled in the state: read it there. */
@@ -89,8 +97,10 @@ export class Dispatcher {
   readonly #offers = new Map<string, Offer>();
   readonly #shapes = new Map<string, Shape>();
   readonly #reserved: Counts = new Map();
-  /** Who offered a request last, in this leadership, oldest first; executors of members ask at their own alone. */
-  readonly #askers = new Map<string, NodeId>();
+  /** By request, oldest first; executors of members ask at their own alone, and are not among them. */
+  readonly #askers = new Map<string, Asked>();
+  /** Requests of which nobody waits for the tasks: those are on their way back. */
+  readonly #givingBack = new Map<string, Promise<void>>();
   #inFlight = 0;
   #nextOrder = 1;
   /** Counts what may make a claim succeed that got nothing before. */
@@ -122,6 +132,7 @@ export class Dispatcher {
     this.#shapes.clear();
     this.#reserved.clear();
     this.#askers.clear();
+    this.#givingBack.clear();
     this.#inFlight = 0;
     this.#retry?.cancel();
     this.#retry = null;
@@ -138,7 +149,11 @@ export class Dispatcher {
       parked.expiresAt = expiresAt;
       return "parked";
     }
-    if (this.#o.state.claimAnswer(claim) !== null) return "known";
+    if (this.#o.state.claimAnswer(claim) !== null) {
+      // Told, it has them: whoever waited before has nothing to give back.
+      this.#askers.delete(key);
+      return "known";
+    }
     if (this.#offers.size >= OFFERS_MAX && !this.#sweep()) return "full";
     const shape = this.#shapeOf(claim);
     const offer: Offer = {
@@ -171,16 +186,45 @@ export class Dispatcher {
 
   /** `owner` gives its wait up; a repeat at another member goes on waiting. */
   withdraw(ref: ClaimRef, owner: NodeId): void {
-    const offer = this.#offers.get(claimKey(ref));
-    if (offer?.owner === owner) this.#remove(offer);
+    const key = claimKey(ref);
+    const waiting = this.#askers.get(key)?.waiting;
+    waiting?.delete(owner);
+    const offer = this.#offers.get(key);
+    if (offer?.owner !== owner) return;
+    // After an election members offer again in any order.
+    const other = firstOf(waiting ?? []);
+    if (other === null) this.#remove(offer);
+    else offer.owner = other;
   }
 
   /**
-   * Nobody asked after `owner` did: what the request got and `owner` has no use for may be handed back. False also
-   * when that is not known any more.
+   * What the request got goes back by `giveBack`, unless somebody asked after `owner` did, or waits for it: then it is
+   * theirs. When nobody knows that any more the leases end it.
    */
-  isLastAsker(ref: ClaimRef, owner: NodeId): boolean {
-    return this.#askers.get(claimKey(ref)) === owner;
+  abandon(
+    ref: ClaimRef,
+    owner: NodeId,
+    giveBack: (tasks: readonly ClaimedTask[]) => Promise<void>,
+  ): void {
+    const key = claimKey(ref);
+    const asked = this.#askers.get(key);
+    if (asked === undefined || asked.last !== owner || asked.waiting.size > 0) return;
+    if (this.#givingBack.has(key) || this.#givingBack.size >= ASKERS_MAX) return;
+    const tasks = this.#o.state.claimAnswer(ref) ?? [];
+    if (tasks.length === 0) return;
+    const done = giveBack(tasks).finally(() => {
+      if (this.#givingBack.get(key) === done) this.#givingBack.delete(key);
+    });
+    this.#givingBack.set(key, done);
+  }
+
+  get givesBack(): boolean {
+    return this.#givingBack.size > 0;
+  }
+
+  /** Resolves once nothing of what these requests got is on its way back: it is nobody's, until that is applied. */
+  async settled(refs: readonly ClaimRef[]): Promise<void> {
+    await Promise.all(refs.map((ref) => this.#givingBack.get(claimKey(ref))));
   }
 
   withdrawWorker(workerId: string): void {
@@ -401,13 +445,12 @@ export class Dispatcher {
   // ------------------------------------------------------------------ the parked ones
 
   #asked(key: string, owner: NodeId): void {
+    const waiting = this.#askers.get(key)?.waiting ?? new Set();
     this.#askers.delete(key);
-    this.#askers.set(key, owner);
+    this.#askers.set(key, { last: owner, waiting: waiting.add(owner) });
     if (this.#askers.size <= ASKERS_MAX) return;
-    for (const oldest of this.#askers.keys()) {
-      this.#askers.delete(oldest);
-      return;
-    }
+    const oldest = firstOf(this.#askers.keys());
+    if (oldest !== null) this.#askers.delete(oldest);
   }
 
   #shapeOf(claim: Claim): Shape {
@@ -434,7 +477,7 @@ export class Dispatcher {
   #head(shape: Shape): Offer | null {
     const now = this.#o.clock.monotonic();
     for (;;) {
-      const offer = shape.returned[0] ?? firstOf(shape.waiting);
+      const offer = shape.returned[0] ?? firstOf(shape.waiting.values());
       if (offer === null || offer.expiresAt > now) return offer;
       this.#remove(offer);
     }
@@ -474,8 +517,8 @@ export class Dispatcher {
   }
 }
 
-function firstOf(offers: ReadonlyMap<string, Offer>): Offer | null {
-  for (const offer of offers.values()) return offer;
+function firstOf<T>(items: Iterable<T>): T | null {
+  for (const item of items) return item;
   return null;
 }
 

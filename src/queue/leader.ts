@@ -12,6 +12,7 @@ import {
 } from "../replica/consensus.ts";
 import type { Clock, Log, Millis } from "../replica/ports.ts";
 import { memberViews } from "./cluster-view.ts";
+import { encodeCommand } from "./command-codec.ts";
 import type { Command, Signal } from "./commands.ts";
 import { Dispatcher } from "./dispatcher.ts";
 import { LeaseTable } from "./leases.ts";
@@ -29,9 +30,15 @@ import {
 import type { Proposer } from "./proposals.ts";
 import type { WorkerView } from "./service.ts";
 import type { TaskState } from "./state.ts";
-import type { ClaimRef, ClusterMemberView } from "./types.ts";
+import type { ClaimedTask, ClaimRef, ClusterMemberView } from "./types.ts";
 import { VersionRaiser } from "./version-raiser.ts";
 import { type LocalWorker, WorkerTable } from "./worker-table.ts";
+
+/**
+ * While what nobody waits for is on its way back, a repeat waits for the outcome: known when it is applied, or when this
+ * leadership is over.
+ */
+const GIVE_BACK_MS: Millis = 60_000;
 
 export interface LeaderSideOptions {
   readonly consensus: Consensus;
@@ -100,7 +107,10 @@ export class LeaderSide {
     });
     consensus.serve("claim.abandoned", async (body, from) => {
       this.#leading();
-      return this.#dispatcher.isLastAsker(parseClaimRef(body), from);
+      const ref = parseClaimRef(body);
+      this.#dispatcher.abandon(ref, from, (tasks) => this.#giveBack(ref, tasks));
+      // "Yes" would have the member give it back itself: at any time, and whoever was told of it by then.
+      return false;
     });
     consensus.serve("lease.heartbeat", (body) => this.#heartbeat(body));
     consensus.serve("worker.list", () => this.#listWorkers());
@@ -152,6 +162,10 @@ export class LeaderSide {
   async #offered(body: unknown, from: NodeId): Promise<OfferReply> {
     const term = this.#leading();
     const { offers } = parseOffers(body);
+    if (this.#dispatcher.givesBack) {
+      await this.#dispatcher.settled(offers.map(({ claim }) => claim));
+      if (this.#term !== term) throw new ConsensusError("not-leader", "this member does not lead");
+    }
     this.#owners.add(from);
     const answers = offers.map(({ claim, ttl_ms, directive: told, info }) => {
       const directive = this.#workers.claimed(claim, told, info);
@@ -164,6 +178,36 @@ export class LeaderSide {
       return { state, directive, underWay: this.#dispatcher.isUnderWay(claim) };
     });
     return { term, answers };
+  }
+
+  /**
+   * Releases what a request got that nobody waits for. Logged in this leadership or never: the next leader knows nothing
+   * of it, and tells whoever repeats the request of these tasks.
+   */
+  async #giveBack(
+    { worker_id, principal }: ClaimRef,
+    tasks: readonly ClaimedTask[],
+  ): Promise<void> {
+    const { consensus, log } = this.#o;
+    const items = tasks.map(({ id, lease: { attempt, fence } }) => ({
+      task_id: id,
+      attempt,
+      fence,
+      end: { kind: "release" } as const,
+    }));
+    try {
+      await consensus.submit(encodeCommand({ type: "end", worker_id, principal, items }), {
+        timeoutMs: GIVE_BACK_MS,
+        weight: items.length,
+        thisLeadership: true,
+      });
+    } catch (error) {
+      log.warn("tasks claimed for nobody could not be handed back; their leases will expire", {
+        worker: worker_id,
+        tasks: items.length,
+        error: String(error),
+      });
+    }
   }
 
   /**

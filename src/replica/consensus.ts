@@ -68,6 +68,8 @@ export interface SubmitOptions {
   readonly hint?: unknown;
   /** Another member may act on it as soon as it has applied it: all hear of the commit at once, not with the next one. */
   readonly awaitedElsewhere?: boolean;
+  /** Logged by this member in its present leadership, or never: no other leader is asked for it, nor this one later. */
+  readonly thisLeadership?: boolean;
 }
 
 /**

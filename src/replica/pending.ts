@@ -3,7 +3,7 @@
  * the member's id and boot it names the command for ever, so it may be sent to one leader after another
  * and still happens once. An answer is learnt by applying the entry that holds the command.
  */
-import type { NodeId } from "../raft/types.ts";
+import type { NodeId, Term } from "../raft/types.ts";
 import { ConsensusError } from "./consensus.ts";
 import type { Millis } from "./ports.ts";
 
@@ -20,6 +20,8 @@ export interface PendingCommand {
   readonly hint: unknown;
   readonly weight: number;
   readonly awaitedElsewhere: boolean;
+  /** The only term in which this member may log it, itself; null: any leader may, at any time. */
+  readonly onlyIn: Term | null;
   readonly deadline: Millis;
   readonly resolve: (answer: unknown) => void;
   readonly reject: (error: ConsensusError) => void;
@@ -52,7 +54,15 @@ export class PendingCommands {
     hint: unknown,
     weight: number,
     deadline: Millis,
-    { added = false, awaitedElsewhere = false } = {},
+    {
+      added = false,
+      awaitedElsewhere = false,
+      onlyIn = null,
+    }: {
+      readonly added?: boolean;
+      readonly awaitedElsewhere?: boolean;
+      readonly onlyIn?: Term | null;
+    } = {},
   ): { command: PendingCommand; answer: Promise<unknown> } {
     const most = added ? PENDING_MAX + ADDED_MAX : PENDING_MAX;
     if (this.#bySeq.size >= most || this.#bytes + bytes.length > PENDING_BYTES_MAX) {
@@ -68,6 +78,7 @@ export class PendingCommands {
       hint,
       weight,
       awaitedElsewhere,
+      onlyIn,
       deadline,
       resolve,
       reject,

@@ -12,6 +12,7 @@ import {
   type SubmitOptions,
 } from "./consensus.ts";
 import { encodeEnvelope } from "./envelope.ts";
+import { notLeader } from "./errors.ts";
 import { type PendingCommand, PendingCommands } from "./pending.ts";
 import type {
   Clock,
@@ -89,16 +90,18 @@ export class Writes {
 
   // ------------------------------------------------------------------ own commands
 
-  /** @throws ConsensusError overloaded, low-disk */
+  /** @throws ConsensusError overloaded, low-disk; rejects with not-leader too, where only this leadership would do */
   submit(bytes: Uint8Array, options: SubmitOptions): Promise<unknown> {
     if (this.#port.diskFull()) throw lowDisk();
     // Logged, it would fit no frame, and nothing behind it could ever be replicated.
     if (bytes.length > COMMAND_BYTES_MAX)
       throw new Error(`a command of ${bytes.length} bytes is larger than an entry may be`);
-    const { timeoutMs, hint = null, weight = 1, awaitedElsewhere = false } = options;
+    const { timeoutMs, hint = null, weight = 1 } = options;
+    const { awaitedElsewhere = false, thisLeadership = false } = options;
     const deadline = this.#port.clock.monotonic() + timeoutMs;
     const { command, answer } = this.#pending.add(bytes, hint, weight, deadline, {
       awaitedElsewhere,
+      onlyIn: thisLeadership ? this.#port.leadership().term : null,
     });
     this.#outbox.push(command);
     // The leader's own commands meet those of the others in this turn's entry; nothing is sent for them.
@@ -186,12 +189,21 @@ export class Writes {
   /** Hands what waits to the leader, which may be this member. What finds no leader waits for the next one. */
   flush(): void {
     if (this.#outbox.length === 0) return;
-    const leader = this.#port.leadership().leader;
-    const outbox = this.#outbox;
+    const { leader } = this.#port.leadership();
+    const outbox = this.#outbox.filter((command) => this.#mayGo(command));
     this.#outbox = [];
     if (leader === null) return;
     if (leader === this.#port.self) this.#queueOwn(outbox);
     else this.#forward(leader, outbox);
+  }
+
+  /** False: only one leadership might log it, and that is over, or has done so. */
+  #mayGo(command: PendingCommand): boolean {
+    const { role, term } = this.#port.leadership();
+    if (command.onlyIn === null) return true;
+    if (role === "leader" && term === command.onlyIn && command.exposures === 0) return true;
+    this.#pending.fail(command, notLeader());
+    return false;
   }
 
   #queueOwn(commands: readonly PendingCommand[]): void {

@@ -275,6 +275,40 @@ describe("claims", () => {
     }
   });
 
+  test("a repeat while the first wait's tasks go back is told of none, or keeps what it is told of", async () => {
+    for (const [asked, again] of ASKED_AND_AGAIN) {
+      for (const goneAfter of [0, 1]) {
+        for (const wait of [0, 1, 1.5, 2, 3]) {
+          const cluster = new Cluster(3);
+          await cluster.elect(0);
+          const claim = claimOf("w");
+          const gone = new AbortController();
+          void cluster.member(asked).queue.claim(claim, 30_000, gone.signal);
+          await cluster.run(50);
+          const submitted = submitOne(cluster.member(0));
+          await cluster.run(goneAfter);
+          gone.abort();
+          await cluster.run(wait);
+          const { tasks } = await cluster.settled(
+            cluster.member(again).queue.claim(claim, 100, null),
+          );
+          const id = await cluster.settled(submitted);
+          await cluster.run(2_000);
+          const { status, lease } = cluster.member(0).task(id);
+          // Given back it is another's, or free.
+          expect([asked, again, goneAfter, wait, status, lease?.fence]).toEqual([
+            asked,
+            again,
+            goneAfter,
+            wait,
+            tasks.length > 0 ? "Running" : status,
+            tasks[0]?.lease.fence ?? lease?.fence,
+          ]);
+        }
+      }
+    }
+  });
+
   test("the repeat of another principal's request brings nothing", async () => {
     const cluster = await pair();
     await cluster.settled(submitOne(cluster.member(0)));

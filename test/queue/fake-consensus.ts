@@ -42,6 +42,7 @@ interface Pending {
   readonly deadline: Millis;
   readonly resolve: (answer: unknown) => void;
   readonly reject: (error: Error) => void;
+  readonly thisLeadership: boolean;
   sentTerm: number;
 }
 
@@ -190,7 +191,16 @@ export class Member implements Consensus {
     const seq = this.#seq++;
     const deadline = this.clock.monotonic() + options.timeoutMs;
     const hint: unknown = JSON.parse(JSON.stringify(options.hint ?? null));
-    this.#pending.set(seq, { command, hint, deadline, resolve, reject, sentTerm: 0 });
+    const { thisLeadership = false } = options;
+    this.#pending.set(seq, {
+      command,
+      hint,
+      deadline,
+      resolve,
+      reject,
+      thisLeadership,
+      sentTerm: 0,
+    });
     this.#cluster.world.at(deadline, () => {
       const pending = this.#pending.get(seq);
       if (pending === undefined) return;
@@ -349,7 +359,12 @@ export class Member implements Consensus {
   deposed(): void {
     this.#batch = [];
     this.#active = false;
-    for (const pending of this.#pending.values()) pending.sentTerm = 0;
+    for (const [seq, pending] of this.#pending) {
+      pending.sentTerm = 0;
+      if (!pending.thisLeadership) continue;
+      this.#pending.delete(seq);
+      pending.reject(notLeader());
+    }
   }
 
   tell(active: boolean): void {

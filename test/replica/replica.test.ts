@@ -13,6 +13,7 @@ function submit(
   node: Node,
   command: unknown,
   timeoutMs = 5_000,
+  thisLeadership = false,
 ): { settled: boolean; answer: unknown; error: string | null } {
   const state: { settled: boolean; answer: unknown; error: string | null } = {
     settled: false,
@@ -21,7 +22,7 @@ function submit(
   };
   const { replica } = node;
   if (replica === null) throw new Error(`${node.id} is down`);
-  replica.submit(commandOf(command), { timeoutMs }).then(
+  replica.submit(commandOf(command), { timeoutMs, thisLeadership }).then(
     (answer) => Object.assign(state, { settled: true, answer }),
     (error: unknown) =>
       Object.assign(state, {
@@ -271,6 +272,37 @@ describe("three members", () => {
     const again = submit(cluster.node(2), { n: 3 });
     await cluster.run(3_000, () => again.settled);
     expect(again.error).toBeNull();
+    cluster.check();
+  });
+
+  test("what only one leadership may log is not handed to the next one, nor logged by a follower", async () => {
+    const cluster = new Cluster(12, 3);
+    await cluster.startAll();
+    const old = cluster.leader();
+    if (old === null) throw new Error("no leader");
+    const others = cluster.nodes.filter((node) => node !== old);
+    const set = (cut: boolean): void => {
+      for (const { id } of others) {
+        cluster.network.setCut(old.id, id, cut);
+        cluster.network.setCut(id, old.id, cut);
+      }
+    };
+    set(true);
+    const bound = submit(old, { bound: 1 }, 60_000, true);
+    const free = submit(old, { free: 1 }, 60_000);
+    await cluster.run(5_000, () =>
+      others.some(({ replica }) => replica?.status().role === "leader"),
+    );
+    set(false);
+    const follower = cluster.nodes.find(({ replica }) => replica?.status().role !== "leader");
+    const elsewhere = submit(follower ?? old, { bound: 2 }, 60_000, true);
+    await cluster.run(10_000);
+    expect([bound.error, elsewhere.error]).toEqual(["outcome-unknown", "not-leader"]);
+    expect(free.settled).toBe(true);
+    const last = submit(others[0] ?? old, { last: 1 });
+    await cluster.run(5_000, () => last.settled);
+    for (const { machine } of cluster.nodes)
+      expect(machine.trace.filter((command) => command.includes("bound"))).toEqual([]);
     cluster.check();
   });
 

@@ -1,6 +1,6 @@
 /** Many seeds, in this process or over several: what came of them, counted together. */
 import { ACTIONS } from "./faults.ts";
-import { FAULT_CODES } from "./options.ts";
+import { FAULT_CODES, YOUNG_CODES } from "./options.ts";
 import { asOptions, type Override } from "./shrink.ts";
 import { type SimResult, Simulation } from "./simulation.ts";
 
@@ -138,7 +138,7 @@ function print(
   minutes: number,
 ): void {
   const hours = simulatedMs / 3_600_000;
-  for (const [what, code] of Object.entries({ ...FAULT_CODES, ...ACTIONS })) {
+  for (const [what, code] of Object.entries({ ...FAULT_CODES, ...YOUNG_CODES, ...ACTIONS })) {
     const share = ((100 * (struck[what] ?? 0)) / Math.max(1, ran)).toFixed(1);
     console.log(`  ${code.padEnd(8)} ${what.padEnd(24)} ${share.padStart(5)} % of seeds`);
   }

@@ -27,6 +27,10 @@ export class History {
   /** Highest index that a call which has ended stands for. */
   #floor = 0;
   readonly #handed = new Map<number, string>();
+  /** Fences of leases that their own workers give back, or may. */
+  readonly #released = new Set<number>();
+  /** Where a lease was given back that nobody had asked for who held it, by fence. */
+  readonly #givenBack = new Map<number, number>();
   /** When the newest heartbeat began that was answered `ok`, virtual ms, by fence. */
   readonly heardAt = new Map<number, number>();
   counts = { writes: 0, reads: 0, claims: 0, heartbeats: 0, failed: 0, unknown: 0 };
@@ -83,9 +87,31 @@ export class History {
     this.#stands(`the completion of ${task_id}`, this.#sim.ledger.endedAt.get(fence));
   }
 
-  claimed(claim: Claim, tasks: readonly ClaimedTask[]): void {
+  /** A worker is about to give this back. */
+  releases({ fence }: LeaseRef): void {
+    this.#released.add(fence);
+  }
+
+  /** This lease of a worker outside ended by being given back. */
+  wasReleased({ task_id, fence }: LeaseRef, index: number): void {
+    if (this.#released.has(fence)) return;
+    const request = this.#handed.get(fence);
+    if (request === undefined) this.#givenBack.set(fence, index);
+    else
+      this.#fail(
+        `${task_id} was given back at ${index} behind the back of ${request}, which holds it under fence ${fence}`,
+      );
+  }
+
+  /** `since`: of the try that was answered; what was granted by then and is still held must be told. */
+  claimed(claim: Claim, tasks: readonly ClaimedTask[], since = 0): void {
     this.counts.claims += 1;
     const request = `${claim.worker_id} ${claim.request_id}`;
+    for (const { id, fence } of this.#sim.ledger.heldBy(request, since))
+      if (!tasks.some(({ lease }) => lease.fence === fence))
+        this.#fail(
+          `${request} was granted ${id} under fence ${fence} by ${since}, and is told of ${tasks.length} others`,
+        );
     for (const { id, lease, queue, name } of tasks) {
       const named = claim.names?.includes(name) ?? true;
       if (claim.queues?.includes(queue) === false || (!named && !claim.star))
@@ -93,6 +119,11 @@ export class History {
       const known = this.#handed.get(lease.fence);
       if (known !== undefined && known !== request)
         this.#fail(`fence ${lease.fence} of ${id} was handed to ${known} and to ${request}`);
+      const backAt = this.#givenBack.get(lease.fence);
+      if (backAt !== undefined)
+        this.#fail(
+          `${request} is told of ${id} under fence ${lease.fence}, which was given back at ${backAt}`,
+        );
       this.#handed.set(lease.fence, request);
       this.#stands(`the claim of ${id}`, this.#sim.ledger.claimedAt.get(lease.fence));
     }

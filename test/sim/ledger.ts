@@ -10,6 +10,7 @@ import type { CommittedEntry } from "../../src/replica/ports.ts";
 import type { Invariant } from "./invariants/invariant.ts";
 import type { SimNode } from "./node.ts";
 import type { Simulation } from "./simulation.ts";
+import { OUTSIDE } from "./workers.ts";
 
 /** A claim is known for so long, in log time; which leaps when a wrong clock leads (T1). */
 const CLAIM_KEPT_MS = 300_000;
@@ -58,6 +59,16 @@ export class Ledger implements Invariant {
     string,
     { readonly index: number; readonly logTime: number; readonly number: number }
   >();
+  /** What each claim, by worker and request, was granted. */
+  readonly #grants = new Map<
+    string,
+    {
+      readonly id: string;
+      readonly fence: number;
+      readonly index: number;
+      readonly logTime: number;
+    }[]
+  >();
   /** Claims of each worker that took something. */
   readonly #claimsOf = new Map<string, number>();
   readonly counts: Record<Status, number> = {
@@ -77,6 +88,17 @@ export class Ledger implements Invariant {
   /** What a task was once `index` was applied; undefined: unknown then. */
   at(id: string, index: number): Moment | undefined {
     return this.tasks.get(id)?.moments.findLast((moment) => moment.index <= index);
+  }
+
+  /** What this claim was granted up to `index`, and is still held, as far as a repeat must be told of it. */
+  heldBy(claim: string, index: number): readonly { readonly id: string; readonly fence: number }[] {
+    return (this.#grants.get(claim) ?? []).filter(
+      (grant) =>
+        grant.index <= index &&
+        !this.endedAt.has(grant.fence) &&
+        this.tasks.get(grant.id)?.status === "Running" &&
+        this.#logTime - grant.logTime < CLAIM_KEPT_MS,
+    );
   }
 
   get live(): number {
@@ -157,6 +179,10 @@ export class Ledger implements Invariant {
           this.#fail(`attempt ${lease.attempt} of ${id} follows attempt ${task.attempt}`);
         if (run_at > this.#logTime)
           this.#fail(`${id} was claimed at ${this.#logTime}, before its time ${run_at}`);
+        const grant = { id, fence: lease.fence, index: entry.index, logTime: this.#logTime };
+        const granted = this.#grants.get(claim);
+        if (granted === undefined) this.#grants.set(claim, [grant]);
+        else granted.push(grant);
         this.#fence = lease.fence;
         task.attempt = lease.attempt;
         task.fence = lease.fence;
@@ -269,6 +295,8 @@ export class Ledger implements Invariant {
     if (command.type !== "end" || !answer.ok || answer.value.type !== "ended") return;
     for (const [i, item] of command.items.entries()) {
       const said = answer.value.items[i];
+      if (said === "ok" && item.end.kind === "release" && command.principal === OUTSIDE)
+        this.#sim.history.wasReleased(item, index);
       if (said === "ok" && item.end.kind === "complete" && !this.completed.has(item.fence))
         this.#fail(
           `the completion of ${item.task_id} under fence ${item.fence} was accepted and not applied`,

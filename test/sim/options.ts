@@ -50,8 +50,25 @@ export const FAULT_CODES = {
   usurp: "M2, N5",
   compaction: "M5, P3",
 } as const;
-export type FaultFamily = keyof typeof FAULT_CODES;
-const FAULT_FAMILIES = Object.keys(FAULT_CODES) as readonly FaultFamily[];
+
+/**
+ * Younger than the first seeds in seeds.txt. Each is drawn from a stream of its own, and so is what it does: a seed in
+ * which none of them is on does what it always did.
+ */
+export const YOUNG_CODES = {
+  "claim-again": "K1",
+  "lost-answer": "K1",
+  keyed: "K1, K2",
+} as const;
+type YoungFamily = keyof typeof YOUNG_CODES;
+export type FaultFamily = keyof typeof FAULT_CODES | YoungFamily;
+const FAULT_FAMILIES = Object.keys(FAULT_CODES) as readonly (keyof typeof FAULT_CODES)[];
+const YOUNG_FAMILIES = Object.keys(YOUNG_CODES) as readonly YoungFamily[];
+
+/** Randomness for one purpose, apart from what else the seed draws. */
+export function streamOf(seed: number, purpose: string): Prng {
+  return new Prng(seed ^ Bun.hash.crc32(purpose));
+}
 
 export interface SimOptions {
   readonly seed: number;
@@ -112,6 +129,9 @@ export function drawOptions(seed: number): SimOptions {
   const families = new Set<FaultFamily>(FAULT_FAMILIES.filter(() => prng.chance(0.4)));
   // One seed in twelve has no faults at all: what fails there is no matter of faults.
   if (prng.chance(0.08)) families.clear();
+  else
+    for (const family of YOUNG_FAMILIES)
+      if (streamOf(seed, family).chance(0.3)) families.add(family);
   const on = (family: FaultFamily): boolean => families.has(family);
   const members = prng.pick([1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7]);
   const heartbeatMs = prng.pick([20, 50, 50, 100]);

@@ -5,13 +5,16 @@
  */
 import type { FlotillaQueue } from "../../src/queue/queue.ts";
 import type { Claim, ClaimedTask, LeaseEnd, LeaseRef } from "../../src/queue/types.ts";
+import { claimAgain } from "./claim-again.ts";
 import { OUTSIDE_NAME } from "./clients.ts";
 import { errorOf } from "./executor.ts";
+import { streamOf } from "./options.ts";
 import type { Simulation } from "./simulation.ts";
 import { Prng } from "./world.ts";
 
 const END_TRIES = 6;
-const PRINCIPAL = "outside";
+/** As whom they come. */
+export const OUTSIDE = "outside";
 
 export class OutsideWorker {
   readonly #sim: Simulation;
@@ -19,6 +22,7 @@ export class OutsideWorker {
   readonly #id: string;
   /** Names OUTSIDE_NAME explicitly, or takes anything. */
   readonly #explicit: boolean;
+  readonly #again: Prng;
   #requests = 0;
   readonly #old: LeaseRef[] = [];
 
@@ -27,6 +31,7 @@ export class OutsideWorker {
     this.#prng = new Prng(sim.world.prng.uint32());
     this.#id = `w${number}`;
     this.#explicit = explicit;
+    this.#again = streamOf(sim.options.seed, `claims of ${this.#id}`);
   }
 
   async run(): Promise<void> {
@@ -56,13 +61,15 @@ export class OutsideWorker {
     const claim: Claim = {
       worker_id: this.#id,
       request_id: `r${this.#requests}`,
-      principal: PRINCIPAL,
+      principal: OUTSIDE,
       queues: p.chance(0.2) ? ["bulk"] : null,
       names: this.#explicit ? [OUTSIDE_NAME] : null,
       star: false,
       max: p.between(1, 3),
       local: null,
     };
+    if (this.#sim.options.families.has("claim-again") && this.#again.chance(0.7))
+      return claimAgain(this.#sim, this.#again, claim);
     const waitMs = p.between(100, 4_000);
     for (let attempt = 0; attempt < 3; attempt++) {
       const gone = new AbortController();
@@ -128,7 +135,7 @@ export class OutsideWorker {
     const since = this.#sim.history.begin();
     const begunAt = this.#sim.history.now;
     const answer = await this.#call((queue) =>
-      queue.heartbeat(this.#id, PRINCIPAL, [
+      queue.heartbeat(this.#id, OUTSIDE, [
         this.#prng.chance(0.2) ? { ...ref, progress: { percent: 10, message: "on" } } : ref,
       ]),
     );
@@ -138,9 +145,10 @@ export class OutsideWorker {
   }
 
   async #end(ref: LeaseRef, end: LeaseEnd): Promise<void> {
+    if (end.kind === "release") this.#sim.history.releases(ref);
     for (let attempt = 0; attempt < END_TRIES; attempt++) {
       const answer = await this.#call((queue) =>
-        queue.end(this.#id, PRINCIPAL, [{ ...ref, end }], null),
+        queue.end(this.#id, OUTSIDE, [{ ...ref, end }], null),
       );
       if (answer === null) {
         await this.#sim.sleep(this.#prng.between(10, 400));

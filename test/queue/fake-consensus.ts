@@ -447,7 +447,8 @@ export class Member implements Consensus {
       const seq = this.#seq++;
       const deadline = this.clock.monotonic() + REQUEST_TIMEOUT_MS;
       const sentTerm = cluster.term;
-      this.#pending.set(seq, { command, hint: null, deadline, resolve, reject, sentTerm });
+      const waits = { deadline, resolve, reject, sentTerm };
+      this.#pending.set(seq, { command, hint: null, thisLeadership: false, ...waits });
       requests.push(this.#request(seq, command));
       return promise;
     });

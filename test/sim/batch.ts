@@ -1,6 +1,6 @@
 /** Many seeds, in this process or over several: what came of them, counted together. */
 import { ACTIONS } from "./faults.ts";
-import { FAULT_CODES, YOUNG_CODES } from "./options.ts";
+import { drawOptions, FAULT_CODES, YOUNG_CODES } from "./options.ts";
 import { asOptions, type Override } from "./shrink.ts";
 import { type SimResult, Simulation } from "./simulation.ts";
 
@@ -44,6 +44,14 @@ export async function runSeed(
   } finally {
     sim.close();
   }
+}
+
+/** The seed without these families of faults, which it drew nothing else from. */
+export function asThen(seed: number, without: readonly string[]): Override {
+  if (without.length === 0) return {};
+  return {
+    families: [...drawOptions(seed).families].filter((family) => !without.includes(family)),
+  };
 }
 
 function commit(): string {

@@ -1,15 +1,18 @@
 /** Runs the seeds that it is told on a thread of its own, and answers which of them broke what: `[seed, failure]`. */
-import { runSeed } from "./batch.ts";
+import { asThen, runSeed } from "./batch.ts";
 
 declare const self: Worker;
 
-self.addEventListener("message", ({ data }: MessageEvent<readonly number[]>) => {
-  void (async () => {
-    const broken: [seed: number, failure: unknown][] = [];
-    for (const seed of data) {
-      const { failure } = await runSeed(seed, false);
-      if (failure !== null) broken.push([seed, failure]);
-    }
-    self.postMessage(broken);
-  })();
-});
+self.addEventListener(
+  "message",
+  ({ data }: MessageEvent<readonly (readonly [number, readonly string[]])[]>) => {
+    void (async () => {
+      const broken: [seed: number, failure: unknown][] = [];
+      for (const [seed, without] of data) {
+        const { failure } = await runSeed(seed, false, asThen(seed, without));
+        if (failure !== null) broken.push([seed, failure]);
+      }
+      self.postMessage(broken);
+    })();
+  },
+);

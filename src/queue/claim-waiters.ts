@@ -194,8 +194,9 @@ export class ClaimWaiters {
     for (const [key, { claim, tasks: taken }] of claimed) {
       const waiter = this.#waiting.get(key);
       if (waiter !== undefined) {
-        // An earlier wait of this request may have got them, and may be giving them back.
-        if (claim.local === null && !this.#isRegistered(waiter)) waiter.claimed = true;
+        // An earlier wait of this request may have got them, and they may be given back already.
+        const isKnown = waiter.reading || !this.#isRegistered(waiter);
+        if (claim.local === null && isKnown) waiter.claimed = true;
         else waiter.settle({ tasks: taken, directive: this.directive(claim.worker_id) });
         continue;
       }

@@ -309,6 +309,30 @@ describe("claims", () => {
     }
   });
 
+  test("a repeat at a member that is behind is not told of what went back meanwhile", async () => {
+    for (let lag = 0; lag < 16; lag++) {
+      const cluster = new Cluster(3);
+      await cluster.elect(0);
+      const claim = claimOf("w");
+      const gone = new AbortController();
+      cluster.member(2).cut = true;
+      void cluster.member(1).queue.claim(claim, 30_000, gone.signal);
+      await cluster.run(50);
+      const submitted = submitOne(cluster.member(0));
+      gone.abort();
+      const id = await cluster.settled(submitted);
+      await cluster.run(100);
+      const again = cluster.member(2).queue.claim(claim, 100, null);
+      await cluster.run(5);
+      cluster.member(2).cut = false;
+      await cluster.run(lag);
+      // It applies what it lacks in the middle of asking.
+      await cluster.settled(submitOne(cluster.member(0)));
+      const { tasks } = await cluster.settled(again);
+      expect([lag, cluster.member(0).task(id).status, tasks]).toEqual([lag, "Pending", []]);
+    }
+  });
+
   test("the repeat of another principal's request brings nothing", async () => {
     const cluster = await pair();
     await cluster.settled(submitOne(cluster.member(0)));

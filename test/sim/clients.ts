@@ -2,12 +2,15 @@
  * Clients: they submit, read, list, cancel, retry and clear at any member, try again at another one what
  * failed, use idempotency keys twice, and tell the history what they were answered.
  */
-import { QueueError, type QueueErrorCode } from "../../src/queue/service.ts";
+import { QueueError, type QueueErrorCode, type Submitted } from "../../src/queue/service.ts";
 import type { FlotillaQueue } from "../../src/queue/queue.ts";
 import type { IdempotencyScope, NewTask, RetryPolicy } from "../../src/queue/types.ts";
 import { DEFAULT_RETRY } from "../../src/queue/types.ts";
 import type { Millis } from "../../src/replica/ports.ts";
+import { another } from "./claim-again.ts";
+import { KeyedCalls } from "./keyed.ts";
 import { POOL_NAMES, type SimNode } from "./node.ts";
+import { streamOf } from "./options.ts";
 import type { Simulation } from "./simulation.ts";
 import { EPOCH, Prng } from "./world.ts";
 
@@ -42,12 +45,17 @@ export class Client {
   /** Ids that this client may ask about. */
   readonly #known: string[] = [];
   readonly #earlier: SubmitCall[] = [];
+  readonly #keyed: KeyedCalls;
+  /** Decides which answers get lost on their way. */
+  readonly #loss: Prng;
   #keys = 0;
 
   constructor(sim: Simulation, number: number) {
     this.#sim = sim;
     this.#prng = new Prng(sim.world.prng.uint32());
     this.#name = `c${number}`;
+    this.#keyed = new KeyedCalls(sim, this.#name, this.#name);
+    this.#loss = streamOf(sim.options.seed, `answers to ${this.#name}`);
   }
 
   /** Calls one after the other, until the phase with faults is over. */
@@ -175,19 +183,50 @@ export class Client {
       if (this.#earlier.length > 20) this.#earlier.shift();
     }
     const since = history.begin();
+    let asked = node;
+    let lost = false;
     for (let attempt = 1; attempt <= (repeatable ? TRIES_MAX : 1); attempt++) {
       if (attempt > 1) this.#sim.faults.count("retried elsewhere");
       const answer = await this.#call(
         (queue) => this.#send(queue, call),
-        attempt === 1 ? node : undefined,
+        asked,
         (reason) => {
           if (!repeatable && NOTHING_HAPPENED.has(reason)) history.refused(call.tasks, reason);
         },
       );
+      asked = undefined;
       if (answer === null) continue;
+      this.#same(call, answer);
+      if (lost && !answer.existing && !answer.replayed)
+        this.#sim.fail(
+          "history",
+          `${answer.ids.join(" ")} were submitted twice as if for the first time`,
+        );
+      if (attempt < TRIES_MAX && repeatable && this.#isLost()) {
+        lost = true;
+        asked = another(this.#sim, this.#loss, node ?? null);
+        continue;
+      }
       history.submitted(answer.ids, since, attempt === 1 && !answer.existing && !answer.replayed);
       return;
     }
+  }
+
+  /** What the member said never came: so it is asked again, elsewhere. */
+  #isLost(): boolean {
+    const { faults, mood, options } = this.#sim;
+    if (!mood.wild() || !options.families.has("lost-answer") || !this.#loss.chance(0.3))
+      return false;
+    faults.count("lost-answer");
+    return true;
+  }
+
+  /** Under one key the first answer is given again: tasks as they were then. */
+  #same({ idempotency }: SubmitCall, { ids, tasks = [] }: Submitted): void {
+    if (idempotency === null) return;
+    const { principal, route, key } = idempotency;
+    const asThen = tasks.map(({ id, status, version }) => [id, status, version]);
+    this.#sim.history.answeredUnder(`${principal} ${route} ${key}`, [ids, asThen]);
   }
 
   #send(queue: FlotillaQueue, { tasks, idempotency }: SubmitCall) {
@@ -204,8 +243,11 @@ export class Client {
     const answers = await Promise.all(
       Array.from({ length: twice ? 2 : 1 }, () => this.#call((queue) => this.#send(queue, call))),
     );
-    for (const answer of answers)
-      if (answer !== null) this.#sim.history.submitted(answer.ids, since, false);
+    for (const answer of answers) {
+      if (answer === null) continue;
+      this.#same(call, answer);
+      this.#sim.history.submitted(answer.ids, since, false);
+    }
   }
 
   async #burst(): Promise<void> {
@@ -233,26 +275,48 @@ export class Client {
   async #cancel(): Promise<void> {
     const id = this.#pick();
     if (id === null) return;
-    const answer = await this.#call(async (queue) => {
-      await queue.cancel(id, { principal: this.#name, idempotency: null });
+    const cancel = async (queue: FlotillaQueue, idempotency: IdempotencyScope | null) => {
+      await queue.cancel(id, { principal: this.#name, idempotency });
       return true;
-    });
+    };
+    const scope = this.#keyed.next ? this.#keyed.scope("cancel", this.#name) : null;
+    const answer = await (scope === null
+      ? this.#call((queue) => cancel(queue, null))
+      : this.#keyed.call(
+          scope,
+          (queue) => cancel(queue, scope),
+          () => "cancelled",
+        ));
     if (answer === true) this.#sim.history.cancelled(id);
   }
 
   async #retry(): Promise<void> {
     const id = this.#pick();
     if (id === null) return;
-    await this.#call((queue) =>
-      queue.retry(id, null, { principal: this.#name, idempotency: null }),
-    );
+    const principal = this.#name;
+    if (this.#keyed.next) {
+      const idempotency = this.#keyed.scope("retry", this.#name);
+      await this.#keyed.call(
+        idempotency,
+        (queue) => queue.retry(id, null, { principal, idempotency }),
+        ({ task }) => [task?.id, task?.status, task?.version],
+      );
+      return;
+    }
+    await this.#call((queue) => queue.retry(id, null, { principal, idempotency: null }));
   }
 
   async #waitFinal(): Promise<void> {
     const id = this.#pick();
     if (id === null) return;
     const waitMs: Millis = this.#prng.between(0, 2_000);
-    await this.#call((queue) => queue.waitFinal(id, waitMs, null));
+    const since = this.#sim.history.begin();
+    const begunAt = this.#sim.world.now;
+    const answer = await this.#call(async (queue) => ({
+      task: await queue.waitFinal(id, waitMs, null),
+    }));
+    if (answer !== null)
+      this.#sim.history.waited(id, answer.task, since, this.#sim.world.now - begunAt, waitMs);
   }
 
   async #list(): Promise<void> {
@@ -288,6 +352,16 @@ export class Client {
 
   async #clear(): Promise<void> {
     const status = this.#prng.pick([null, "Pending", "Running", "Completed", "Failed"] as const);
-    await this.#call((queue) => queue.clear(status, { principal: this.#name, idempotency: null }));
+    const principal = this.#name;
+    if (this.#keyed.next) {
+      const idempotency = this.#keyed.scope("clear", this.#name);
+      await this.#keyed.call(
+        idempotency,
+        (queue) => queue.clear(status, { principal, idempotency }),
+        (cleared) => cleared,
+      );
+      return;
+    }
+    await this.#call((queue) => queue.clear(status, { principal, idempotency: null }));
   }
 }

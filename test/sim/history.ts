@@ -13,7 +13,7 @@ import type {
   Status,
   Task,
 } from "../../src/queue/types.ts";
-import { STATUSES } from "../../src/queue/types.ts";
+import { FINAL_STATUSES, STATUSES } from "../../src/queue/types.ts";
 import type { Simulation } from "./simulation.ts";
 
 export class History {
@@ -31,6 +31,8 @@ export class History {
   readonly #released = new Set<number>();
   /** Where a lease was given back that nobody had asked for who held it, by fence. */
   readonly #givenBack = new Map<number, number>();
+  /** What was answered under each idempotency key. */
+  readonly #keyed = new Map<string, unknown>();
   /** When the newest heartbeat began that was answered `ok`, virtual ms, by fence. */
   readonly heardAt = new Map<number, number>();
   counts = { writes: 0, reads: 0, claims: 0, heartbeats: 0, failed: 0, unknown: 0 };
@@ -85,6 +87,55 @@ export class History {
     if (!this.#sim.ledger.completed.has(fence))
       this.#fail(`the completion of ${task_id} was acknowledged and is not in the log`);
     this.#stands(`the completion of ${task_id}`, this.#sim.ledger.endedAt.get(fence));
+  }
+
+  /** Something was done under this idempotency key, or had been before: everybody is told the same. */
+  answeredUnder(key: string, answer: unknown): void {
+    const first = this.#keyed.get(key);
+    if (first === undefined) this.#keyed.set(key, answer);
+    else if (!Bun.deepEquals(first, answer))
+      this.#fail(
+        `the key ${key} was answered ${JSON.stringify(first)} and then ${JSON.stringify(answer)}`,
+      );
+  }
+
+  isAnswered(key: string): boolean {
+    return this.#keyed.has(key);
+  }
+
+  refusedUnder(key: string, reason: string): void {
+    const first = this.#keyed.get(key);
+    if (first !== undefined)
+      this.#fail(
+        `the key ${key} was answered ${JSON.stringify(first)} and then refused: ${reason}`,
+      );
+  }
+
+  /**
+   * A wait for the end of a task, of `waitMs` at most, was over: the task has ended or is gone, or the time is up. It is
+   * as it was at some moment of the wait.
+   */
+  waited(id: string, task: Task | null, since: number, lastedMs: number, waitMs: number): void {
+    const { ledger } = this.#sim;
+    if (task === null) {
+      const moments = ledger.tasks.get(id)?.moments ?? [];
+      const ever = moments.some(({ index, status }) => index > since && status === null);
+      const then = ledger.at(id, since)?.status ?? null;
+      if (then !== null && !ever) this.#fail(`${id} was gone for whoever waited, and was ${then}`);
+      return;
+    }
+    const known = ledger.at(id, task.version);
+    if (known?.index !== task.version || known.status !== task.status)
+      this.#fail(
+        `${id} was ${task.status} in version ${task.version} after a wait, and was ${known?.status} in ${known?.index}`,
+      );
+    const before = ledger.at(id, since)?.index ?? 0;
+    if (task.version < before)
+      this.#fail(`${id} was in version ${task.version} after a wait that began behind ${before}`);
+    if (FINAL_STATUSES.includes(task.status)) return;
+    // The slowest clock loses a tenth.
+    if (lastedMs < waitMs * 0.9 - 1)
+      this.#fail(`a wait of ${waitMs} ms for ${id} ended after ${lastedMs} ms, and it had not`);
   }
 
   /** A worker is about to give this back. */

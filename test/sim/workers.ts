@@ -8,6 +8,7 @@ import type { Claim, ClaimedTask, LeaseEnd, LeaseRef } from "../../src/queue/typ
 import { claimAgain } from "./claim-again.ts";
 import { OUTSIDE_NAME } from "./clients.ts";
 import { errorOf } from "./executor.ts";
+import { KeyedCalls } from "./keyed.ts";
 import { streamOf } from "./options.ts";
 import type { Simulation } from "./simulation.ts";
 import { Prng } from "./world.ts";
@@ -23,6 +24,7 @@ export class OutsideWorker {
   /** Names OUTSIDE_NAME explicitly, or takes anything. */
   readonly #explicit: boolean;
   readonly #again: Prng;
+  readonly #keyed: KeyedCalls;
   #requests = 0;
   readonly #old: LeaseRef[] = [];
 
@@ -32,6 +34,7 @@ export class OutsideWorker {
     this.#id = `w${number}`;
     this.#explicit = explicit;
     this.#again = streamOf(sim.options.seed, `claims of ${this.#id}`);
+    this.#keyed = new KeyedCalls(sim, OUTSIDE, this.#id);
   }
 
   async run(): Promise<void> {
@@ -70,6 +73,7 @@ export class OutsideWorker {
     };
     if (this.#sim.options.families.has("claim-again") && this.#again.chance(0.7))
       return claimAgain(this.#sim, this.#again, claim);
+    if (this.#keyed.next) return this.#claimUnderKey(claim);
     const waitMs = p.between(100, 4_000);
     for (let attempt = 0; attempt < 3; attempt++) {
       const gone = new AbortController();
@@ -83,6 +87,23 @@ export class OutsideWorker {
       return answer.tasks;
     }
     return [];
+  }
+
+  /** Everybody who repeats it is told of the tasks as they were claimed, though their leases may be over by then. */
+  async #claimUnderKey(claim: Claim): Promise<readonly ClaimedTask[]> {
+    const idem = this.#keyed.scope("claim", this.#id);
+    const waitMs = this.#again.pick([0, 50, 800]);
+    const answer = await this.#keyed.call(
+      idem,
+      async (queue) => {
+        const { tasks } = await queue.claim({ ...claim, idem }, waitMs, null);
+        // A claim that found nothing is not kept.
+        return tasks;
+      },
+      (tasks) => (tasks.length === 0 ? undefined : tasks.map(({ id, lease }) => [id, lease.fence])),
+    );
+    if (answer !== null) this.#sim.history.claimed(claim, answer);
+    return answer ?? [];
   }
 
   async #work({ id, lease }: ClaimedTask): Promise<void> {
@@ -146,6 +167,16 @@ export class OutsideWorker {
 
   async #end(ref: LeaseRef, end: LeaseEnd): Promise<void> {
     if (end.kind === "release") this.#sim.history.releases(ref);
+    if (this.#keyed.next) {
+      const scope = this.#keyed.scope("end", this.#id);
+      const said = await this.#keyed.call(
+        scope,
+        async (queue) => (await queue.keyed.end(scope, this.#id, [{ ...ref, end }])).value[0],
+        (answer) => (answer === "ok" || answer === "cancelled" ? answer : undefined),
+      );
+      if (said === "ok" && end.kind === "complete") this.#sim.history.completed(ref);
+      if (said !== null) return;
+    }
     for (let attempt = 0; attempt < END_TRIES; attempt++) {
       const answer = await this.#call((queue) =>
         queue.end(this.#id, OUTSIDE, [{ ...ref, end }], null),

@@ -1,6 +1,7 @@
-/** Q3: one idempotency key, one set of tasks, and the first answer again. */
+/** Q3: one idempotency key, one set of tasks, and the first answer again, whatever was asked for under it. */
 import { decodeCommand } from "../../../src/queue/command-codec.ts";
 import type { Answer } from "../../../src/queue/commands.ts";
+import { isKept } from "../../../src/queue/first-answer.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
@@ -15,9 +16,9 @@ export class OneKeyOneTask implements Invariant {
 
   logged({ requests }: CommittedEntry, answers: readonly Answer[]): void {
     for (const [i, { command }] of requests.entries()) {
-      const { idem, type } = decodeCommand(command);
+      const { idem } = decodeCommand(command);
       const answer = answers[i];
-      if (idem === undefined || type !== "submit" || answer?.ok !== true) continue;
+      if (idem === undefined || answer === undefined || !isKept(answer)) continue;
       const key = `${idem.principal} ${idem.route} ${idem.key}`;
       const first = this.#values.get(key);
       if (first === undefined) this.#values.set(key, answer.value);

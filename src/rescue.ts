@@ -7,17 +7,11 @@ import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { parseOrigin } from "./config/addresses.ts";
 import { ConfigError } from "./config/error.ts";
-import { allVoters } from "./raft/quorum.ts";
-import type { Configuration, NodeId } from "./raft/types.ts";
+import { asNodeId, type Configuration, type NodeId } from "./raft/types.ts";
 import { FatalError } from "./replica/ports.ts";
 import { rebirth } from "./rebirth.ts";
-import {
-  type FolderSurvey,
-  isFurther,
-  type LiveSurvey,
-  surveyFolder,
-  surveyMember,
-} from "./rescue/survey.ts";
+import { aliveBecause, furthest, isFurther } from "./rescue/judgement.ts";
+import { type FolderSurvey, type LiveSurvey, surveyFolder, surveyMember } from "./rescue/survey.ts";
 import { readCurrent } from "./storage/current-file.ts";
 import { openDataFolder } from "./storage/data-folder.ts";
 import { systemRandom as random } from "./system/random.ts";
@@ -152,8 +146,8 @@ async function look(where: readonly string[]): Promise<void> {
   const all = await Promise.all(where.map(see));
   for (const seen of all) say(describe(seen));
   const folders = all.flatMap((seen) => ("folder" in seen ? [seen] : []));
-  if (folders.length < 2) return;
-  const best = folders.reduce((a, b) => (isFurther(b.folder.last, a.folder.last) ? b : a));
+  const best = furthest(folders, ({ folder }) => folder.last);
+  if (folders.length < 2 || best === null) return;
   say(`furthest: ${best.folder.id} in ${best.where}`);
 }
 
@@ -220,26 +214,15 @@ async function go(data: string, options: GoOptions): Promise<void> {
 async function refuseWhileAlive(self: NodeId, configuration: Configuration): Promise<void> {
   const others = Object.entries(configuration.members).filter(([id]) => id !== self);
   const answers = await Promise.all(
-    others.map(async ([id, { url }]) => ({ id, url, live: await surveyMember(url, how) })),
+    others.map(async ([id, { url }]) => {
+      const live = await surveyMember(url, how);
+      // Somebody else at its address may be in touch with a leader all the same; of a quorum it is no part.
+      const known = live?.id === id || live?.healthy === true ? live : null;
+      return { id: asNodeId(id), url, live: known };
+    }),
   );
-  const healthy = answers.find(({ live }) => live?.healthy === true);
-  if (healthy !== undefined)
-    throw new Refused(
-      `${healthy.id} at ${healthy.url} is in touch with a leader: the cluster lives. Start this member as before, or remove it (DELETE /api/cluster/members/${self}).`,
-    );
-  const alive = new Set<string>(answers.flatMap(({ id, live }) => (live?.id === id ? [id] : [])));
-  const running = [...alive].join(", ");
-  alive.add(self);
-  for (const half of [configuration.voters, configuration.outgoing]) {
-    if (half.length === 0) continue;
-    const count = half.filter((id) => alive.has(id)).length;
-    if (count <= half.length / 2) return;
-  }
-  if (allVoters(configuration).length === 1 && alive.size === 1)
-    throw new Refused(`${self} is the only voter: start it as before, it needs nobody.`);
-  throw new Refused(
-    `${running} run, which is a majority with this member: start it as before, and they elect a leader.`,
-  );
+  const why = aliveBecause(self, configuration, answers);
+  if (why !== null) throw new Refused(why);
 }
 
 async function refuseBehind(

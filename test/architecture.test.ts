@@ -23,7 +23,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/storage": ["src/replica/ports.ts", "src/raft"],
   "src/transport": ["src/replica/ports.ts", "src/raft"],
   "src/system": ["src/replica/ports.ts"],
-  "src/rescue": ["src/storage/log-format.ts", "src/replica/ports.ts", "src/raft"],
+  "src/rescue": ["src/storage/log-format.ts", "src/queue", "src/replica", "src/raft"],
   "src/executor": ["src/queue", "src/replica", "src/raft"],
   "src/api": ["src/queue", "src/replica", "src/raft"],
   "src/dashboard": ["views", "src/queue", "src/replica", "src/raft"],

@@ -3,25 +3,12 @@ import { Database } from "bun:sqlite";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { decodeConfigurationEntry } from "../raft/configuration.ts";
-import {
-  asIndex,
-  asNodeId,
-  asTerm,
-  type Configuration,
-  type LogIndex,
-  type NodeId,
-  type Term,
-} from "../raft/types.ts";
+import { asIndex, asNodeId, asTerm, type Configuration, type NodeId } from "../raft/types.ts";
 import { FatalError } from "../replica/ports.ts";
 import { kindOf, LOG_FILE, LOG_FORMAT } from "../storage/log-format.ts";
+import type { Position } from "./judgement.ts";
 
 const ANSWER_MS = 2_000;
-
-/** Where a log ends. */
-export interface Position {
-  readonly index: LogIndex;
-  readonly term: Term;
-}
 
 export interface FolderSurvey {
   readonly id: NodeId;
@@ -151,9 +138,4 @@ function lastOf(members: unknown, id: string): { readonly index: number } | null
     if (name === id && typeof index === "number") return { index };
   }
   return null;
-}
-
-/** Whether `a` may hold what `b` does not: by Raft's own order (5.4.1). */
-export function isFurther(a: Position, b: Position): boolean {
-  return a.term > b.term || (a.term === b.term && a.index > b.index);
 }

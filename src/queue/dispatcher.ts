@@ -224,7 +224,7 @@ export class Dispatcher {
 
   /** Resolves once nothing of what these requests got is on its way back: it is nobody's, until that is applied. */
   async settled(refs: readonly ClaimRef[]): Promise<void> {
-    await Promise.all(refs.map((ref) => this.#givingBack.get(claimKey(ref))));
+    for (const ref of refs) await this.#givingBack.get(claimKey(ref));
   }
 
   withdrawWorker(workerId: string): void {

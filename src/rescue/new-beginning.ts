@@ -23,7 +23,7 @@ export interface OldLog {
   readonly term: Term;
   readonly lastIndex: LogIndex;
   /** Entries from `from` up to `lastIndex`, as many as fit; none: it does not hold `from`. */
-  read(from: LogIndex): readonly Entry[];
+  readonly read: (from: LogIndex) => readonly Entry[];
 }
 
 export interface NewCluster {

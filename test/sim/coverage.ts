@@ -1,7 +1,12 @@
-/** What of the Raft core a number of seeds reaches: runs them under the test runner's line counters. */
-import { mkdtemp, rm } from "node:fs/promises";
+/**
+ * What of the Raft core a number of seeds reaches: lines, by the test runner's own counters, and branches, by counters
+ * in a copy of the sources (branches.ts).
+ */
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Branch } from "./branches.ts";
+import { copySources } from "./mutants.ts";
 
 /** `FROM:COUNT`, for `sim.test.ts`. */
 export const SEEDS_VARIABLE = "FLOTILLA_SIM_SEEDS";
@@ -34,9 +39,52 @@ export async function reportCoverage(from: number, seeds: number): Promise<void>
     const said = await new Response(child.stderr).text();
     if ((await child.exited) !== 0) throw new Error(said.slice(-2_000));
     for (const line of table(await Bun.file(join(folder, "lcov.info")).text())) console.log(line);
+    for (const line of await branchesOf(join(folder, "copy"), from, seeds)) console.log(line);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/** Runs the seeds once more, in a copy that counts. @throws Error when it does not run to its end */
+async function branchesOf(copy: string, from: number, seeds: number): Promise<readonly string[]> {
+  const root = new URL("../..", import.meta.url).pathname;
+  // The compiler takes long to load, and nobody else needs it.
+  const { BRANCHES_VARIABLE, countBranches } = await import("./branches.ts");
+  await mkdir(copy);
+  await copySources(root, copy);
+  const branches = await countBranches(copy, CORE);
+  const file = join(copy, "branches.json");
+  const args = ["--seeds", String(seeds), "--from", String(from)];
+  const child = Bun.spawn([process.execPath, "--no-orphans", "run", "test/sim/main.ts", ...args], {
+    cwd: copy,
+    env: { ...process.env, [BRANCHES_VARIABLE]: file },
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const said = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+  ]);
+  await child.exited;
+  if (!(await Bun.file(file).exists())) throw new Error(said.join("\n").slice(-2_000));
+  return branchTable(branches, new Map((await Bun.file(file).json()) as [number, number][]));
+}
+
+/** The share of branches that were taken, and each that was not; assertions that would have to fail apart. */
+export function branchTable(
+  branches: readonly Branch[],
+  counts: ReadonlyMap<number, number>,
+): string[] {
+  const due = branches.filter(({ fails }) => !fails).length;
+  const missed = branches.filter((_, id) => (counts.get(id) ?? 0) === 0);
+  const missing = missed.filter(({ fails }) => !fails);
+  const share = ((100 * (due - missing.length)) / Math.max(1, due)).toFixed(1);
+  return [
+    `branches of the core ${share} %: ${due - missing.length} of ${due}; ${missed.length - missing.length} more are assertions that did not fail. Not taken:`,
+    ...missing.map(
+      ({ file, line, text, outcome }) => `  ${`${file}:${line}`.padEnd(38)} ${outcome}: ${text}`,
+    ),
+  ];
 }
 
 /** One line a file of the core. */

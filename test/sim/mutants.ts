@@ -49,11 +49,11 @@ export async function runMutants(
   const verdicts: Verdict[] = [];
   try {
     const unchanged = new Unchanged(await children.folder(), children);
-    await copy(new URL("../..", import.meta.url).pathname, unchanged.folder);
+    await copySources(new URL("../..", import.meta.url).pathname, unchanged.folder);
     for (const mutant of MUTANTS) {
       if (only.length > 0 && !only.includes(mutant.name)) continue;
       const folder = await children.folder();
-      await copy(unchanged.folder, folder);
+      await copySources(unchanged.folder, folder);
       await mutate(folder, mutant);
       const inFiles = mutant.edits.every(({ file }) => file.startsWith(REAL_FILES));
       const hunted: Verdict = inFiles
@@ -168,7 +168,8 @@ class Unchanged {
   }
 }
 
-async function copy(from: string, to: string): Promise<void> {
+/** What a run of the simulator needs, into an empty folder. */
+export async function copySources(from: string, to: string): Promise<void> {
   for (const each of ["src", "views", "test", "docs", "package.json", "tsconfig.json"])
     await cp(join(from, each), join(to, each), { recursive: true });
   await symlink(await realpath(join(from, "node_modules")), join(to, "node_modules"));

@@ -256,10 +256,11 @@ function usurp(sim: Simulation, prng: Prng): boolean {
   };
   set(true);
   if (prng.chance(0.4)) {
-    hurry(sim, leader, side, () => set(false));
+    hurry(sim, prng, leader, side, () => set(false));
     return true;
   }
-  for (let i = prng.between(1, 6); i > 0; i--)
+  // Now and then so much that its log becomes the longest of all.
+  for (let i = prng.pick([prng.between(1, 6), 20]); i > 0; i--)
     sim.world.at(sim.world.now + prng.float() * 100, () => sim.writeAt(leader));
   const { electionTimeoutMs } = sim.options;
   const ms = electionTimeoutMs * prng.pick([0.3, 1, 2, 3, 5]) + prng.float() * 500;
@@ -273,18 +274,34 @@ function usurp(sim: Simulation, prng: Prng): boolean {
         store.recover(),
       );
     });
+  const successorDies = prng.chance(0.4);
   sim.world.at(sim.world.now + ms, () => {
     sim.disturbed();
     set(false);
+    if (successorDies) dieSoon(sim, prng, side);
   });
   return true;
+}
+
+/** Whoever came back stands against those who followed its successor, with a log of another kind. */
+function dieSoon(sim: Simulation, prng: Prng, side: readonly SimNode[]): void {
+  sim.world.at(sim.world.now + prng.float() * 20, () => {
+    const leader = sim.leader();
+    if (leader !== null && !side.includes(leader)) sim.crashed(leader, "none");
+  });
 }
 
 /**
  * The next leader forgets its log as soon as it may, and then the cut is over: who comes back gets a snapshot that
  * ends before its own log does, which holds what nobody else ever saw.
  */
-function hurry(sim: Simulation, leader: SimNode, side: readonly SimNode[], heal: () => void): void {
+function hurry(
+  sim: Simulation,
+  prng: Prng,
+  leader: SimNode,
+  side: readonly SimNode[],
+  heal: () => void,
+): void {
   for (let i = 0; i < 6; i++) sim.world.at(sim.world.now + 8 * i, () => sim.writeAt(leader));
   const deadline = sim.world.now + 6 * sim.options.electionTimeoutMs;
   const look = (): void => {
@@ -299,6 +316,7 @@ function hurry(sim: Simulation, leader: SimNode, side: readonly SimNode[], heal:
     sim.world.at(sim.world.now + 5, () => {
       sim.disturbed();
       heal();
+      if (prng.chance(0.3)) dieSoon(sim, prng, side);
     });
   };
   look();

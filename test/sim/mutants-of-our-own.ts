@@ -121,9 +121,9 @@ export const OF_OUR_OWN: readonly Mutant[] = [
     what: "installs a snapshot over newer state",
     edits: [
       {
-        file: "src/raft/following.ts",
-        find: "    if (snapshot.index > this.#log.commit) {\n      if (",
-        replace: "    if (snapshot.index > 0) {\n      if (snapshot.index <= this.#log.commit || ",
+        file: "src/replica/snapshots.ts",
+        find: "if (raft.termAt(index) !== term) return index > raft.commit;",
+        replace: "if (raft.termAt(index) !== term || index < raft.commit) return true;",
       },
       {
         file: LOG,

@@ -65,6 +65,13 @@ interface Connection {
   halfOpen: boolean;
 }
 
+interface HeldVote {
+  readonly term: number;
+  readonly pre: boolean;
+  readonly arrive: () => void;
+}
+const HELD_VOTES_MAX = 16;
+
 /** What the simulator sees of the wire. */
 export interface NetworkWatch {
   sent(from: NodeId, to: NodeId, frame: PeerFrame): void;
@@ -88,6 +95,8 @@ export class Network {
   /** Until when nothing passes a path; nothing is lost. */
   readonly #clogged = new Map<string, Millis>();
   watch: NetworkWatch | null = null;
+  /** Copies of answers in elections, by who asked for them: they arrive in a later election. */
+  readonly heldVotes = new Map<NodeId, readonly HeldVote[]>();
   counts = {
     sent: 0,
     lost: 0,
@@ -225,6 +234,7 @@ export class SimTransport implements Transport {
     const whole = options.codec === true ? decodeFrame(encodeFrame(frame)) : frame;
     const sent = this.#perhapsShortened(whole);
     this.#perhapsLate(to, connection, sent);
+    this.#perhapsForLaterElection(to, connection, sent);
     let copies = 1;
     if (options.loss > 0 && prng.chance(options.loss)) {
       copies = 0;
@@ -269,23 +279,52 @@ export class SimTransport implements Transport {
   /** To the same process, which may have changed term, role and connection since. */
   #perhapsLate(to: NodeId, connection: Connection, frame: PeerFrame): void {
     const { to: endpoint } = connection;
-    const { world, options, counts } = this.#network;
+    const { world, options } = this.#network;
     if ((options.late ?? 0) === 0 || frame.kind !== "raft") return;
     // An answer that outlives the question's term is what tells a careful reader from another.
     const share = (options.late ?? 0) * (frame.message.type.endsWith("-reply") ? 3 : 1);
     if (!world.prng.chance(share)) return;
     const lateMs = world.prng.pick([LATE_MS, LATE_MS / 8]);
-    world.at(world.now + world.prng.float() * lateMs, () => {
-      if ((options.late ?? 0) === 0 || this.#network.endpoint(to) !== endpoint) return;
-      if (this.#network.isCut(this.#self, to)) return;
-      if (endpoint.newest.get(this.#self) !== this) return;
-      counts.late += 1;
-      endpoint.enter(() => {
-        this.#network.watch?.delivered(this.#self, to, frame);
-        endpoint.events.frame(this.#self, frame, connection.incarnation);
-        this.#network.watch?.taken?.(to, frame);
-      });
+    world.at(world.now + world.prng.float() * lateMs, () =>
+      this.#arriveLate(to, endpoint, connection, frame),
+    );
+  }
+
+  #arriveLate(to: NodeId, endpoint: Endpoint, connection: Connection, frame: PeerFrame): void {
+    const { options, counts } = this.#network;
+    if ((options.late ?? 0) === 0 || this.#network.endpoint(to) !== endpoint) return;
+    if (this.#network.isCut(this.#self, to)) return;
+    if (endpoint.newest.get(this.#self) !== this) return;
+    counts.late += 1;
+    endpoint.enter(() => {
+      this.#network.watch?.delivered(this.#self, to, frame);
+      endpoint.events.frame(this.#self, frame, connection.incarnation);
+      this.#network.watch?.taken?.(to, frame);
     });
+  }
+
+  /** An election is over so soon that hardly any answer would outlive it by chance: a copy comes in the next one. */
+  #perhapsForLaterElection(to: NodeId, connection: Connection, frame: PeerFrame): void {
+    const { world, options, heldVotes } = this.#network;
+    if ((options.late ?? 0) === 0 || frame.kind !== "raft") return;
+    const { message } = frame;
+    const { to: endpoint } = connection;
+    if (message.type === "vote-reply") {
+      const { term, pre } = message;
+      const arrive = (): void => this.#arriveLate(to, endpoint, connection, frame);
+      const held = heldVotes.get(to) ?? [];
+      heldVotes.set(to, [...held, { term, pre, arrive }].slice(-HELD_VOTES_MAX));
+    }
+    if (message.type !== "vote") return;
+    const held = heldVotes.get(this.#self) ?? [];
+    const due = held.filter(({ term, pre }) => term < message.term && pre === message.pre);
+    if (due.length === 0) return;
+    heldVotes.set(
+      this.#self,
+      held.filter((each) => !due.includes(each)),
+    );
+    for (const { arrive } of due)
+      if (world.prng.chance(0.5)) world.at(world.now + this.#network.delay(), arrive);
   }
 
   /** Only chunks: everything else has the connection's own checksum, and no other to fall back on. */

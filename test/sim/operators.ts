@@ -170,19 +170,12 @@ export class Operator {
     return true;
   }
 
-  /** The end of a log, or all of it, cannot be read any more when its member starts anew: the others repair it. */
+  /** Now and then whoever leads dies with it: who is elected next may need the vote of a damaged log. */
   #rot(): boolean {
     const node = this.#pick();
-    if (node === null || node.owes !== null || !mayLose(this.#sim, node)) return false;
-    const { compacted, entries, installing } = node.disk;
-    if (installing !== null || entries.length <= compacted.index + 1) return false;
-    const last = entries.length;
-    const first = Math.max(compacted.index + 1, this.#prng.chance(0.7) ? last - 5 : 1);
-    this.#sim.crashed(node, "none");
-    // What was on its way to the disk may be there now.
-    if (node.disk.entries.length !== last) return false;
-    // From its first entry on it does not even know who its members are.
-    node.rot(asIndex(this.#prng.chance(0.2) ? first : this.#prng.between(first, last)));
+    if (node === null || !rot(this.#sim, this.#prng, node)) return false;
+    const leader = this.#sim.leader();
+    if (leader !== null && this.#prng.chance(0.3)) this.#sim.crashed(leader, "none");
     return true;
   }
 
@@ -263,6 +256,21 @@ export class Operator {
 
 function wish(id: NodeId): { readonly id: NodeId; readonly url: string } {
   return { id, url: `http://${id}` };
+}
+
+/** The end of a log, or all of it, cannot be read any more when its member starts anew: the others repair it. */
+export function rot(sim: Simulation, prng: Prng, node: SimNode): boolean {
+  if (node.owes !== null || !mayLose(sim, node)) return false;
+  const { compacted, entries, installing } = node.disk;
+  if (installing !== null || entries.length <= compacted.index + 1) return false;
+  const last = entries.length;
+  const first = Math.max(compacted.index + 1, prng.chance(0.7) ? last - 5 : 1);
+  sim.crashed(node, "none");
+  // What was on its way to the disk may be there now.
+  if (node.disk.entries.length !== last) return false;
+  // From its first entry on it does not even know who its members are.
+  node.rot(asIndex(prng.chance(0.2) ? first : prng.between(first, last)));
+  return true;
 }
 
 /** It can go on: its folder is that of a member, and was neither lost nor put back. */

@@ -19,11 +19,11 @@ import { checkLiveness } from "./liveness.ts";
 import { Network } from "./network.ts";
 import { isQuorum, votes } from "./membership.ts";
 import { SimNode, type StateLoss } from "./node.ts";
-import { Operator } from "./operators.ts";
+import { Operator, rot } from "./operators.ts";
 import { describeOptions, drawOptions, type FaultFamily, type SimOptions } from "./options.ts";
 import { Trace } from "./trace.ts";
 import { OutsideWorker } from "./workers.ts";
-import { StandstillError, World } from "./world.ts";
+import { Prng, StandstillError, World } from "./world.ts";
 
 export interface SimFailure {
   readonly rule: string;
@@ -428,6 +428,7 @@ export class Simulation {
     });
     this.network.options.delayMax = Math.min(this.network.options.delayMax, 5);
     this.#wild = false;
+    this.#rotAtLast();
     const core = this.#drawCore();
     this.#core = core;
     this.trace.say("sim", `heals ${core.map(({ id }) => id).join(" ")}; the rest is dead`);
@@ -455,6 +456,14 @@ export class Simulation {
     const dead = this.members().filter((node) => !core.includes(node));
     const among = dead.length > 0 && prng.chance(0.7) ? dead : this.nodes;
     this.transfer(leader, prng.pick(among).id);
+  }
+
+  /** A log that is found damaged just then: those that are left must repair it, and may need its vote. */
+  #rotAtLast(): void {
+    const prng = new Prng(this.options.seed ^ 0xd15c);
+    if (!this.options.families.has("log-rot") || !prng.chance(0.6)) return;
+    const members = this.members();
+    if (members.length > 1 && rot(this, prng, prng.pick(members))) this.faults.count("log-rot");
   }
 
   /** A random quorum, and perhaps some more; before the founding every member is needed. */

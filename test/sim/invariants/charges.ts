@@ -42,6 +42,8 @@ export class Charges implements Invariant {
     { machine }: SimNode,
   ): void {
     this.#now = Math.max(this.#now, now);
+    // A restart gives leases back for nothing, also those of which another command says something else.
+    const restarts = requests.some(({ command }) => decodeCommand(command).type === "boot");
     const causes = new Map<string, { fence: number; cause: Cause }[]>();
     const because = (id: string, fence: number, cause: Cause): void => {
       const known = causes.get(id);
@@ -80,7 +82,7 @@ export class Charges implements Invariant {
       const known = this.#budgets.get(id) ?? NEW;
       const [first, ...more] = (causes.get(id) ?? []).filter(({ fence }) => ended.has(fence));
       let { releases } = known;
-      if (task !== null && first !== undefined && more.length === 0 && count === 1) {
+      if (task !== null && first !== undefined && more.length === 0 && count === 1 && !restarts) {
         const wrong = this.#wrong(first.fence, first.cause, known, task);
         if (wrong !== null)
           this.#sim.fail(

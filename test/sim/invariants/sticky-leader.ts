@@ -5,6 +5,7 @@
 import type { Message, NodeId } from "../../../src/raft/types.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
+import { Asks } from "./asks.ts";
 import { type CoreState, electionTicks, type Invariant } from "./invariant.ts";
 
 interface Word {
@@ -12,19 +13,13 @@ interface Word {
   readonly term: number;
 }
 
-interface Asked {
-  readonly by: NodeId;
-  readonly term: number;
-  /** Virtual time. */
-  readonly at: number;
-}
-
 export class StickyLeader implements Invariant {
   readonly #sim: Simulation;
   /** The newest word of a leader that each member heard, since when it asked for no votes itself. */
   readonly #words = new Map<SimNode, Word>();
-  /** Whose pre-vote must not be granted by whom: it was asked for just now. */
-  readonly #refused = new Map<SimNode, Asked>();
+  /** Pre-votes that must be refused, and votes that need not be. */
+  readonly #refused = new Asks();
+  readonly #free = new Asks();
 
   constructor(sim: Simulation) {
     this.#sim = sim;
@@ -44,24 +39,32 @@ export class StickyLeader implements Invariant {
       if (term === after.term) this.#words.set(node, { from, term });
       return;
     }
-    if (type !== "vote" || message.transfer || message.leaderLost) return;
-    const word = this.#words.get(node);
-    if (word?.term !== before.term || before.role !== "follower" || term <= before.term) return;
-    if (before.elapsedTicks >= electionTicks(this.#sim)) return;
-    if (message.pre) this.#refused.set(node, { by: from, term, at: this.#sim.world.now });
+    if (type !== "vote") return;
+    const ask = { by: from, term, at: this.#sim.world.now };
+    if (message.transfer || message.leaderLost || !this.#mustRefuse(node, term, before)) {
+      this.#free.add(node, ask);
+      return;
+    }
+    if (message.pre) this.#refused.add(node, ask);
     else if (after.term > before.term)
       this.#sim.fail(
         "9.6",
-        `${node.id} goes on to term ${after.term} with ${from}, and just heard ${word.from} lead term ${word.term}`,
+        `${node.id} goes on to term ${after.term} with ${from}, and just heard ${this.#words.get(node)?.from} lead term ${before.term}`,
       );
+  }
+
+  #mustRefuse(node: SimNode, term: number, before: CoreState): boolean {
+    const word = this.#words.get(node);
+    if (word?.term !== before.term || before.role !== "follower" || term <= before.term)
+      return false;
+    return before.elapsedTicks < electionTicks(this.#sim);
   }
 
   sent(node: SimNode, message: Message): void {
     if (message.type === "vote") this.#words.delete(node);
     if (message.type !== "vote-reply" || !message.pre || !message.granted) return;
-    const refused = this.#refused.get(node);
-    if (refused?.by !== message.to || refused.term !== message.term) return;
-    if (refused.at === this.#sim.world.now)
+    const ask = { by: message.to, term: message.term, at: this.#sim.world.now };
+    if (this.#refused.has(node, ask) && !this.#free.has(node, ask))
       this.#sim.fail(
         "9.6",
         `${node.id} grants ${message.to} a pre-vote for term ${message.term}, and just heard ${this.#words.get(node)?.from} lead`,

@@ -2,24 +2,19 @@
  * 5.2, 5.4.1: an answer counts in the election that it was asked for, once, and only of a voter; nobody votes for a log
  * that ends before its own; nobody votes whose damaged log lacks what it promised.
  */
-import type { Message, NodeId } from "../../../src/raft/types.ts";
+import type { Message } from "../../../src/raft/types.ts";
 import { isBehind } from "../disk.ts";
 import { votes } from "../membership.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
+import { type Ask, Asks } from "./asks.ts";
 import type { CoreState, Invariant } from "./invariant.ts";
-
-interface Asked {
-  readonly by: NodeId;
-  readonly term: number;
-  /** Virtual time. */
-  readonly at: number;
-}
 
 export class Votes implements Invariant {
   readonly #sim: Simulation;
-  /** Who asked for a pre-vote just now, with a log that ends before that of who was asked. */
-  readonly #outdated = new Map<SimNode, Asked>();
+  /** Pre-votes that must be refused for the log of who asks, and votes that need not be. */
+  readonly #outdated = new Asks();
+  readonly #free = new Asks();
 
   constructor(sim: Simulation) {
     this.#sim = sim;
@@ -76,9 +71,13 @@ export class Votes implements Invariant {
     // What it promised and lost counts for a log like any other.
     const own = { index: before.lastIndex, term: before.lastTerm };
     const least = node.owes !== null && isBehind(own, node.owes) ? node.owes : own;
-    if (!isBehind({ index: lastIndex, term: lastTerm }, least)) return;
+    const ask: Ask = { by: from, term, at: this.#sim.world.now };
+    if (!isBehind({ index: lastIndex, term: lastTerm }, least)) {
+      this.#free.add(node, ask);
+      return;
+    }
     if (pre) {
-      this.#outdated.set(node, { by: from, term, at: this.#sim.world.now });
+      this.#outdated.add(node, ask);
       return;
     }
     if (after.vote !== from || before.vote === from) return;
@@ -90,14 +89,14 @@ export class Votes implements Invariant {
 
   sent(node: SimNode, message: Message): void {
     const asks = message.type === "vote";
-    const votes = message.type === "vote-reply" && message.granted;
-    const outdated = this.#outdated.get(node);
-    if (votes && outdated?.by === message.to && outdated.term === message.term)
-      if (outdated.at === this.#sim.world.now)
+    if (message.type === "vote-reply" && message.pre && message.granted) {
+      const ask = { by: message.to, term: message.term, at: this.#sim.world.now };
+      if (this.#outdated.has(node, ask) && !this.#free.has(node, ask))
         this.#sim.fail(
           "5.4.1",
           `${node.id} grants ${message.to} a pre-vote for term ${message.term}, whose log ends before its own`,
         );
+    }
     const { owes } = node;
     if (asks && owes !== null)
       this.#sim.fail(

@@ -111,9 +111,11 @@ export function counted(file: string, text: string, firstId: number): Counted {
     else if (ts.isConditionalExpression(node)) condition(node.condition, false);
     else if (ts.isForStatement(node) && node.condition !== undefined)
       condition(node.condition, false);
-    else if (ts.isBinaryExpression(node) && isLogical(node) && !isCondition(node))
-      condition(node, isAsserted(node));
-    else if (
+    else if (ts.isBinaryExpression(node) && isLogical(node) && !isCondition(node)) {
+      // Of what is only a value the last operand decides nothing.
+      if (isAsserted(node)) condition(node, true);
+      else condition(node.left, false);
+    } else if (
       ts.isBinaryExpression(node) &&
       node.operatorToken.kind === ts.SyntaxKind.QuestionQuestionToken
     )

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { table } from "./coverage.ts";
+import { branchTable, table } from "./coverage.ts";
 
 test("coverage counts the lines of the core, and names those that were not reached", () => {
   const lcov = [
@@ -9,5 +9,21 @@ test("coverage counts the lines of the core, and names those that were not reach
   expect(table(lcov).map((line) => line.replaceAll(/ +/g, " "))).toEqual([
     "src/raft/log.ts 33.3 % 2-4 7",
     "all of the core 33.3 %",
+  ]);
+});
+
+test("branches that were not taken are named, and assertions that did not fail are counted apart", () => {
+  const branch = { file: "src/raft/log.ts", line: 7, text: "a > b", fails: false };
+  const lines = branchTable(
+    [
+      { ...branch, outcome: "true" },
+      { ...branch, outcome: "false" },
+      { ...branch, outcome: "false", fails: true },
+    ],
+    new Map([[0, 4]]),
+  );
+  expect(lines.map((line) => line.replaceAll(/ +/g, " "))).toEqual([
+    "branches of the core 50.0 %: 1 of 2; 1 more are assertions that did not fail. Not taken:",
+    " src/raft/log.ts:7 false: a > b",
   ]);
 });

@@ -413,6 +413,13 @@ export const MUTANTS: readonly Mutant[] = [
     "",
   ),
   one(
+    "odd-clock",
+    "stands for election with a clock that is the odd one out",
+    "src/replica/eligibility.ts",
+    "return this.#clockWatch.skewed() === null && this",
+    "return this",
+  ),
+  one(
     "promise",
     "votes for whoever has a log as good as what is left of its damaged one",
     RAFT,

@@ -127,9 +127,12 @@ export class Simulation {
       sent: (from, to, frame) => this.trace.frame(from, to, frame),
       delivered: (from, to, frame) => {
         this.trace.frame(to, from, frame);
-        if (frame.kind !== "raft") return;
         const node = this.#byId.get(to);
         if (node === undefined) return;
+        if (frame.kind === "call" && frame.method === "replica.clock")
+          for (const rule of this.watching.heardClock)
+            rule.heardClock(node, from, (frame.body as { wall: Millis }).wall);
+        if (frame.kind !== "raft") return;
         const { message } = frame;
         if (message.type === "append-reply" && message.lost === true)
           this.#byId.get(from)?.tells(node, message.term);

@@ -18,6 +18,7 @@ import { MatchesAreDurable } from "./matches-are-durable.ts";
 import { Memberships } from "./memberships.ts";
 import { NeverBack } from "./never-back.ts";
 import { NoSelfTruncation } from "./no-self-truncation.ts";
+import { OddClock } from "./odd-clock.ts";
 import { Once } from "./once.ts";
 import { OneLeaderPerTerm } from "./one-leader-per-term.ts";
 import { Order } from "./order.ts";
@@ -56,5 +57,6 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new LogBounds(sim),
   (sim) => new LeasePeriod(sim),
   (sim) => new LogTime(sim),
+  (sim) => new OddClock(sim),
   (sim) => new Replay(sim),
 ];

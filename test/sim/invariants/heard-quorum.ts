@@ -20,6 +20,8 @@ interface Heard {
   /** The newest round that was sent, and that each member has answered. */
   sent: number;
   readonly rounds: Map<NodeId, number>;
+  /** The newest round that a quorum had answered, by the configuration of that moment. */
+  confirmed: number;
   /** By who asked and under which number: the round that was sent last before; once for each time it was heard. */
   readonly reads: Map<string, number[]>;
 }
@@ -42,8 +44,10 @@ export class HeardQuorum implements Invariant {
     const heard = this.#of(node, term);
     if (type === "append-reply" || type === "heartbeat-reply" || type === "snapshot-reply")
       heard.at.set(from, node.clock.monotonic());
-    if (message.type === "heartbeat-reply")
+    if (message.type === "heartbeat-reply") {
       heard.rounds.set(from, Math.max(heard.rounds.get(from) ?? 0, message.round));
+      for (const round of heard.rounds.values()) this.#confirm(node, heard, round);
+    }
     if (message.type !== "read-index") return;
     const key = `${from} ${message.id}`;
     heard.reads.set(key, [...(heard.reads.get(key) ?? []), heard.sent]);
@@ -60,15 +64,23 @@ export class HeardQuorum implements Invariant {
     if (more.length === 0) heard.reads.delete(key);
     else heard.reads.set(key, more);
     if (before === undefined || message.index === null) return;
-    const answered = (id: NodeId): boolean =>
-      id === node.id || (heard.rounds.get(id) ?? 0) > before;
-    if (!isQuorum(core.configuration, answered))
+    // A change of the membership may be logged between the answer that confirmed it and the word of that.
+    this.#confirm(node, heard, before + 1);
+    if (heard.confirmed <= before)
       this.#sim.fail(
         "6.4",
         `${node.id} answers the read ${message.id} of ${message.to}, asked behind round ${before}; heard were ${JSON.stringify([...heard.rounds])}`,
       );
     if (core.termAt(core.commit) !== core.term)
       this.#sim.fail("6.4", `${node.id} answers a read and committed nothing in term ${core.term}`);
+  }
+
+  #confirm(node: SimNode, heard: Heard, round: number): void {
+    const configuration = node.replica?.core?.configuration;
+    if (configuration === undefined || round <= heard.confirmed) return;
+    const answered = (id: NodeId): boolean =>
+      id === node.id || (heard.rounds.get(id) ?? 0) >= round;
+    if (isQuorum(configuration, answered)) heard.confirmed = round;
   }
 
   often(): void {
@@ -102,6 +114,7 @@ export class HeardQuorum implements Invariant {
       at: new Map(),
       sent: kept?.sent ?? 0,
       rounds: kept?.rounds ?? new Map<NodeId, number>(),
+      confirmed: kept?.confirmed ?? 0,
       reads: kept?.reads ?? new Map<string, number[]>(),
     };
     this.#heard.set(node, heard);

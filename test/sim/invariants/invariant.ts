@@ -2,7 +2,7 @@
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
 import type { LogIndex, Message, NodeId, PersistOp, Role, Term } from "../../../src/raft/types.ts";
 import type { Leadership } from "../../../src/replica/consensus.ts";
-import type { CommittedEntry } from "../../../src/replica/ports.ts";
+import type { CommittedEntry, Millis } from "../../../src/replica/ports.ts";
 import { TICK_MS } from "../../../src/replica/core.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
@@ -47,6 +47,8 @@ export interface Invariant {
   heard?(node: SimNode, message: Message): void;
   /** A member's core has heard a message, and this is what became of it, before its effects are carried out. */
   took?(node: SimNode, message: Message, before: CoreState, after: CoreState): void;
+  /** A member hears what the wall clock of `from` shows, epoch ms. */
+  heardClock?(node: SimNode, from: NodeId, wall: Millis): void;
   /** A leader was asked to hand leadership over, just now. */
   transferring?(node: SimNode): void;
   /** Every tenth of a second of virtual time, between two events. */
@@ -82,6 +84,7 @@ export function watching(rules: readonly Invariant[]): Watching {
     installed: those("installed"),
     heard: those("heard"),
     took: those("took"),
+    heardClock: those("heardClock"),
     transferring: those("transferring"),
     marked: those("marked"),
     often: those("often"),

@@ -64,9 +64,11 @@ export class Peers {
   /** The member at `--join`, once it is known. */
   #seed: NodeId | null = null;
   #campaignTimer: Timer | null = null;
+  readonly #startedAt: Millis;
 
   constructor(port: PeersPort) {
     this.#port = port;
+    this.#startedAt = Math.max(0, Math.floor(port.options.clock.wall()));
   }
 
   get configuration(): Configuration {
@@ -99,6 +101,7 @@ export class Peers {
       term: raft?.durableTerm ?? recovered.hardState.term,
       configIndex: raft?.configurationIndex ?? asIndex(0),
       ...(this.#isJoining ? { join: true } : {}),
+      startedAt: this.#startedAt,
     };
   }
 
@@ -194,9 +197,9 @@ export class Peers {
     // Its own log will be older than whoever adds it.
     if (this.#raft === null && hello.clusterId !== null) admission.meet(hello);
     const refusal = admission.admit(hello);
-    const { id, incarnation, boot } = hello;
+    const { id, incarnation, boot, startedAt } = hello;
     if (refusal === null && this.#configuration.members[id]?.incarnation === incarnation)
-      sightings.saw(id, { incarnation, boot, index: asIndex(0), term: asTerm(0) });
+      sightings.saw(id, { incarnation, boot, startedAt, index: asIndex(0), term: asTerm(0) });
     return refusal;
   }
 

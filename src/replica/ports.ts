@@ -335,6 +335,8 @@ export interface PeerHello {
   readonly configIndex?: LogIndex;
   /** An empty folder that asks to be added. */
   readonly join?: boolean;
+  /** When this process began, by its own wall clock: of two processes with one number of starts, one has an old copy. */
+  readonly startedAt?: Millis;
 }
 
 /** Why a member does not let another one in. */

@@ -2,7 +2,8 @@
  * The furthest that each member was ever seen (DESIGN 6): how often its process was started, how far its log
  * had acknowledged what is committed, and the term that it had on disk. None of these goes back on a folder
  * that is whole. A member that shows less has an old copy of its folder, and has forgotten entries or votes
- * that the others count on: it must not take part.
+ * that the others count on: it must not take part. Nor must one that shows a start which another process made: under
+ * its number commands were given that it knows nothing of, and it would be answered for them.
  *
  * Told by the leader to all with every beat, and kept on each member's disk now and then: at once when a folder
  * or a start is new, else at most every half minute. So it may be some entries behind after a stop of all.
@@ -26,6 +27,8 @@ const SIGHTINGS_MAX = 256;
 export interface Sighting {
   readonly incarnation: string;
   readonly boot: number;
+  /** Of that process; absent: nobody has heard it say so. */
+  readonly startedAt?: Millis | undefined;
   /** Committed, and acknowledged as durable. */
   readonly index: LogIndex;
   readonly term: Term;
@@ -62,12 +65,15 @@ export class Sightings {
     const boot = Math.max(same?.boot ?? 0, sighting.boot);
     const index = asIndex(Math.max(same?.index ?? INDEX_0, sighting.index));
     const term = asTerm(Math.max(same?.term ?? TERM_0, sighting.term));
-    if (same?.boot === boot && same.index === index && same.term === term) return;
+    const said = sighting.boot === boot ? sighting.startedAt : undefined;
+    const startedAt = same?.boot === boot ? (same.startedAt ?? said) : said;
+    const isKnown = same?.boot === boot && same.startedAt === startedAt;
+    if (isKnown && same.index === index && same.term === term) return;
     this.#changes += 1;
-    if (same?.boot !== boot) this.#unkept = "start";
+    if (!isKnown) this.#unkept = "start";
     else if (this.#unkept === "nothing" && (same.index !== index || same.term !== term))
       this.#unkept = "progress";
-    this.#seen.set(id, { incarnation, boot, index, term });
+    this.#seen.set(id, { incarnation, boot, startedAt, index, term });
   }
 
   /** Of all that were seen. */
@@ -85,7 +91,9 @@ export class Sightings {
   refusal(hello: PeerHello): string | null {
     const known = this.#seen.get(hello.id);
     if (known?.incarnation !== hello.incarnation) return null;
-    const { boot, index, term } = known;
+    const { boot, index, term, startedAt } = known;
+    if (hello.boot === boot && (hello.startedAt ?? startedAt) !== (startedAt ?? hello.startedAt))
+      return `the data folder of ${hello.id} is an older copy of itself: it shows start ${boot} of it, which was another process's. Start the member once more, if the copy is of a moment ago; else remove it, and add it again with an empty folder`;
     const less =
       hello.boot < boot
         ? `start ${hello.boot} of it, after start ${boot} was seen`
@@ -104,13 +112,14 @@ export class Sightings {
   }
 
   /** For the wire. */
-  toList(): readonly (readonly [NodeId, string, number, number, number])[] {
-    return [...this.#seen].map(([id, { incarnation, boot, index, term }]) => [
+  toList(): readonly (readonly [NodeId, string, number, number, number, ...Millis[]])[] {
+    return [...this.#seen].map(([id, { incarnation, boot, index, term, startedAt }]) => [
       id,
       incarnation,
       boot,
       index,
       term,
+      ...(startedAt === undefined ? [] : [startedAt]),
     ]);
   }
 
@@ -119,10 +128,12 @@ export class Sightings {
     if (!Array.isArray(list)) return;
     for (const item of list.slice(0, SIGHTINGS_MAX) as readonly unknown[]) {
       if (!Array.isArray(item)) continue;
-      const [id, incarnation, boot, index, term] = item as readonly unknown[];
+      const [id, incarnation, boot, index, term, began] = item as readonly unknown[];
       if (typeof id !== "string" || typeof incarnation !== "string") continue;
       if (!isCount(boot) || !isCount(index) || !isCount(term)) continue;
-      this.saw(id as NodeId, { incarnation, boot, index: asIndex(index), term: asTerm(term) });
+      const startedAt = isCount(began) ? began : undefined;
+      const sighting = { incarnation, boot, startedAt, index: asIndex(index), term: asTerm(term) };
+      this.saw(id as NodeId, sighting);
     }
   }
 }

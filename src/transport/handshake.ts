@@ -165,6 +165,7 @@ export function parseHello(text: string): PeerHello {
     ...("term" in fields ? { term: asTerm(readCount(fields, "term")) } : {}),
     ...("configIndex" in fields ? { configIndex: asIndex(readCount(fields, "configIndex")) } : {}),
     ...(fields["join"] === true ? { join: true } : {}),
+    ...("startedAt" in fields ? { startedAt: readCount(fields, "startedAt") } : {}),
   };
 }
 

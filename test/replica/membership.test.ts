@@ -311,6 +311,31 @@ describe("joining", () => {
     await write(cluster, leaderOf(cluster), 20);
   });
 
+  test("an old copy that has forgotten no more than a start is not answered for what that one had asked", async () => {
+    const cluster = new Cluster(19, 3);
+    await cluster.startAll();
+    const victim = cluster.nodes.find((node) => node !== cluster.leader());
+    if (victim === undefined) throw new Error("no follower");
+    await cluster.run(1_500);
+    cluster.kill(victim);
+    const { boot } = victim.disk;
+    await cluster.start(victim);
+    for (let n = 1; n <= 3; n++) await write(cluster, victim, n);
+    cluster.kill(victim);
+    // As long as the folder before: of what is lost, nothing shows but the start.
+    victim.disk.boot = boot;
+    await cluster.start(victim);
+    await cluster.run(2_000);
+    expect(victim.replica?.status().waiting).toContain("older copy");
+    // Its number is a new one now.
+    cluster.kill(victim);
+    await cluster.start(victim);
+    await cluster.run(1_000);
+    await write(cluster, victim, 4);
+    expect(victim.machine.trace).toHaveLength(4);
+    cluster.check();
+  });
+
   test("an old copy that is put back while all members are stopped is refused too", async () => {
     const cluster = new Cluster(19, 3);
     await cluster.startAll();

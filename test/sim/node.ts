@@ -55,6 +55,8 @@ export class SimNode {
   ended = false;
   /** Where the log of its folder ended at its furthest when an old copy of it was put back. */
   #lost: LogPosition | null = null;
+  /** How often its process had been started when an old copy was put back. */
+  #lostStarts = 0;
   #copy: { readonly disk: Disk; readonly state: Uint8Array } | null = null;
   /** Leaders that it told of its newest loss, each with the term in which. */
   readonly #told = new Map<SimNode, Term>();
@@ -332,6 +334,7 @@ export class SimNode {
     this.#told.clear();
     this.ended = false;
     this.#lost = null;
+    this.#lostStarts = 0;
     this.readOnly = false;
   }
 
@@ -396,6 +399,7 @@ export class SimNode {
       `gets a copy of its folder that ends at ${this.#copy.disk.entries.length}`,
     );
     const { end, lostEnd } = this.disk;
+    this.#lostStarts = Math.max(this.#lostStarts, this.disk.boot);
     const ends = [
       end,
       // The folder before may have been an old copy itself, or one that still owed something.
@@ -419,6 +423,14 @@ export class SimNode {
     const lost = this.#lost;
     if (lost === null || (this.disk.termAt(lost.index) ?? -1) >= lost.term) return false;
     return this.owes === null || isBehind(this.owes, lost);
+  }
+
+  /**
+   * An old copy of its folder was put back that knows nothing of its newest starts: whoever saw one of them refuses it,
+   * until it has been started more often than the folder before.
+   */
+  get hasForgottenStarts(): boolean {
+    return this.disk.boot <= this.#lostStarts;
   }
 
   #die(): void {

@@ -275,7 +275,8 @@ export function rot(sim: Simulation, prng: Prng, node: SimNode): boolean {
 
 /** It can go on: its folder is that of a member, and was neither lost nor put back. */
 function isSound(sim: Simulation, node: SimNode): boolean {
-  return !node.ended && !node.rolledBack && node.owes === null && sim.isMember(node);
+  const { ended, rolledBack, hasForgottenStarts, owes } = node;
+  return !ended && !rolledBack && !hasForgottenStarts && owes === null && sim.isMember(node);
 }
 
 /** Whether every promise that this member's disk keeps is kept by a quorum of the others as well. */

@@ -497,6 +497,7 @@ export class Simulation {
     ];
     const able = this.nodes
       .filter(({ ended, rolledBack }) => !ended && !rolledBack)
+      .filter(({ hasForgottenStarts }) => !hasForgottenStarts)
       .filter(({ disk, owes }) => disk.entries.length > 0 || owes !== null)
       .filter(({ id, disk }) =>
         known.some(({ members }) => members[id]?.incarnation === disk.incarnation),

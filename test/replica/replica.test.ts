@@ -545,6 +545,21 @@ describe("the largest entry", () => {
   });
 });
 
+test("members that all stood still, as their machine did, refuse nothing then, and elect nobody", async () => {
+  const cluster = new Cluster(36, 3, { delayMin: 40, delayMax: 45 });
+  await cluster.startAll();
+  await cluster.run(1_000);
+  const term = cluster.leader()?.replica?.status().term;
+  for (const { clock } of cluster.nodes) clock.pause(4_000);
+  await cluster.run(3_990);
+  // Before any of them has heard of another again.
+  const during = cluster.nodes.map((node, n) => submit(node, { n }));
+  await cluster.run(4_000, () => during.every(({ settled }) => settled));
+  expect(during.map(({ error }) => error)).toEqual([null, null, null]);
+  // One tick a turn, however late it is: the messages that wait come first.
+  expect(cluster.leader()?.replica?.status().term).toBe(term);
+});
+
 test("a leader whose own loop stood still does not take that for the loss of its quorum", async () => {
   const cluster = new Cluster(35, 1);
   await cluster.startAll();

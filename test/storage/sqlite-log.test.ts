@@ -108,6 +108,29 @@ describe("the log in SQLite", () => {
     again.close();
   });
 
+  test("a step of compaction that dies before it says how far it came has forgotten nothing", () => {
+    const { file } = LogFile.open(folder, MEMBER, TAIL_BYTES);
+    file.commit([{ hardState: hard(1), entries: run(1, 100, 1) }]);
+    file.close();
+    const raw = (sql: string): void => {
+      const db = new Database(join(folder, "log.db"));
+      db.run(sql);
+      db.close(true);
+    };
+    raw(
+      "CREATE TRIGGER dies BEFORE INSERT ON meta WHEN NEW.key = 'compacted' BEGIN SELECT RAISE(ABORT, 'here'); END",
+    );
+    const { file: dying } = LogFile.open(folder, MEMBER, TAIL_BYTES);
+    expect(() => dying.compactStep(asIndex(90), asTerm(1))).toThrow("here");
+    dying.close();
+    raw("DROP TRIGGER dies");
+    const { file: again, recovered } = LogFile.open(folder, MEMBER, TAIL_BYTES);
+    expect(recovered.damage).toBeNull();
+    expect(recovered.compacted.index).toBe(asIndex(0));
+    expect(plain(again.read(asIndex(1), asIndex(100), TAIL_BYTES))).toEqual(plain(run(1, 100, 1)));
+    again.close();
+  });
+
   test("a write of which one part is refused changes nothing of the rest", () => {
     const { file } = LogFile.open(folder, MEMBER, TAIL_BYTES);
     file.commit([{ hardState: hard(1), entries: run(1, 5, 1) }]);

@@ -145,6 +145,7 @@ export class Member implements Consensus {
   readonly queue: FlotillaQueue;
   /** True: no message comes or goes, nothing is applied. */
   cut = false;
+  #db = new Database(":memory:");
   readonly #cluster: Cluster;
   readonly #pending = new Map<number, Pending>();
   readonly #handlers = new Map<string, Handler>();
@@ -160,12 +161,11 @@ export class Member implements Consensus {
     this.#cluster = cluster;
     this.id = asNodeId(id);
     this.clock = new NodeClock(cluster.world);
-    const db = new Database(":memory:");
-    this.machine = TaskMachine.open(db);
+    this.machine = TaskMachine.open(this.#db);
     this.queue = new FlotillaQueue({
       consensus: this,
       machine: this.machine,
-      reader: new InlineReader(db),
+      reader: new InlineReader(this.#db),
       clock: this.clock,
       log: quietLog,
       requestTimeoutMs: REQUEST_TIMEOUT_MS,
@@ -351,6 +351,14 @@ export class Member implements Consensus {
       alarms: [],
       machineVersions: { inForce: 1, own: 1, supported: 1 },
     };
+  }
+
+  /** The state of another member takes the place of this one's, as after a snapshot: no signals tell of it. */
+  install(from: Member): void {
+    from.machine.flush();
+    this.#db = Database.deserialize(from.#db.serialize());
+    this.machine.reopen(this.#db);
+    this.queue.recheck();
   }
 
   // ------------------------------------------------------------------ the log

@@ -30,6 +30,37 @@ async function complete(made: Cluster, member: Member, worker = "w"): Promise<st
   return claimed.id;
 }
 
+describe("a snapshot that takes the place of the state", () => {
+  test("answers who waits for the end of a task that ended meanwhile", async () => {
+    const made = await cluster(3);
+    const behind = made.member(2);
+    const id = await made.settled(submitOne(made.member(0)));
+    const waiting = behind.queue.waitFinal(id, 60_000, null);
+    await made.run(100);
+    behind.cut = true;
+    await made.settled(made.member(0).queue.cancel(id, context));
+    await made.run(100);
+    behind.install(made.member(0));
+    behind.cut = false;
+    expect((await made.settled(waiting, 5_000))?.status).toBe("Cancelled");
+  });
+
+  test("answers a claim that was served meanwhile, with what it got", async () => {
+    const made = await cluster(3);
+    const behind = made.member(2);
+    const claimed = behind.queue.claim(claimOf("w"), 60_000, null);
+    await made.run(100);
+    behind.cut = true;
+    const id = await made.settled(submitOne(made.member(0)));
+    await made.run(1_000);
+    expect(made.member(0).machine.task(id)?.status).toBe("Running");
+    behind.install(made.member(0));
+    behind.cut = false;
+    const { tasks } = await made.settled(claimed, 5_000);
+    expect(tasks.map((task) => task.id)).toEqual([id]);
+  });
+});
+
 describe("writes and reads", () => {
   test("what one member acknowledged, a linearizable read at another one sees", async () => {
     const made = await cluster(3);

@@ -3,16 +3,18 @@
  * member that was started without them puts itself in its own place, before it has loaded or opened anything.
  *
  * A member's code is wide and flat: some thousand functions take part in a task, and none of them is hot for long. So the
- * engine's thresholds fit it badly at both ends (measured: docs/profile.md). The two compilers before the last one come
- * sooner here: a member that gets few requests ran in the interpreter for its first thousand, at twice the cost. And its last
- * one (FTL) comes sixteen times later: it took one to two seconds of CPU in the first seconds under load, on the cores that
+ * engine's thresholds fit it badly at both ends (measured: docs/profile.md). The compiler before the last one (DFG) comes
+ * sooner here: a member that gets few requests ran its first thousand in slow code, at twice the cost. And the last one
+ * (FTL) comes sixteen times later: it took one to two seconds of CPU in the first seconds under load, on the cores that
  * serve, and what it made was no faster. A handler's loop over numbers gets there within milliseconds all the same.
  */
 
-/** Calls count 15, turns of a loop 1. The engine's own: 500, 1,000 and 64,000. */
+/**
+ * Calls count 15, turns of a loop 1. The engine's own: 1,000 and 64,000. Each executor compiles for itself: where the first
+ * one is lower still, ten of them cost more than a young member saves.
+ */
 export const ENGINE_SETTINGS = {
-  BUN_JSC_thresholdForJITAfterWarmUp: "100",
-  BUN_JSC_thresholdForOptimizeAfterWarmUp: "400",
+  BUN_JSC_thresholdForOptimizeAfterWarmUp: "600",
   BUN_JSC_thresholdForFTLOptimizeAfterWarmUp: "1000000",
 } as const;
 

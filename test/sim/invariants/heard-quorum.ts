@@ -2,7 +2,7 @@
  * Dissertation 6.2 and 6.4: a leader that hears no quorum leads no more, after two election timeouts at the latest; and
  * a read is answered only when a quorum has answered a round of heartbeats that began behind it.
  */
-import type { Message, NodeId } from "../../../src/raft/types.ts";
+import type { Configuration, Message, NodeId } from "../../../src/raft/types.ts";
 import type { Millis } from "../../../src/replica/ports.ts";
 import { isQuorum } from "../membership.ts";
 import type { SimNode } from "../node.ts";
@@ -11,6 +11,12 @@ import type { CoreState, Invariant } from "./invariant.ts";
 
 /** Looks only now and then, and ticks may be late. */
 const SLACK_MS: Millis = 300;
+
+interface Members {
+  readonly now: Configuration;
+  readonly before: Configuration;
+  readonly at: Millis;
+}
 
 interface Heard {
   readonly term: number;
@@ -22,6 +28,8 @@ interface Heard {
   readonly rounds: Map<NodeId, number>;
   /** The newest round that a quorum had answered, by the configuration of that moment. */
   confirmed: number;
+  /** The membership of the newest look, the one before it, and since when it is the newest. */
+  members: Members | null;
   /** By who asked and under which number: the round that was sent last before; once for each time it was heard. */
   readonly reads: Map<string, number[]>;
 }
@@ -88,12 +96,22 @@ export class HeardQuorum implements Invariant {
     for (const node of this.#sim.nodes) {
       const core = node.replica?.core ?? null;
       if (!node.up || node.clock.still || core?.role !== "leader") continue;
-      const { at, since, term } = this.#of(node, core.term);
+      const heard = this.#of(node, core.term);
+      const { at, since, term } = heard;
       const now = node.clock.monotonic();
+      const { configuration } = core;
+      const known = heard.members;
+      const members =
+        known?.now === configuration
+          ? known
+          : { now: configuration, before: known?.now ?? configuration, at: now };
+      heard.members = members;
       const oldest = now - 2 * electionTimeoutMs - SLACK_MS;
       if (since >= oldest) continue;
       const hears = (id: NodeId): boolean => id === node.id || (at.get(id) ?? since) >= oldest;
-      if (!isQuorum(core.configuration, hears))
+      // Whoever is needed by a new membership need not have been heard before it was one.
+      const before = members.at >= oldest ? members.before : configuration;
+      if (!isQuorum(configuration, hears) && !isQuorum(before, hears))
         this.#sim.fail(
           "6.2",
           `${node.id} leads term ${term} and heard no quorum for ${2 * electionTimeoutMs} ms: ${JSON.stringify([...at])} at ${now}`,
@@ -115,6 +133,7 @@ export class HeardQuorum implements Invariant {
       sent: kept?.sent ?? 0,
       rounds: kept?.rounds ?? new Map<NodeId, number>(),
       confirmed: kept?.confirmed ?? 0,
+      members: kept?.members ?? null,
       reads: kept?.reads ?? new Map<string, number[]>(),
     };
     this.#heard.set(node, heard);

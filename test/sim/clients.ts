@@ -267,7 +267,7 @@ export class Client {
   async #get(node?: SimNode): Promise<void> {
     const id = this.#pick();
     if (id === null) return;
-    const since = this.#sim.history.begin();
+    const since = this.#sim.history.beginRead();
     const answer = await this.#call((queue) => queue.get(id, "linearizable"), node);
     if (answer !== null) this.#sim.history.read(id, answer.task, answer.read.appliedIndex, since);
   }
@@ -324,7 +324,7 @@ export class Client {
     const filter = p.chance(0.5)
       ? {}
       : { statuses: [p.pick(["Pending", "Running", "Completed"] as const)] };
-    const since = this.#sim.history.begin();
+    const since = this.#sim.history.beginRead();
     const answer = await this.#call((queue) => queue.list(filter, 1_000, null, "linearizable"));
     if (answer === null) return;
     const { page, read } = answer;
@@ -333,7 +333,7 @@ export class Client {
   }
 
   async #stats(): Promise<void> {
-    const since = this.#sim.history.begin();
+    const since = this.#sim.history.beginRead();
     const answer = await this.#call((queue) => queue.stats("linearizable"));
     if (answer !== null) this.#sim.history.counted(answer.stats, answer.read.appliedIndex, since);
   }

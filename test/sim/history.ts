@@ -46,6 +46,14 @@ export class History {
     return this.#floor;
   }
 
+  /**
+   * A linearizable read begins: what anybody has applied is committed, so the index at which a leader is asked to prove
+   * itself is no lower. More than clients could tell from each other's answers, and where a read index goes wrong first.
+   */
+  beginRead(): number {
+    return Math.max(this.#floor, this.#sim.appliedMax);
+  }
+
   get now(): number {
     return this.#sim.world.now;
   }

@@ -136,7 +136,7 @@ async function serves(sim: Simulation, node: SimNode): Promise<void> {
           queue.submit([task], { principal: "probe", idempotency: null }),
         );
         sim.history.submitted(ids, since, false);
-        const before = sim.history.begin();
+        const before = sim.history.beginRead();
         const answer = await sim.call(node, (queue) => queue.get(task.id, "linearizable"));
         sim.history.read(task.id, answer.task, answer.read.appliedIndex, before);
         read = answer.task !== null;

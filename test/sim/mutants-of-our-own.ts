@@ -146,13 +146,6 @@ export const OF_OUR_OWN: readonly Mutant[] = [
     "(read) => read.round > round)",
     "(read) => read.round > round + 1)",
   ),
-  one(
-    "vouches",
-    "takes a write of an earlier term and vote for the newest one",
-    "src/raft/pending-writes.ts",
-    "    write.hardState?.term === ack.hardState?.term &&\n    write.hardState?.vote === ack.hardState?.vote\n",
-    "    ack.last !== undefined\n",
-  ),
   // ------------------------------------------------------------------ the driver
   one(
     "early-read",

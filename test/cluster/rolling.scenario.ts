@@ -10,6 +10,7 @@ scenario(
     expect(report.late).toEqual([]);
     expect(report.lost).toEqual([]);
     expect(report.restarts.filter(({ wasLeader }) => wasLeader).length).toBeGreaterThan(0);
+    expect(report.restarts.some(({ wasLeader, handedOver }) => wasLeader && handedOver)).toBe(true);
     // Measured as some tens of milliseconds; a machine that is busy with other work is slow, not wrong.
     for (const { longestMs } of report.restarts) expect(longestMs).toBeLessThan(4_000);
   },

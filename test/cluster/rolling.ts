@@ -31,6 +31,8 @@ interface Gap {
 export interface RestartReport {
   readonly member: string;
   readonly wasLeader: boolean;
+  /** Another member was asked to take leadership over: nobody waited for an election timeout. */
+  readonly handedOver: boolean;
   /** From the signal until it is ready again. */
   readonly tookMs: number;
   /** From the signal until the process had ended. */
@@ -111,9 +113,12 @@ async function restartUnderLoad(
   for (let round = 0; round < rounds; round++) {
     for (const member of cluster.members) {
       const { role } = await member.json<ClusterView>("/api/cluster?consistency=stale");
+      const others = cluster.members.filter((other) => other !== member);
+      const before = await takeovers(others);
       const from = performance.now();
       await member.kill("SIGTERM");
       const ended = performance.now();
+      const handedOver = (await takeovers(others)) > before;
       await member.start();
       await eventually(`${member.id} to be ready`, async () => {
         const response = await member.fetch("/health/ready").catch(() => null);
@@ -121,7 +126,8 @@ async function restartUnderLoad(
       });
       const to = performance.now();
       await Bun.sleep(PAUSE_BETWEEN_MS);
-      restarts.push(report(member, role === "leader", { from, ended, to }, ackedAt));
+      const restart = report(member, role === "leader", { from, ended, to }, ackedAt);
+      restarts.push({ ...restart, handedOver });
     }
   }
   stop.abort();
@@ -129,6 +135,16 @@ async function restartUnderLoad(
   const there = await allTasks(cluster.member(0));
   const lost = [...acknowledged].filter((id) => !there.has(id));
   return { requests: acknowledged.size + late.length, retries, late, lost, calmMs, restarts };
+}
+
+/** Elections for which these members stood because leadership was handed to them. */
+async function takeovers(members: readonly Member[]): Promise<number> {
+  let sum = 0;
+  for (const member of members) {
+    const text = await (await member.fetch("/metrics")).text();
+    sum += Number(/^flotilla_raft_elections_total\{reason="transfer"\} (.*)$/m.exec(text)?.[1]);
+  }
+  return sum;
 }
 
 async function submitted(member: Member, id: string, leftMs: number): Promise<boolean> {
@@ -151,7 +167,7 @@ function report(
   wasLeader: boolean,
   { from, ended, to }: { readonly from: number; readonly ended: number; readonly to: number },
   ackedAt: readonly number[],
-): RestartReport {
+): Omit<RestartReport, "handedOver"> {
   const sorted = gapsIn(ackedAt, from, to + PAUSE_BETWEEN_MS);
   return {
     member: id,

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { asIndex, asNodeId, type Configuration } from "../../src/raft/types.ts";
+import { asIndex, asNodeId, asTerm, type Configuration } from "../../src/raft/types.ts";
 import { Admission } from "../../src/replica/admission.ts";
 import { Sightings } from "../../src/replica/sightings.ts";
 import { NodeClock, World } from "../sim/world.ts";
@@ -9,7 +9,11 @@ const N4 = asNodeId("n4");
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 
 /** `held`: of the log as it is, as of each index. */
-function admissionOf(incarnation: string, held: Map<number, Configuration> = new Map()): Admission {
+function admissionOf(
+  incarnation: string,
+  held: Map<number, Configuration> = new Map(),
+  now: Configuration | null = null,
+): Admission {
   const clock = new NodeClock(new World(1));
   return new Admission({
     identity: { id: N4, incarnation, clusterId: "c", boot: 1 },
@@ -18,7 +22,7 @@ function admissionOf(incarnation: string, held: Map<number, Configuration> = new
     log,
     sightings: new Sightings(),
     clusterId: () => "c",
-    membership: () => null,
+    membership: () => (now === null ? null : { configuration: now, index: asIndex(1) }),
     configurationAt: (index) => held.get(index) ?? null,
     add: async () => null,
     redial: () => undefined,
@@ -40,6 +44,26 @@ function configuration(folder: string | null): Configuration {
     members,
   };
 }
+
+test("a member's own folder that went to another cluster, as a rescue makes of it, is let in by nobody", () => {
+  const admission = admissionOf("four", new Map(), configuration("four"));
+  const hello = {
+    id: N1,
+    incarnation: "one",
+    boot: 7,
+    lastIndex: asIndex(1_000_000_009),
+    lastTerm: asTerm(9),
+    peerIds: [],
+    advertise: "http://n1",
+    machineVersion: 1,
+    machineVersionOldest: 1,
+    bootstrap: null,
+  };
+  expect(admission.admit({ ...hello, clusterId: "c" })).toBeNull();
+  expect(admission.admit({ ...hello, clusterId: "rescued" })?.sentence).toBe(
+    "n4 belongs to cluster c, n1 to rescued",
+  );
+});
 
 test("a folder whose joining is cut off the log again is awaited, and was not removed", () => {
   const admission = admissionOf("four");

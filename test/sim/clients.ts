@@ -53,7 +53,7 @@ export class Client {
   constructor(sim: Simulation, number: number) {
     this.#sim = sim;
     this.#prng = new Prng(sim.world.prng.uint32());
-    this.#name = `c${number}`;
+    this.#name = `${sim.era}c${number}`;
     this.#keyed = new KeyedCalls(sim, this.#name, this.#name);
     this.#loss = streamOf(sim.options.seed, `answers to ${this.#name}`);
   }

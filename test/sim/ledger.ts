@@ -3,12 +3,16 @@
  * time, and held against what a task may do (CONTRACT section 2). Clients' answers are judged by it: it
  * knows each task's status as of each index.
  */
+import type { Database } from "bun:sqlite";
 import { decodeCommand } from "../../src/queue/command-codec.ts";
 import type { Answer, Command, Signal } from "../../src/queue/commands.ts";
-import type { Status } from "../../src/queue/types.ts";
+import { isKept } from "../../src/queue/first-answer.ts";
+import type { TaskMachine } from "../../src/queue/machine.ts";
+import type { IdempotencyScope, Status } from "../../src/queue/types.ts";
 import type { CommittedEntry } from "../../src/replica/ports.ts";
 import type { Invariant } from "./invariants/invariant.ts";
 import type { SimNode } from "./node.ts";
+import type { OldLease } from "./beginning.ts";
 import type { Simulation } from "./simulation.ts";
 import { OUTSIDE } from "./workers.ts";
 
@@ -64,6 +68,7 @@ export class Ledger implements Invariant {
     string,
     {
       readonly id: string;
+      readonly attempt: number;
       readonly fence: number;
       readonly index: number;
       readonly logTime: number;
@@ -71,6 +76,10 @@ export class Ledger implements Invariant {
   >();
   /** Claims of each worker that took something. */
   readonly #claimsOf = new Map<string, number>();
+  /** Leases of workers outside with which the cluster began. */
+  readonly heldAtFirst: OldLease[] = [];
+  /** Idempotency keys under which something is kept, and since when, by index. */
+  readonly keys = new Map<string, { readonly scope: IdempotencyScope; readonly at: number }>();
   readonly counts: Record<Status, number> = {
     Pending: 0,
     Running: 0,
@@ -99,6 +108,42 @@ export class Ledger implements Invariant {
         this.tasks.get(grant.id)?.status === "Running" &&
         this.#logTime - grant.logTime < CLAIM_KEPT_MS,
     );
+  }
+
+  /** Leases of workers outside that were granted behind `index`. */
+  grantedBehind(index: number): OldLease[] {
+    return [...this.#grants].flatMap(([claim, grants]) =>
+      grants
+        .filter((grant) => grant.index > index && claim.startsWith(`${this.#sim.era}w`))
+        .map(({ id, attempt, fence }) => ({
+          worker: claim.split(" ")[0] ?? "",
+          task_id: id,
+          attempt,
+          fence,
+        })),
+    );
+  }
+
+  /** A cluster begins with tasks: what they are is known by its state, which was held against the ledger of the old one. */
+  begins(machine: TaskMachine, db: Database): void {
+    const { reborn } = this.#sim;
+    this.#fence = reborn === null ? 0 : reborn.of.ledger.#fence;
+    this.#logTime = machine.logTime();
+    const leases = new Map(machine.running().map((lease) => [lease.task_id, lease]));
+    for (const { id } of db.query<{ id: string }, []>("SELECT id FROM tasks ORDER BY seq").all()) {
+      const task = machine.task(id);
+      if (task === null) continue;
+      const { status, attempt, retries, crashes, version } = task;
+      const lease = leases.get(id);
+      const { fence = 0, cancelling = false } = lease ?? {};
+      const moments = [{ index: version, status }];
+      this.tasks.set(id, { id, status, cancelling, attempt, fence, retries, crashes, moments });
+      this.counts[status] += 1;
+      if (lease === undefined) continue;
+      this.claimedAt.set(fence, version);
+      if (lease.local === null)
+        this.heldAtFirst.push({ worker: lease.worker, task_id: id, attempt, fence });
+    }
   }
 
   get live(): number {
@@ -179,7 +224,8 @@ export class Ledger implements Invariant {
           this.#fail(`attempt ${lease.attempt} of ${id} follows attempt ${task.attempt}`);
         if (run_at > this.#logTime)
           this.#fail(`${id} was claimed at ${this.#logTime}, before its time ${run_at}`);
-        const grant = { id, fence: lease.fence, index: entry.index, logTime: this.#logTime };
+        const { attempt, fence } = lease;
+        const grant = { id, attempt, fence, index: entry.index, logTime: this.#logTime };
         const granted = this.#grants.get(claim);
         if (granted === undefined) this.#grants.set(claim, [grant]);
         else granted.push(grant);
@@ -290,6 +336,11 @@ export class Ledger implements Invariant {
   }
 
   #answered({ index }: CommittedEntry, command: Command, answer: Answer): void {
+    const { idem } = command;
+    if (idem !== undefined && isKept(answer)) {
+      const key = `${idem.principal} ${idem.route} ${idem.key}`;
+      if (!this.keys.has(key)) this.keys.set(key, { scope: idem, at: index });
+    }
     if (command.type === "cancel" && answer.ok && !this.cancelledAt.has(command.id))
       this.cancelledAt.set(command.id, index);
     if (command.type !== "end" || !answer.ok || answer.value.type !== "ended") return;

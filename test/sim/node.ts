@@ -32,6 +32,7 @@ import { Disk, isBehind, logUpTo, SimLogStore } from "./disk.ts";
 import { SimSlot } from "./executor.ts";
 import type { CoreState } from "./invariants/invariant.ts";
 import { SimTransport } from "./network.ts";
+import { diskOf, type Reborn } from "./beginning.ts";
 import type { Simulation } from "./simulation.ts";
 import { NodeClock, Prng } from "./world.ts";
 
@@ -87,7 +88,12 @@ export class SimNode {
   /** Up to which index the state was when the process started. */
   startedAt = 0;
 
-  constructor(sim: Simulation, number: number) {
+  #snapshots: MemorySnapshots | null = null;
+
+  constructor(
+    sim: Simulation,
+    readonly number: number,
+  ) {
     this.#sim = sim;
     this.id = asNodeId(`n${number}`);
     this.#prng = new Prng(sim.world.prng.uint32());
@@ -164,36 +170,38 @@ export class SimNode {
     const log = this.#log();
     const random = this.#prng;
     const watchedStore = this.#watchedStore(this.store);
+    const snapshots = new MemorySnapshots({
+      clock,
+      log: watchedStore,
+      nonce: () => random.hex(8),
+      image: () => {
+        machine.flush();
+        return (this.#db ?? db).serialize();
+      },
+      position: positionOf,
+      switchTo: (state, image) => {
+        this.disk.currentState = state;
+        this.#db = openState(image, this.#committed);
+        this.#checkpoint = image;
+      },
+      reopen: () => {
+        if (this.#db === null) return;
+        machine.reopen(this.#db);
+        reader.reopen(this.#db);
+        this.startedAt = machine.applied().index;
+        sim.trace.say(this.id, `installs a snapshot, applied ${this.startedAt}`);
+        for (const rule of sim.watching.installed) rule.installed(this);
+      },
+      empty: () => openState().serialize(),
+      latencyMs: () => random.float() * 5,
+    });
+    this.#snapshots = snapshots;
     Replica.open({
       clock,
       random,
       log,
       store: watchedStore,
-      snapshots: new MemorySnapshots({
-        clock,
-        log: watchedStore,
-        nonce: () => random.hex(8),
-        image: () => {
-          machine.flush();
-          return (this.#db ?? db).serialize();
-        },
-        position: positionOf,
-        switchTo: (state, image) => {
-          this.disk.currentState = state;
-          this.#db = openState(image, this.#committed);
-          this.#checkpoint = image;
-        },
-        reopen: () => {
-          if (this.#db === null) return;
-          machine.reopen(this.#db);
-          reader.reopen(this.#db);
-          this.startedAt = machine.applied().index;
-          sim.trace.say(this.id, `installs a snapshot, applied ${this.startedAt}`);
-          for (const rule of sim.watching.installed) rule.installed(this);
-        },
-        empty: () => openState().serialize(),
-        latencyMs: () => random.float() * 5,
-      }),
+      snapshots,
       transport: this.#watchedTransport(this.transport),
       machine: this.#watchedMachine(machine),
       machineVersions: MACHINE_VERSIONS,
@@ -460,6 +468,25 @@ export class SimNode {
     this.machine?.flush();
     this.#checkpoint = this.#db.serialize();
     this.#image = { index: this.applied, bytes: this.#checkpoint };
+  }
+
+  /** A copy of the state, with all that was applied when it began. Null: the process has no state to copy. */
+  async backUp(): Promise<Uint8Array | null> {
+    const snapshots = this.#snapshots;
+    if (snapshots === null) return null;
+    const { id, bytes } = await snapshots.create();
+    const { data } = await snapshots.read(id, 0, bytes);
+    await snapshots.remove(id);
+    return data;
+  }
+
+  /** Its folder is the beginning of a new cluster. */
+  begin(reborn: Reborn): void {
+    this.disk.incarnation = reborn.incarnation;
+    diskOf(reborn, this.disk);
+    this.#db = openState(reborn.state, this.#committed);
+    this.#checkpoint = reborn.state;
+    this.#image = { index: reborn.beginning.index, bytes: reborn.state };
   }
 
   /** A state as it was once, for those who want to go on from there. */

@@ -3,6 +3,7 @@
  * hold after every event. Two phases: safety under faults; then a random core of members is healed, the rest
  * stays dead, and the core must make progress.
  */
+import { TaskMachine } from "../../src/queue/machine.ts";
 import type { FlotillaQueue } from "../../src/queue/queue.ts";
 import { decodeConfigurationEntry } from "../../src/raft/configuration.ts";
 import type { Configuration, NodeId } from "../../src/raft/types.ts";
@@ -19,8 +20,17 @@ import { checkLiveness } from "./liveness.ts";
 import { Network } from "./network.ts";
 import { isQuorum, votes } from "./membership.ts";
 import { SimNode, type StateLoss } from "./node.ts";
+import { openState } from "./database.ts";
 import { Operator, rot } from "./operators.ts";
-import { describeOptions, drawOptions, type FaultFamily, type SimOptions } from "./options.ts";
+import {
+  describeOptions,
+  drawOptions,
+  type FaultFamily,
+  type SimOptions,
+  streamOf,
+} from "./options.ts";
+import { type Backup, backUp, oldWorkers, rescued, restored } from "./reborn.ts";
+import type { Reborn } from "./beginning.ts";
 import { Trace } from "./trace.ts";
 import { OutsideWorker } from "./workers.ts";
 import { Prng, StandstillError, World } from "./world.ts";
@@ -48,6 +58,8 @@ export interface SimResult {
 export interface RunOptions {
   /** In place of what the seed draws. */
   readonly override?: Partial<SimOptions>;
+  /** The cluster begins out of another one's state. */
+  readonly reborn?: Reborn;
   /** Gets each line of the story as it happens, the members' own log included. */
   readonly print?: (line: string) => void;
 }
@@ -75,11 +87,17 @@ export class Simulation {
   readonly ledger: Ledger;
   /** The rules that look at each kind of event. */
   readonly watching: Watching;
+  /** Terms of the committed entries; [0] is index 1. */
+  readonly committedTerms: number[] = [1];
+  readonly reborn: Reborn | null;
+  readonly #run: RunOptions;
   readonly #byId = new Map<NodeId, SimNode>();
   readonly mood: Mood;
   /** Highest index applied anywhere. */
   appliedMax = 0;
   failure: SimFailure | null = null;
+  /** What came of the cluster that began out of this one's state. */
+  sequel = { events: 0, simulatedMs: 0 };
   /** Nobody asks anything any more. */
   over = false;
   /** When something last happened that keeps members from hearing each other. */
@@ -100,7 +118,9 @@ export class Simulation {
   constructor(seed: number, run: RunOptions = {}) {
     this.options = { ...drawOptions(seed), ...run.override };
     const { options } = this;
-    this.world = new World(seed);
+    this.#run = run;
+    this.reborn = run.reborn ?? null;
+    this.world = new World(seed, this.reborn?.of.world.now);
     this.verbose = run.print !== undefined;
     this.trace = new Trace(this.world, run.print ?? null);
     this.trace.say("sim", describeOptions(options));
@@ -152,12 +172,51 @@ export class Simulation {
     this.history = new History(this);
     this.ledger = new Ledger(this);
     this.watching = watching([this.ledger, ...ALL_INVARIANTS.map((make) => make(this))]);
+    if (this.reborn !== null) this.#begin(this.reborn);
     for (let i = 0; i < options.members; i++) this.addNode();
-    this.founders = this.nodes.map(({ id }) => id);
+    this.founders = this.#founders();
     this.#hand = new Client(this, 0);
   }
 
+  /** What is known of the cluster with which this one begins. */
+  #begin({ of, beginning, state }: Reborn): void {
+    const { index, term, foundations } = beginning;
+    this.appliedMax = index;
+    this.committedTerms.length = 0;
+    for (let i = 1; i < index; i++) this.committedTerms.push(1);
+    this.committedTerms.push(term);
+    const configuration = decodeConfigurationEntry(foundations[1]);
+    this.membership = { index, configuration };
+    for (const id of of.history.asked) this.history.asked.add(id);
+    const db = openState(state);
+    try {
+      const machine = TaskMachine.open(db);
+      for (const rule of this.watching.begins) rule.begins(machine, db);
+    } finally {
+      db.close();
+    }
+  }
+
+  /**
+   * Who may found the cluster. One that begins out of a state has its first member already; the others wait for it, since
+   * all were started with the same `--peers`, or they join it.
+   */
+  #founders(): readonly NodeId[] {
+    const [first, ...others] = this.nodes;
+    if (this.reborn === null || first === undefined) return this.nodes.map(({ id }) => id);
+    first.begin(this.reborn);
+    if (this.reborn.kind === "restore" && streamOf(this.options.seed, "peers").chance(0.5))
+      return this.nodes.map(({ id }) => id);
+    for (const node of others) node.through = first.id;
+    return [first.id];
+  }
+
   // ------------------------------------------------------------------ what the parts use
+
+  /** Before the names of clients and workers: those of the cluster before may still be known. */
+  get era(): string {
+    return this.reborn === null ? "" : "r";
+  }
 
   /** A rule is broken: the run ends with this event. */
   fail(rule: string, detail: string): void {
@@ -168,7 +227,8 @@ export class Simulation {
 
   /** One more member, with an empty folder; not started. */
   addNode(): SimNode {
-    const node = new SimNode(this, this.nodes.length + 1);
+    const number = Math.max(0, ...this.nodes.map((each) => each.number)) + 1;
+    const node = new SimNode(this, this.nodes.length === 0 ? (this.reborn?.first ?? 1) : number);
     this.nodes.push(node);
     this.#byId.set(node.id, node);
     return node;
@@ -370,6 +430,11 @@ export class Simulation {
       this.operating += 1;
       this.#follow(new Operator(this).run(), () => (this.operating -= 1));
     }
+    const backup = this.#backUpLater();
+    if (this.reborn !== null) {
+      this.asking += 1;
+      this.#follow(oldWorkers(this, this.reborn), () => (this.asking -= 1));
+    }
     void this.#hand.watch();
     this.#lookEvery(MARK_MS, () => {
       for (const rule of this.watching.marked) rule.marked();
@@ -382,12 +447,60 @@ export class Simulation {
       this.faults.start();
     }
     await this.until(options.faultsMs);
+    if (this.failure === null && options.families.has("rescue")) {
+      await this.#goOn(rescued(this, streamOf(options.seed, "rescue")));
+      return this.#result();
+    }
     if (this.failure === null) {
       this.#heal();
       await checkLiveness(this);
     }
     if (this.failure === null) for (const rule of this.watching.ended) rule.ended();
+    if (this.failure === null && backup.taken !== null)
+      await this.#goOn(restored(this, backup.taken));
     return this.#result();
+  }
+
+  /** Somewhere in the middle of everything, if this seed restores one. */
+  #backUpLater(): { taken: Backup | null } {
+    const backup: { taken: Backup | null } = { taken: null };
+    const { options, world } = this;
+    if (!options.families.has("restore")) return backup;
+    const prng = streamOf(options.seed, "backup");
+    world.at(world.now + (0.3 + 0.7 * prng.float()) * options.faultsMs, () => {
+      void backUp(this, prng).then((taken) => (backup.taken = taken));
+    });
+    return backup;
+  }
+
+  /** The cluster that begins out of this one's state: a simulation of its own, whose failure is this one's. */
+  async #goOn(reborn: Reborn | null): Promise<void> {
+    if (reborn === null || this.failure !== null) return;
+    this.faults.count(reborn.kind);
+    const { leaseMs, maxCrashes, seed } = this.options;
+    const prng = streamOf(seed, `what comes after a ${reborn.kind}`);
+    const drawn = drawOptions(prng.uint32());
+    const without: readonly FaultFamily[] = ["restore", "rescue", "skew"];
+    const next = new Simulation(drawn.seed, {
+      ...this.#run,
+      reborn,
+      override: {
+        leaseMs,
+        maxCrashes,
+        members: prng.pick([1, 1, 3, 3, 5]),
+        faultsMs: prng.pick([2_000, 5_000]),
+        families: new Set([...drawn.families].filter((family) => !without.includes(family))),
+      },
+    });
+    try {
+      const { failure, hash, events, lines } = await next.run();
+      this.sequel = { events, simulatedMs: next.world.now - this.world.now };
+      for (const line of lines) this.trace.note("next", line);
+      this.trace.mark(hash);
+      if (failure !== null) this.fail(`${failure.rule} (after a ${reborn.kind})`, failure.detail);
+    } finally {
+      next.close();
+    }
   }
 
   #follow(run: Promise<void>, over: () => void): void {
@@ -539,8 +652,8 @@ export class Simulation {
       seed: this.options.seed,
       failure: this.failure,
       hash: this.trace.hash,
-      events: this.world.events,
-      simulatedMs: this.world.now,
+      events: this.world.events + this.sequel.events,
+      simulatedMs: this.world.now + this.sequel.simulatedMs,
       entries: this.appliedMax,
       tasks: this.ledger.tasks.size,
       counts: this.history.counts,

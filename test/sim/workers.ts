@@ -31,7 +31,7 @@ export class OutsideWorker {
   constructor(sim: Simulation, number: number, explicit: boolean) {
     this.#sim = sim;
     this.#prng = new Prng(sim.world.prng.uint32());
-    this.#id = `w${number}`;
+    this.#id = `${sim.era}w${number}`;
     this.#explicit = explicit;
     this.#again = streamOf(sim.options.seed, `claims of ${this.#id}`);
     this.#keyed = new KeyedCalls(sim, OUTSIDE, this.#id);

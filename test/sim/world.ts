@@ -84,7 +84,7 @@ export class StandstillError extends Error {
 
 export class World {
   readonly prng: Prng;
-  #now: Millis = 0;
+  #now: Millis;
   #order = 0;
   /** Binary heap by (at, order). */
   readonly #heap: Event[] = [];
@@ -92,8 +92,12 @@ export class World {
   /** Events since virtual time last moved. */
   #atOnce = 0;
 
-  constructor(readonly seed: number) {
+  constructor(
+    readonly seed: number,
+    startMs: Millis = 0,
+  ) {
     this.prng = new Prng(seed);
+    this.#now = startMs;
   }
 
   get now(): Millis {

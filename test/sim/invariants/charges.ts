@@ -2,8 +2,10 @@
  * Q5, exactly: what each end of an attempt costs, what it leads to, and when the task may run again. Counted from the
  * commands alone, beside the machine: a failure and a time-out are a retry, a crash is a crash, the rest is free.
  */
+import type { Database } from "bun:sqlite";
 import { decodeCommand } from "../../../src/queue/command-codec.ts";
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
+import type { TaskMachine } from "../../../src/queue/machine.ts";
 import type { LeaseEnd, RetryPolicy, Task } from "../../../src/queue/types.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import type { SimNode } from "../node.ts";
@@ -33,6 +35,17 @@ export class Charges implements Invariant {
 
   constructor(sim: Simulation) {
     this.#sim = sim;
+  }
+
+  begins(machine: TaskMachine, db: Database): void {
+    this.#now = machine.logTime();
+    const sql = "SELECT id, retries, crashes, releases FROM tasks";
+    for (const { id, ...budget } of db.query<Budget & { readonly id: string }, []>(sql).all())
+      if (machine.task(id) !== null) this.#budgets.set(id, budget);
+    for (const { fence, started_at, seen } of machine.running()) {
+      this.#claimedAt.set(fence, started_at);
+      if (seen) this.#seen.add(fence);
+    }
   }
 
   logged(

@@ -1,6 +1,7 @@
 /** Whoever claims gets what it asked for: of its queues, under its names; a star gets only what nobody ever named. */
 import { decodeCommand } from "../../../src/queue/command-codec.ts";
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
+import type { TaskMachine } from "../../../src/queue/machine.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
@@ -12,6 +13,10 @@ export class ClaimedNames implements Invariant {
 
   constructor(sim: Simulation) {
     this.#sim = sim;
+  }
+
+  begins(machine: TaskMachine): void {
+    for (const name of machine.namedNames()) this.#named.add(name);
   }
 
   logged(

@@ -13,12 +13,14 @@ import type { Invariant } from "./invariant.ts";
 export class Commitment implements Invariant {
   readonly #sim: Simulation;
   /** Terms of the committed entries; [0] is index 1. */
-  readonly #terms: number[] = [1];
+  readonly #terms: number[];
   /** The term in which each was first seen to be committed. */
-  readonly #committedIn: number[] = [1];
+  readonly #committedIn: number[];
 
   constructor(sim: Simulation) {
     this.#sim = sim;
+    this.#terms = sim.committedTerms;
+    this.#committedIn = sim.committedTerms.map(() => 1);
   }
 
   sent(node: SimNode, message: Message): void {

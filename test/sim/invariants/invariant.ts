@@ -1,5 +1,7 @@
 /** What a rule may watch. Each rule is a file of its own; it says what broke by `Simulation.fail`. */
+import type { Database } from "bun:sqlite";
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
+import type { TaskMachine } from "../../../src/queue/machine.ts";
 import type { LogIndex, Message, NodeId, PersistOp, Role, Term } from "../../../src/raft/types.ts";
 import type { Leadership } from "../../../src/replica/consensus.ts";
 import type { CommittedEntry, Millis } from "../../../src/replica/ports.ts";
@@ -40,6 +42,8 @@ export interface Invariant {
     signals: readonly Signal[],
     node: SimNode,
   ): void;
+  /** The cluster begins with this state: that of another one, before anything happens. */
+  begins?(machine: TaskMachine, db: Database): void;
   started?(node: SimNode): void;
   /** A snapshot has replaced this member's state and log; `node.startedAt` is its index. */
   installed?(node: SimNode): void;
@@ -80,6 +84,7 @@ export function watching(rules: readonly Invariant[]): Watching {
     applied: those("applied"),
     applying: those("applying"),
     logged: those("logged"),
+    begins: those("begins"),
     started: those("started"),
     installed: those("installed"),
     heard: those("heard"),

@@ -20,7 +20,9 @@ export class Replay implements Invariant {
     const { nodes, appliedMax, options } = this.#sim;
     const node = this.#sim.core().find(({ applied }) => applied === appliedMax);
     if (!options.replay || node === undefined) return;
-    this.#replay(node, 0);
+    const { reborn } = this.#sim;
+    if (reborn === null) this.#replay(node, 0);
+    else this.#replay(node, reborn.beginning.index, reborn.state);
     const image = nodes.find((other) => other.image !== null)?.image ?? null;
     if (image !== null) this.#replay(node, image.index, image.bytes);
   }

@@ -29,6 +29,7 @@ import type {
   Millis,
   RecoveredLog,
 } from "../../src/replica/ports.ts";
+import { FatalError } from "../../src/replica/ports.ts";
 import type { NodeClock, World } from "./world.ts";
 
 /** What outlives the process. */
@@ -45,6 +46,8 @@ export class Disk {
   /** The first entry that the next start finds damaged. */
   damagedFrom: LogIndex | null = null;
   promised: LogPromise | null = null;
+  /** Neither copy of the term and the vote can be believed: nobody may start on this folder. */
+  voteLost = false;
   /** The last entry that a repair, or the damage that it mends, took off this log: what was promised at most. */
   lostEnd: LogPosition | null = null;
   /** What others know to be the log up to an index that is committed: for what comes by a snapshot. */
@@ -251,6 +254,8 @@ export class SimLogStore implements LogStore {
   }
 
   async open(): Promise<RecoveredLog> {
+    if (this.#disk.voteLost)
+      throw new FatalError("term and vote are damaged: remove this member and add it again");
     this.#disk.boot += 1;
     this.#disk.settleInstall();
     this.#take(this.#disk.entries);

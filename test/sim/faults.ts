@@ -3,6 +3,7 @@ import type { Millis } from "../../src/replica/ports.ts";
 import type { DiskFaults } from "./disk.ts";
 import type { SimNode } from "./node.ts";
 import type { FaultFamily } from "./options.ts";
+import { rotRow } from "./rot.ts";
 import type { Simulation } from "./simulation.ts";
 import { Prng } from "./world.ts";
 
@@ -17,6 +18,7 @@ export const ACTIONS = {
   burst: "K5",
   "long idle time": "K6",
   "rows compared": "T9",
+  "rot repaired": "T9",
 } as const;
 export type Action = keyof typeof ACTIONS;
 
@@ -196,6 +198,7 @@ const STRIKES: Partial<Record<FaultFamily, Strike>> = {
     return node?.compact(Math.max(0, node.applied - prng.pick([0, 0, 3, 30]))) ?? false;
   },
   usurp: (sim, prng) => usurp(sim, prng),
+  "row-rot": rotRow,
   "disk-hang": (sim, prng) => {
     const node = anyUp(sim, prng);
     const store = node?.store ?? null;

@@ -33,6 +33,7 @@ import { SimSlot } from "./executor.ts";
 import type { CoreState } from "./invariants/invariant.ts";
 import { SimTransport } from "./network.ts";
 import { diskOf, type Reborn } from "./beginning.ts";
+import { isRotten } from "./rot.ts";
 import type { Simulation } from "./simulation.ts";
 import { NodeClock, Prng } from "./world.ts";
 
@@ -69,6 +70,14 @@ export class SimNode {
   /** Its disk is almost full, or takes no writes. */
   diskFull = false;
   readOnly = false;
+  /** A row of its state rotted, or came rotten with a snapshot. */
+  wasRotten = false;
+  /** And no other state has taken the place of that one: what it makes of a task may be wrong. */
+  isSuspect = false;
+  /** The snapshot that was installed last took the place of a state that was wrong: it may be older than that was. */
+  replacedWrong = false;
+  /** Why its state is known to be wrong: outlives the process, until another state takes its place. */
+  #condemned: string | null = null;
   #db: Database | null = null;
   #checkpoint: Uint8Array | null = null;
   #image: { readonly index: number; readonly bytes: Uint8Array } | null = null;
@@ -181,6 +190,8 @@ export class SimNode {
       position: positionOf,
       switchTo: (state, image) => {
         this.disk.currentState = state;
+        this.replacedWrong = this.#condemned !== null;
+        this.#condemned = null;
         this.#db = openState(image, this.#committed);
         this.#checkpoint = image;
       },
@@ -190,6 +201,10 @@ export class SimNode {
         reader.reopen(this.#db);
         this.startedAt = machine.applied().index;
         sim.trace.say(this.id, `installs a snapshot, applied ${this.startedAt}`);
+        const rotten = sim.options.families.has("row-rot") && isRotten(this.#db);
+        if (this.wasRotten && !rotten) sim.faults.count("rot repaired");
+        this.wasRotten ||= rotten;
+        this.isSuspect = rotten;
         for (const rule of sim.watching.installed) rule.installed(this);
       },
       empty: () => openState().serialize(),
@@ -225,6 +240,12 @@ export class SimNode {
         max_crashes: options.maxCrashes,
       } satisfies Settings,
       diskFull: () => this.diskFull,
+      condemned: this.#condemned,
+      onCondemned: (sentence) => {
+        sim.trace.say(this.id, sentence);
+        this.#condemned = sentence;
+        this.pool?.suspend(sentence);
+      },
       limits: options.limits,
       onFatal: (error) => this.#fatal(start, error),
     }).then(
@@ -278,7 +299,10 @@ export class SimNode {
     replica.onInstall(() => {
       queue.recheck();
       pool.recheck((taskId) => machine.leaseOf(taskId));
+      if (replica.condemned() === null) pool.resume();
     });
+    const condemned = replica.condemned();
+    if (condemned !== null) pool.suspend(condemned);
     replica.onLeadership((leadership) => {
       this.leadership = leadership;
       const { role, term, leader, active } = leadership;
@@ -321,6 +345,7 @@ export class SimNode {
         }
         this.#db = null;
         this.#checkpoint = null;
+        this.#condemned = null;
         return;
     }
   }
@@ -337,6 +362,7 @@ export class SimNode {
     this.disk = this.#emptyDisk();
     this.#db = null;
     this.#checkpoint = null;
+    this.#condemned = null;
     this.#image = null;
     this.#copy = null;
     this.#told.clear();
@@ -467,7 +493,7 @@ export class SimNode {
     if (this.#db === null || !this.up) return;
     this.machine?.flush();
     this.#checkpoint = this.#db.serialize();
-    this.#image = { index: this.applied, bytes: this.#checkpoint };
+    if (!this.wasRotten) this.#image = { index: this.applied, bytes: this.#checkpoint };
   }
 
   /** A copy of the state, with all that was applied when it began. Null: the process has no state to copy. */
@@ -513,6 +539,11 @@ export class SimNode {
     if (start !== this.#starts || !this.clock.alive) return;
     if (this.rolledBack) {
       this.#sim.trace.say(this.id, `stops: ${error.message}`);
+      this.end();
+      return;
+    }
+    if (this.disk.voteLost) {
+      this.#sim.trace.say(this.id, `refuses to start: ${error.message}`);
       this.end();
       return;
     }

@@ -23,7 +23,15 @@ const REMOVAL_MS: Millis = 8_000;
 
 type Deed = Extract<
   FaultFamily,
-  "add" | "remove" | "replace" | "remove-cut" | "return" | "wipe" | "old-copy" | "log-rot"
+  | "add"
+  | "remove"
+  | "replace"
+  | "remove-cut"
+  | "return"
+  | "wipe"
+  | "old-copy"
+  | "log-rot"
+  | "vote-rot"
 >;
 const DEEDS: readonly Deed[] = [
   "add",
@@ -34,6 +42,7 @@ const DEEDS: readonly Deed[] = [
   "wipe",
   "old-copy",
   "log-rot",
+  "vote-rot",
 ];
 
 export class Operator {
@@ -74,6 +83,8 @@ export class Operator {
         return this.#lose("wipe");
       case "old-copy":
         return this.#lose("old-copy");
+      case "vote-rot":
+        return this.#loseVote();
       case "log-rot":
         return Promise.resolve(this.#rot());
     }
@@ -176,6 +187,20 @@ export class Operator {
     if (node === null || !rot(this.#sim, this.#prng, node)) return false;
     const leader = this.#sim.leader();
     if (leader !== null && this.#prng.chance(0.3)) this.#sim.crashed(leader, "none");
+    return true;
+  }
+
+  /** Its term and vote cannot be believed any more: it must not start, and is removed and added again. */
+  async #loseVote(): Promise<boolean> {
+    const node = this.#pick();
+    if (node === null || !mayLose(this.#sim, node)) return false;
+    node.kill("none");
+    this.#sim.trace.say(node.id, "loses its term and its vote");
+    node.disk.voteLost = true;
+    node.start();
+    await this.#sim.sleep(50);
+    if (!node.ended) this.#sim.fail("D8", `${node.id} starts without knowing its term and vote`);
+    await this.#mend(node);
     return true;
   }
 

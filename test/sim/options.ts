@@ -61,6 +61,8 @@ export const YOUNG_CODES = {
   keyed: "K1, K2",
   restore: "M5",
   rescue: "M6",
+  "row-rot": "D8, T9",
+  "vote-rot": "D8",
 } as const;
 type YoungFamily = keyof typeof YOUNG_CODES;
 /** What ends a run in another way than usual has a smaller share of them. */
@@ -175,7 +177,7 @@ export function drawOptions(seed: number): SimOptions {
     replay: prng.chance(0.4),
     hashEvery: prng.pick([64, 256, 1024]),
     writeBehind: prng.pick([0, 5, 100, 16_384]),
-    audit: prng.chance(0.25),
+    audit: prng.chance(0.25) || on("row-rot"),
   };
 }
 

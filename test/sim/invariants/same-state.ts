@@ -23,6 +23,7 @@ export class SameState implements Invariant {
 
   applied(node: SimNode, { index }: CommittedEntry, answers: readonly Answer[]): void {
     if (index % ANSWERS_EVERY === 0) this.#sameAnswers(node, index, answers);
+    if (node.isSuspect) return;
     const chain = node.machine?.chainAt(index) ?? null;
     const first = this.#chains.get(index);
     if (first === undefined && chain !== null) this.#chains.set(index, { chain, node: node.id });
@@ -37,14 +38,23 @@ export class SameState implements Invariant {
   }
 
   /** The members' own check of it, which runs all the time (T9), must not have cried wolf. */
-  ended(): void {
-    for (const { id, replica } of this.#sim.nodes) {
-      const condemned = replica?.condemned() ?? null;
+  marked(): void {
+    const { nodes } = this.#sim;
+    // Two that are wrong alike may be the majority.
+    if (nodes.filter(({ wasRotten }) => wasRotten).length > 1) return;
+    for (const { id, replica, wasRotten } of nodes) {
+      const condemned = wasRotten ? null : (replica?.condemned() ?? null);
       if (condemned !== null) this.#sim.fail("I11", `${id} takes itself for wrong: ${condemned}`);
     }
   }
 
+  ended(): void {
+    this.marked();
+  }
+
   #sameAnswers(node: SimNode, index: number, answers: readonly Answer[]): void {
+    // Answers hold payloads, and one of them is another somewhere.
+    if (this.#sim.faults.struck.has("row-rot")) return;
     const digest = Bun.hash(JSON.stringify(answers));
     const known = this.#answers.get(index);
     if (known === undefined) this.#answers.set(index, digest);

@@ -1,0 +1,81 @@
+/**
+ * A row of a member's state that rots: a bit of a payload is another on its disk, and nobody notices but the members, which
+ * compare their rows (T9). The member in the minority must find out, say nothing more, and take the state of the
+ * others; where no majority is left to judge by, an alarm must stand.
+ *
+ * A payload decides nothing, so the member's answers stay right meanwhile. Where a snapshot of it carries the rot on, and
+ * where a row that is written anew heals it, is looked up in the tables, not guessed.
+ */
+import type { Database } from "bun:sqlite";
+import type { Millis } from "../../src/replica/ports.ts";
+import { votes } from "./membership.ts";
+import type { SimNode } from "./node.ts";
+import type { Simulation } from "./simulation.ts";
+import type { Prng } from "./world.ts";
+
+/** A pass of the audit, a snapshot, and a few tries. */
+const FOUND_MS: Millis = 60_000;
+const LOOK_MS: Millis = 250;
+
+/** Clients submit `{"n":…}`; n and f differ in one bit. */
+export function isRotten(db: Database | null): boolean {
+  if (db === null) return false;
+  // What was answered under a key holds tasks, too: as JSON inside of JSON.
+  const sql = `SELECT 1 FROM tasks WHERE payload LIKE '{"f":%'
+    UNION ALL SELECT 1 FROM idempotency WHERE instr(answer, 'f\\":') > 0 LIMIT 1`;
+  return db.query<unknown, []>(sql).get() !== null;
+}
+
+/** Once in a run, at one member of three or more. False: there is nobody, or no row, to strike. */
+export function rotRow(sim: Simulation, prng: Prng): boolean {
+  const { membership, nodes } = sim;
+  if (membership === null || nodes.some((node) => node.wasRotten)) return false;
+  const { configuration } = membership;
+  if (configuration.voters.length < 3 || configuration.outgoing.length > 0) return false;
+  const able = nodes.filter(
+    ({ up, id, db, disk, machine }) =>
+      up && votes(configuration, id) && db !== null && machine !== null && disk.installing === null,
+  );
+  if (able.length === 0) return false;
+  const node = prng.pick(able);
+  const { db, machine } = node;
+  if (db === null || machine === null) return false;
+  machine.flush();
+  const rows = db
+    .query<{ seq: number; id: string }, []>(
+      "SELECT seq, id FROM tasks WHERE payload IS NOT NULL AND large = 0 ORDER BY seq DESC LIMIT 20",
+    )
+    .all();
+  if (rows.length === 0) return false;
+  const { seq, id } = prng.pick(rows);
+  db.query("UPDATE tasks SET payload = replace(payload, 'n', 'f') WHERE seq = ?").run(seq);
+  sim.trace.say(node.id, `the row of ${id} rots`);
+  node.wasRotten = true;
+  node.isSuspect = true;
+  return true;
+}
+
+/** After the healing: the rot is found and gone, as far as enough voters are left to judge by; else they all know of it. */
+export async function rotIsFound(sim: Simulation): Promise<void> {
+  const wrong = (): readonly SimNode[] =>
+    sim.core().filter(({ db, replica }) => isRotten(db) || (replica?.condemned() ?? null) !== null);
+  const isJudged = (): boolean => {
+    const voters = sim.membership?.configuration.voters ?? [];
+    const sound = sim.core().filter((node) => voters.includes(node.id) && !isRotten(node.db));
+    return 2 * sound.length > voters.length;
+  };
+  const isTold = (): boolean =>
+    sim
+      .core()
+      .some(({ replica }) => replica?.status().alarms.some(({ kind }) => kind === "inconsistent"));
+  const isOver = (): boolean =>
+    wrong().length === 0 || (!isJudged() && (isTold() || sim.core().length < 2));
+  // Looking costs a query at each member.
+  for (let ms = 0; ms < FOUND_MS && sim.failure === null; ms += LOOK_MS) {
+    if (isOver()) return;
+    await sim.until(LOOK_MS);
+  }
+  if (sim.failure !== null) return;
+  const found = wrong().map(({ id, replica }) => `${id}: ${replica?.condemned() ?? "no word"}`);
+  sim.fail("T9", `rot of a row is neither mended nor told of: ${found.join("; ")}`);
+}

@@ -88,6 +88,9 @@ function flags() {
   }
 }
 
+// Refusals are by the thousand, and where each was made nobody reads.
+Error.stackTraceLimit = 12;
+
 const { values, positionals } = flags();
 if (values.help) {
   console.log(HELP);

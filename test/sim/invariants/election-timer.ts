@@ -105,7 +105,7 @@ export class ElectionTimer implements Invariant {
       leadership.role === "leader" ||
       !votes(membership.configuration, id) ||
       membership.configuration.members[id]?.incarnation !== disk.incarnation ||
-      replica.status().retired ||
+      replica.removed() !== null ||
       clock.still ||
       clock.pauses !== timer.pauses ||
       replica.clockAlarm() !== null ||

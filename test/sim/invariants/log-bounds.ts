@@ -27,10 +27,11 @@ export class LogBounds implements Invariant {
   }
 }
 
-function wrongAt({ up, clock, disk, replica, store }: SimNode): string | null {
-  if (!up || clock.still || replica === null || store === null) return null;
+function wrongAt({ up, applied, clock, disk, replica, store }: SimNode): string | null {
+  const core = replica?.core ?? null;
+  if (!up || clock.still || core === null || store === null) return null;
   if (disk.installing !== null || store.pending > 0) return null;
-  const { applied, commit, lastIndex } = replica.status();
+  const { commit, lastIndex } = core;
   // Before the core has begun there is no log.
   if (lastIndex === 0) return null;
   const compacted = disk.compacted.index;

@@ -3,7 +3,7 @@
  * promoted holds the log, as far as its leader can know. What a member takes for the membership is the newest one in its log, also when that was
  * cut back (dissertation 4.1).
  */
-import type { Configuration, PersistOp } from "../../../src/raft/types.ts";
+import { asIndex, type Configuration, type PersistOp } from "../../../src/raft/types.ts";
 import { decodeConfigurationEntry } from "../../../src/raft/configuration.ts";
 import { shareQuorums, votes } from "../membership.ts";
 import type { SimNode } from "../node.ts";
@@ -27,7 +27,7 @@ export class Memberships implements Invariant {
     if (leadership?.role !== "leader" || store === null || replica === null) return;
     for (const entry of entries) {
       if (entry.kind !== "config" || entry.term !== leadership.term) continue;
-      const { commit } = replica.status();
+      const commit = replica.core?.commit ?? asIndex(0);
       const committed = replica.core?.termAt(commit) ?? null;
       if (committed !== null && committed !== leadership.term)
         this.#sim.fail(
@@ -80,7 +80,9 @@ export class Memberships implements Invariant {
   #differs({ up, clock, replica, store }: SimNode): boolean {
     if (!up || clock.still || replica === null || store === null || store.membership === null)
       return false;
-    const { configuration, lastIndex } = replica.status();
+    const { core } = replica;
+    if (core === null) return false;
+    const { configuration, lastIndex } = core;
     if (lastIndex !== store.handed.length) return false;
     return !Bun.deepEquals(configuration, store.membership.configuration);
   }

@@ -21,6 +21,14 @@ export interface Reborn {
   readonly state: Uint8Array;
   /** Leases of workers outside that the old cluster granted behind that state. */
   readonly stale: readonly OldLease[];
+  readonly stranger: Stranger | null;
+}
+
+/** A member of the cluster before that knows nothing of the new one, and starts on the folder that it had. */
+export interface Stranger {
+  readonly number: number;
+  readonly disk: Disk;
+  readonly state: Uint8Array;
 }
 
 export interface OldLease extends LeaseRef {

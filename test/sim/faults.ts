@@ -19,6 +19,7 @@ export const ACTIONS = {
   "long idle time": "K6",
   "rows compared": "T9",
   "rot repaired": "T9",
+  "return of the old": "M5, M6",
 } as const;
 export type Action = keyof typeof ACTIONS;
 

@@ -32,7 +32,7 @@ import { Disk, isBehind, logUpTo, SimLogStore } from "./disk.ts";
 import { SimSlot } from "./executor.ts";
 import type { CoreState } from "./invariants/invariant.ts";
 import { SimTransport } from "./network.ts";
-import { diskOf, type Reborn } from "./beginning.ts";
+import { diskOf, type Reborn, type Stranger } from "./beginning.ts";
 import { isRotten } from "./rot.ts";
 import type { Simulation } from "./simulation.ts";
 import { NodeClock, Prng } from "./world.ts";
@@ -106,14 +106,17 @@ export class SimNode {
     this.#sim = sim;
     this.id = asNodeId(`n${number}`);
     this.#prng = new Prng(sim.world.prng.uint32());
-    this.#concurrency = sim.options.concurrency[number - 1] ?? 0;
+    this.#concurrency = sim.options.concurrency[sim.nodes.length] ?? 0;
     this.disk = this.#emptyDisk();
     this.clock = new NodeClock(sim.world);
     this.clock.kill();
   }
 
   #emptyDisk(): Disk {
-    const disk = new Disk(this.id, this.#prng.hex(8));
+    return this.#watched(new Disk(this.id, this.#prng.hex(8)));
+  }
+
+  #watched(disk: Disk): Disk {
     const { nodes, watching } = this.#sim;
     disk.truth = (to, term) =>
       logUpTo(
@@ -504,6 +507,13 @@ export class SimNode {
     const { data } = await snapshots.read(id, 0, bytes);
     await snapshots.remove(id);
     return data;
+  }
+
+  /** It has the folder that it had in another cluster. */
+  haunt({ disk, state }: Stranger): void {
+    this.disk = this.#watched(disk);
+    this.#db = openState(state, this.#committed);
+    this.#checkpoint = state;
   }
 
   /** Its folder is the beginning of a new cluster. */

@@ -12,7 +12,7 @@ import { decodeConfigurationEntry } from "../../src/raft/configuration.ts";
 import { asIndex, asNodeId, INDEX_0, TERM_0 } from "../../src/raft/types.ts";
 import { aliveBecause, furthest, type Position } from "../../src/rescue/judgement.ts";
 import { newBeginning, type OldLog } from "../../src/rescue/new-beginning.ts";
-import type { Reborn } from "./beginning.ts";
+import type { Reborn, Stranger } from "./beginning.ts";
 import { openState } from "./database.ts";
 import type { Disk } from "./disk.ts";
 import { isQuorum } from "./membership.ts";
@@ -175,7 +175,38 @@ function begin(
     sim.fail(kind, `the new cluster goes by ${machine.clusterId()}, the old one by ${old}`);
   checkTasks(sim, db, machine, sharedWith(sim, log), index);
   const stale = sim.ledger.grantedBehind(index);
-  return { kind, of: sim, clusterId, ...before, beginning, state: db.serialize(), stale };
+  const stranger = strangerOf(sim, before.first);
+  return { kind, of: sim, clusterId, ...before, beginning, state: db.serialize(), stale, stranger };
+}
+
+/** One that could do nothing by itself: it needs others of the cluster that is no more. */
+function strangerOf(sim: Simulation, first: number): Stranger | null {
+  const { nodes, membership, options } = sim;
+  if ((membership?.configuration.voters.length ?? 0) < 3) return null;
+  if (!streamOf(options.seed, "stranger").chance(0.6)) return null;
+  const node = nodes.find(
+    ({ number, disk, db, rolledBack, owes }) =>
+      number !== first && disk.clusterId !== null && db !== null && !rolledBack && owes === null,
+  );
+  if (node?.db === null || node === undefined || node.disk.voteLost) return null;
+  const { disk, number, db } = node;
+  disk.settleInstall();
+  return { number, disk, state: db.serialize() };
+}
+
+/** The new cluster lets nobody in who belongs to the old one, and changes nothing of what that one holds. */
+export function strangerStays(sim: Simulation, { stranger }: Reborn): void {
+  if (stranger === null) return;
+  const { number, disk } = stranger;
+  const node = sim.nodes.find((each) => each.number === number);
+  const { members = {} } = sim.membership?.configuration ?? {};
+  const isMember = Object.values(members).some(
+    (member) => member.incarnation === disk.incarnation && member.url === `http://n${number}`,
+  );
+  // An operator may have emptied its folder since, and let it in as anybody.
+  const isBound = node?.disk === disk && disk.clusterId === sim.reborn?.clusterId;
+  if (isBound || isMember)
+    sim.fail("rebirth", `n${number} of the cluster before is a member of the new one`);
 }
 
 /** Up to where the log that goes on holds what was committed. */

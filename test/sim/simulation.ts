@@ -29,7 +29,7 @@ import {
   type SimOptions,
   streamOf,
 } from "./options.ts";
-import { type Backup, backUp, oldWorkers, rescued, restored } from "./reborn.ts";
+import { type Backup, backUp, oldWorkers, rescued, restored, strangerStays } from "./reborn.ts";
 import type { Reborn } from "./beginning.ts";
 import { Trace } from "./trace.ts";
 import { OutsideWorker } from "./workers.ts";
@@ -227,8 +227,14 @@ export class Simulation {
 
   /** One more member, with an empty folder; not started. */
   addNode(): SimNode {
-    const number = Math.max(0, ...this.nodes.map((each) => each.number)) + 1;
-    const node = new SimNode(this, this.nodes.length === 0 ? (this.reborn?.first ?? 1) : number);
+    const { reborn } = this;
+    // Names of the old cluster are used again, but where one of its members comes back itself.
+    const taken = reborn?.stranger === null ? 0 : (reborn?.of.nodes.length ?? 0);
+    const next = Math.max(taken, ...this.nodes.map((each) => each.number)) + 1;
+    return this.#push(new SimNode(this, this.nodes.length > 0 ? next : (reborn?.first ?? 1)));
+  }
+
+  #push(node: SimNode): SimNode {
     this.nodes.push(node);
     this.#byId.set(node.id, node);
     return node;
@@ -432,6 +438,14 @@ export class Simulation {
     }
     const backup = this.#backUpLater();
     if (this.reborn !== null) {
+      const { stranger } = this.reborn;
+      if (stranger !== null)
+        world.at(world.now + streamOf(options.seed, "return").float() * 2_000, () => {
+          const node = this.#push(new SimNode(this, stranger.number));
+          this.faults.count("return of the old");
+          node.haunt(stranger);
+          node.start();
+        });
       this.asking += 1;
       this.#follow(oldWorkers(this, this.reborn), () => (this.asking -= 1));
     }
@@ -497,6 +511,10 @@ export class Simulation {
       this.sequel = { events, simulatedMs: next.world.now - this.world.now };
       for (const line of lines) this.trace.note("next", line);
       this.trace.mark(hash);
+      if (next.faults.struck.has("return of the old")) this.faults.count("return of the old");
+      if (failure === null) strangerStays(next, reborn);
+      if (next.failure !== null && failure === null)
+        this.fail(next.failure.rule, next.failure.detail);
       if (failure !== null) this.fail(`${failure.rule} (after a ${reborn.kind})`, failure.detail);
     } finally {
       next.close();

@@ -1,6 +1,7 @@
 /** Q8, T1: log time never goes back, and is within 10 s of true time while most clocks are right. */
 import type { PersistOp } from "../../../src/raft/types.ts";
 import { decodeEntry } from "../../../src/replica/envelope.ts";
+import type { TaskMachine } from "../../../src/queue/machine.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
@@ -18,6 +19,12 @@ export class LogTime implements Invariant {
 
   constructor(sim: Simulation) {
     this.#sim = sim;
+  }
+
+  /** Log time never goes back: one that was wrong in the cluster before is so in this one. */
+  begins(machine: TaskMachine): void {
+    this.#last = machine.logTime();
+    this.#excused = Math.abs(this.#last - EPOCH - this.#sim.world.now) > ERROR_MAX_MS;
   }
 
   /** As the leader seals it: when it commits, much later perhaps, it is old by right. */

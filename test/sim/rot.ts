@@ -57,25 +57,31 @@ export function rotRow(sim: Simulation, prng: Prng): boolean {
 
 /** After the healing: the rot is found and gone, as far as enough voters are left to judge by; else they all know of it. */
 export async function rotIsFound(sim: Simulation): Promise<void> {
-  const wrong = (): readonly SimNode[] =>
-    sim.core().filter(({ db, replica }) => isRotten(db) || (replica?.condemned() ?? null) !== null);
-  const isJudged = (): boolean => {
+  const isCondemned = ({ replica }: SimNode): boolean => (replica?.condemned() ?? null) !== null;
+  const rotten = (): readonly SimNode[] => sim.core().filter(({ db }) => isRotten(db));
+  const isMajority = (some: readonly SimNode[]): boolean => {
     const voters = sim.membership?.configuration.voters ?? [];
-    const sound = sim.core().filter((node) => voters.includes(node.id) && !isRotten(node.db));
-    return 2 * sound.length > voters.length;
+    return 2 * some.filter(({ id }) => voters.includes(id)).length > voters.length;
   };
   const isTold = (): boolean =>
     sim
       .core()
       .some(({ replica }) => replica?.status().alarms.some(({ kind }) => kind === "inconsistent"));
-  const isOver = (): boolean =>
-    wrong().length === 0 || (!isJudged() && (isTold() || sim.core().length < 2));
+  const isOver = (): boolean => {
+    const core = sim.core();
+    const wrong = rotten();
+    if (wrong.length === 0) return !core.some(isCondemned);
+    // A snapshot carried it on before it was found: then all agree on what is wrong, and nobody can know better.
+    if (isMajority(wrong)) return wrong.length === core.length && !core.some(isCondemned);
+    if (isMajority(core.filter((node) => !wrong.includes(node)))) return false;
+    return isTold() || core.length < 2;
+  };
   // Looking costs a query at each member.
   for (let ms = 0; ms < FOUND_MS && sim.failure === null; ms += LOOK_MS) {
     if (isOver()) return;
     await sim.until(LOOK_MS);
   }
   if (sim.failure !== null) return;
-  const found = wrong().map(({ id, replica }) => `${id}: ${replica?.condemned() ?? "no word"}`);
+  const found = rotten().map(({ id, replica }) => `${id}: ${replica?.condemned() ?? "no word"}`);
   sim.fail("T9", `rot of a row is neither mended nor told of: ${found.join("; ")}`);
 }

@@ -8,6 +8,7 @@
  * (FTL) comes sixteen times later: it took one to two seconds of CPU in the first seconds under load, on the cores that
  * serve, and what it made was no faster. A handler's loop over numbers gets there within milliseconds all the same.
  */
+import { readFileSync, realpathSync } from "node:fs";
 
 /**
  * Calls count 15, turns of a loop 1. The engine's own: 1,000 and 64,000. Each executor compiles for itself: where the first
@@ -28,14 +29,28 @@ export function settleEngine(): void {
   if (isSettled || process.execve === undefined) return;
   // It stops threads by a signal, all the time. One that is on its way would end the new process, which has no handler yet.
   if (process.execArgv.some((flag) => flag.startsWith("--cpu-prof"))) return;
-  const [, script, ...flags] = process.argv;
-  if (script === undefined) return;
   try {
-    process.execve(process.execPath, [process.execPath, ...process.execArgv, script, ...flags], {
-      ...ENGINE_SETTINGS,
-      ...process.env,
-    });
+    const given = ownArguments();
+    process.execve(ownProgram(given[0] ?? ""), given, { ...ENGINE_SETTINGS, ...process.env });
   } catch {
     // As it is, then.
+  }
+}
+
+/** Under the name that it was started by, if that is this very program: a process is listed by it. */
+function ownProgram(name: string): string {
+  const found = Bun.which(name);
+  return found !== null && realpathSync(found) === realpathSync(process.execPath)
+    ? found
+    : process.execPath;
+}
+
+/** As the process was started, to the letter: whoever looks for it by them finds it. */
+function ownArguments(): string[] {
+  try {
+    return readFileSync("/proc/self/cmdline", "utf8").split("\0").slice(0, -1);
+  } catch {
+    // Not Linux.
+    return [process.execPath, ...process.execArgv, ...process.argv.slice(1)];
   }
 }

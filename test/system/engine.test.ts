@@ -7,17 +7,25 @@ import { ENGINE_SETTINGS } from "../../src/system/engine.ts";
 const FIXTURE = join(import.meta.dir, "fixtures", "engine-process.ts");
 async function started(given: Record<string, string>, own = ["--smol"]) {
   const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith("BUN_JSC_"));
-  const child = Bun.spawn(["bun", ...own, "run", FIXTURE, "--id", "n 1", "--x="], {
+  const command = ["bun", ...own, "run", FIXTURE, "--id", "n 1", "--x="];
+  const child = Bun.spawn(command, {
     env: { ...Object.fromEntries(inherited), ...given },
   });
   const seen = JSON.parse(await new Response(child.stdout).text()) as Record<string, unknown>;
-  return { seen, pid: child.pid };
+  return { seen, pid: child.pid, command };
 }
 
-test("a member that was started without the engine's settings has them, and is the same process with the same flags", async () => {
-  const { seen, pid } = await started({ MINE: "kept" });
-  const flags = ["--id", "n 1", "--x="];
-  expect(seen).toEqual({ pid, flags, own: ["--smol"], mine: "kept", engine: ENGINE_SETTINGS });
+test("a member that was started without the engine's settings has them, and is the same process with the same name and flags", async () => {
+  const { seen, pid, command } = await started({ MINE: "kept" });
+  expect(seen).toEqual({
+    pid,
+    name: "bun",
+    command,
+    flags: ["--id", "n 1", "--x="],
+    own: ["--smol"],
+    mine: "kept",
+    engine: ENGINE_SETTINGS,
+  });
 });
 
 test("whoever sets one of them differently keeps what they set", async () => {

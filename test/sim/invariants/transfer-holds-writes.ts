@@ -6,6 +6,7 @@ import type { Message, PersistOp } from "../../../src/raft/types.ts";
 import type { Leadership } from "../../../src/replica/consensus.ts";
 import type { Millis } from "../../../src/replica/ports.ts";
 import type { SimNode } from "../node.ts";
+import type { FaultFamily } from "../options.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
 
@@ -19,15 +20,52 @@ interface Transfer {
   readonly until: Millis;
 }
 
+/** To whom a leader hands over, and since when, by its own clock. */
+interface Handing {
+  readonly to: string;
+  readonly term: number;
+  readonly pauses: number;
+  readonly since: Millis;
+}
+const ABORT_SLACK_MS: Millis = 1_000;
+const RESTLESS: readonly FaultFamily[] = ["disk-full", "skew", "wall-jump"];
+
 export class TransferHoldsWrites implements Invariant {
   readonly #sim: Simulation;
   readonly #under = new Map<SimNode, Transfer>();
+  readonly #handing = new Map<SimNode, Handing>();
 
   constructor(sim: Simulation) {
     this.#sim = sim;
   }
 
+  /** A transfer that comes to nothing is over after an election timeout: this looks for one that is never over. */
+  often(): void {
+    const { families, electionTimeoutMs } = this.#sim.options;
+    // There leaders try to hand over by themselves, again and again.
+    if (RESTLESS.some((family) => families.has(family))) return;
+    for (const node of this.#sim.nodes) {
+      const { clock, id } = node;
+      const core = node.replica?.core ?? null;
+      const to = core?.transferTarget ?? null;
+      if (!node.up || clock.still || core === null || to === null || this.#sim.leaving.has(id)) {
+        this.#handing.delete(node);
+        continue;
+      }
+      const now = clock.monotonic();
+      const known = this.#handing.get(node);
+      if (known?.to !== to || known.term !== core.term || known.pauses !== clock.pauses)
+        this.#handing.set(node, { to, term: core.term, pauses: clock.pauses, since: now });
+      else if (now - known.since > 3 * electionTimeoutMs + ABORT_SLACK_MS)
+        this.#sim.fail(
+          "3.10",
+          `${id} hands leadership to ${to} for ${Math.round(now - known.since)} ms and does not give up`,
+        );
+    }
+  }
+
   transferring(node: SimNode): void {
+    this.#handing.delete(node);
     const { leadership, clock, store } = node;
     // One whose disk is almost full hands over by itself, at a time that nobody sees from outside.
     if (leadership?.role !== "leader" || this.#sim.options.families.has("disk-full")) return;

@@ -291,7 +291,8 @@ function usurp(sim: Simulation, prng: Prng): boolean {
 function dieSoon(sim: Simulation, prng: Prng, side: readonly SimNode[]): void {
   sim.world.at(sim.world.now + prng.float() * 20, () => {
     const leader = sim.leader();
-    if (leader !== null && !side.includes(leader)) sim.crashed(leader, "none");
+    // Not once all is healed: from there on leaders stay.
+    if (sim.mood.wild() && leader !== null && !side.includes(leader)) sim.crashed(leader, "none");
   });
 }
 

@@ -53,7 +53,11 @@ export function judge(values: ReadonlyMap<NodeId, string>, voters: ReadonlySet<N
   return { minority: [], split: true };
 }
 
-/** Chains, and digests, that can be compared: of members that gave one. */
+/**
+ * Chains, and digests, that can be compared: of members that gave one. Each is as of the index, and holds the machine
+ * version that was in force there. The one that a word tells is of when it was said, which may be behind the entry that
+ * raised it.
+ */
 export function comparable(
   words: Iterable<readonly [NodeId, Word]>,
   part: "chain" | "digest",
@@ -61,8 +65,7 @@ export function comparable(
   const values = new Map<NodeId, string>();
   for (const [id, word] of words) {
     const value = word[part];
-    // Equal indexes have equal versions, unless the states differ.
-    if (value !== null) values.set(id, `${word.machineVersion}/${value}`);
+    if (value !== null) values.set(id, value);
   }
   return values;
 }

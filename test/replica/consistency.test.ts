@@ -74,6 +74,20 @@ describe("words are judged", () => {
     expect([...comparable(words, "digest").keys()]).toEqual(ids("n1", "n3"));
   });
 
+  test("a word that was said behind the entry that raised the machine version is no other value for that", () => {
+    const word = (machineVersion: number): Word => ({
+      round: 1,
+      machineVersion,
+      chain: "c",
+      digest: "d",
+      next: null,
+      condemned: null,
+    });
+    const words = ["n1", "n2", "n3"].map((id, i) => [asNodeId(id), word(i === 1 ? 2 : 1)] as const);
+    for (const part of ["chain", "digest"] as const)
+      expect(judge(comparable(words, part), voters)).toEqual({ minority: [], split: false });
+  });
+
   test("nonsense is no verdict", () => {
     for (const body of [null, 1, "x", {}, { index: 1 }, { index: 1, words: [[1, {}]] }])
       expect(parseVerdict(body)).toBeNull();

@@ -344,4 +344,34 @@ export const OF_OUR_OWN: readonly Mutant[] = [
     "  if (known !== null) {\n    return task.body_hash",
     '  if (known !== null) {\n    if (known === row && row.status === 2) return "existing";\n    return task.body_hash',
   ),
+
+  // ------------------------------------------------------------------ claims again, new clusters
+  one(
+    "given-back",
+    "gives back what a claim got, though its repeat waits at another member",
+    "src/queue/dispatcher.ts",
+    "asked.last !== owner || asked.waiting.size > 0",
+    "asked.last !== owner",
+  ),
+  one(
+    "late-member",
+    "a member that is behind answers a claim's repeat with what was given back meanwhile",
+    "src/queue/claim-waiters.ts",
+    "const isKnown = waiter.reading || !this.#isRegistered(waiter);",
+    "const isKnown = false;",
+  ),
+  one(
+    "old-fences",
+    "a new cluster gives out the fences of the old one again",
+    "src/queue/machine.ts",
+    "      this.#store.fence += fenceJump;\n",
+    "",
+  ),
+  one(
+    "old-sessions",
+    "a new cluster goes on with the sessions of the old one's members",
+    "src/queue/machine.ts",
+    "      this.#sessions.keepOnly([]);\n",
+    "",
+  ),
 ];

@@ -8,6 +8,8 @@ import type { Simulation } from "./simulation.ts";
 import { Prng } from "./world.ts";
 
 const HOUR_MS: Millis = 3_600_000;
+/** How often is looked whether a disk is busy. */
+const HANG_LOOK_MS: Millis = 0.5;
 
 /** What clients, workers and executors do that counts as a fault; by its letter in docs/simulator.md. */
 export const ACTIONS = {
@@ -269,15 +271,7 @@ function usurp(sim: Simulation, prng: Prng): boolean {
   const { electionTimeoutMs } = sim.options;
   const ms = electionTimeoutMs * prng.pick([0.3, 1, 2, 3, 5]) + prng.float() * 500;
   const slow = prng.pick(side);
-  if (prng.chance(0.5))
-    sim.world.at(sim.world.now + prng.float() * 100, () => {
-      const { store } = slow;
-      if (store === null || store.hung) return;
-      store.hang();
-      sim.world.at(sim.world.now + ms + prng.float() * 4 * electionTimeoutMs, () =>
-        store.recover(),
-      );
-    });
+  if (prng.chance(0.5)) hangWithWork(sim, slow, 200, ms + prng.float() * 4 * electionTimeoutMs);
   const successorDies = prng.chance(0.4);
   sim.world.at(sim.world.now + ms, () => {
     sim.disturbed();
@@ -285,6 +279,23 @@ function usurp(sim: Simulation, prng: Prng): boolean {
     if (successorDies) dieSoon(sim, prng, side);
   });
   return true;
+}
+
+/**
+ * From the moment in which a write is under way: what comes after it is another write, so that the one is answered and
+ * the other is not when the disk comes back.
+ */
+function hangWithWork(sim: Simulation, node: SimNode, looks: number, ms: Millis): void {
+  sim.world.at(sim.world.now + HANG_LOOK_MS, () => {
+    const { store } = node;
+    if (store === null || store.hung) return;
+    if (store.pending === 0 && looks > 0) {
+      hangWithWork(sim, node, looks - 1, ms);
+      return;
+    }
+    store.hang();
+    sim.world.at(sim.world.now + ms, () => store.recover());
+  });
 }
 
 /** Whoever came back stands against those who followed its successor, with a log of another kind. */

@@ -49,6 +49,10 @@ interface Offer {
   expiresAt: Millis;
   /** Ready tasks that were counted as its own when it was proposed; null: not proposed. */
   reserved: (readonly [string, string, number])[] | null;
+  /** While it was proposed somebody asked again: by then that member may have applied what it took. */
+  again: boolean;
+  /** While it was proposed whoever waited has gone. */
+  withdrawn: boolean;
 }
 
 /** Offers that ask for the same tasks, first come first. */
@@ -147,6 +151,8 @@ export class Dispatcher {
     if (parked !== undefined) {
       parked.owner = owner;
       parked.expiresAt = expiresAt;
+      parked.again = parked.reserved !== null;
+      parked.withdrawn = false;
       return "parked";
     }
     if (this.#o.state.claimAnswer(claim) !== null) {
@@ -164,6 +170,8 @@ export class Dispatcher {
       owner,
       expiresAt,
       reserved: null,
+      again: false,
+      withdrawn: false,
     };
     this.#offers.set(key, offer);
     // A name that nobody named before is put on record at once, so that "*" leaves it alone from now on.
@@ -193,8 +201,10 @@ export class Dispatcher {
     if (offer?.owner !== owner) return;
     // After an election members offer again in any order.
     const other = firstOf(waiting ?? []);
-    if (other === null) this.#remove(offer);
-    else offer.owner = other;
+    // What is under way is known of until it is answered: a repeat must hear of it.
+    if (other !== null) offer.owner = other;
+    else if (offer.reserved !== null && offer.claim.local === null) offer.withdrawn = true;
+    else this.#remove(offer);
   }
 
   /**
@@ -253,7 +263,9 @@ export class Dispatcher {
       } else if (signal.type === "claimed" && signal.claim !== last) {
         last = signal.claim;
         const offer = this.#offers.get(claimKey(signal.claim));
-        if (offer !== undefined) this.#remove(offer);
+        if (offer === undefined) continue;
+        this.#remove(offer);
+        if (offer.again && !offer.withdrawn) this.#o.owners.known(offer.owner, offer.claim);
       }
     }
     if (!ready) return;
@@ -409,7 +421,9 @@ export class Dispatcher {
     // Usually gone by now: applying the claim removed it.
     if (this.#offers.get(offer.key) === offer) {
       const { claim, owner } = offer;
-      if (!answer.ok) {
+      if (offer.withdrawn) {
+        this.#remove(offer);
+      } else if (!answer.ok) {
         this.#remove(offer);
         this.#o.owners.refused(owner, claim, answer.code, answer.detail ?? answer.code);
       } else if (answer.replayed === true || this.#o.state.claimAnswer(claim) !== null) {
@@ -428,7 +442,10 @@ export class Dispatcher {
     this.#inFlight -= 1;
     this.#unreserve(offer);
     // It may still happen: the offer stays, and a second claim of the same request takes nothing more.
-    if (this.#offers.get(offer.key) === offer) this.#return(offer);
+    if (this.#offers.get(offer.key) === offer) {
+      if (offer.withdrawn) this.#remove(offer);
+      else this.#return(offer);
+    }
     this.#o.log.debug("a claim could not be proposed", { error: String(error) });
     this.#retry ??= this.#o.clock.after(RETRY_MS, () => {
       this.#retry = null;

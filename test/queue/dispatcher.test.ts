@@ -1,7 +1,10 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { LIMITS } from "../../src/queue/types.ts";
 import { Cluster, ROUND_MS } from "./fake-consensus.ts";
 import { claimOf, context, submitOne, task } from "./service-harness.ts";
+
+// A machine that is busy with other work is slow, not wrong.
+setDefaultTimeout(30_000);
 
 async function single(): Promise<Cluster> {
   const cluster = new Cluster(1);

@@ -294,7 +294,8 @@ describe("Members that do not answer", () => {
       outcomeUnknown: true,
     });
     await using refusing = new ScriptedMember(() => problem(503, "no-quorum"));
-    using other = clientOf([refusing], { timeoutMs: 150 });
+    // Long enough for waits between tries beside which a try is short: one that the time-out cuts has no answer to tell of.
+    using other = clientOf([refusing], { timeoutMs: 1_000 });
     const error = await refusal(other.enqueue("n"));
     expect(error).toMatchObject({ code: "timeout", status: 503, outcomeUnknown: false });
     expect(error.message).toContain("it is no-quorum");

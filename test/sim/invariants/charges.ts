@@ -6,7 +6,12 @@ import type { Database } from "bun:sqlite";
 import { decodeCommand } from "../../../src/queue/command-codec.ts";
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
 import type { TaskMachine } from "../../../src/queue/machine.ts";
-import type { LeaseEnd, RetryPolicy, Task } from "../../../src/queue/types.ts";
+import {
+  FINAL_STATUSES,
+  type LeaseEnd,
+  type RetryPolicy,
+  type Task,
+} from "../../../src/queue/types.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
@@ -63,11 +68,16 @@ export class Charges implements Invariant {
       if (known === undefined) causes.set(id, [{ fence, cause }]);
       else known.push({ fence, cause });
     };
+    // A retry under a key that was used before is answered as then, and changes nothing.
+    const revived = new Set<string>();
+    for (const signal of signals)
+      if (signal.type === "changed" && signal.from !== null && FINAL_STATUSES.includes(signal.from))
+        revived.add(signal.id);
     for (const [i, { command }] of requests.entries()) {
       const asked = decodeCommand(command);
       const answer = answers[i];
       if (answer?.ok !== true) continue;
-      if (asked.type === "retry") this.#budgets.set(asked.id, NEW);
+      if (asked.type === "retry" && revived.has(asked.id)) this.#budgets.set(asked.id, NEW);
       if (asked.type === "confirm") for (const { fence } of asked.items) this.#seen.add(fence);
       if (asked.type === "end" && answer.value.type === "ended")
         for (const [j, { task_id, fence, end }] of asked.items.entries())

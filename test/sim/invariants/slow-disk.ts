@@ -34,7 +34,8 @@ export class SlowDisk implements Invariant {
     for (const node of this.#sim.nodes) {
       const { term = 0 } = node.leadership ?? {};
       const core = node.replica?.core ?? null;
-      if (!node.up || core?.role !== "leader" || !this.#othersAreFaster(node)) {
+      // One that stands still cannot notice, and has its time anew when it goes on.
+      if (!node.up || node.clock.still || core?.role !== "leader" || !this.#othersAreFaster(node)) {
         this.#stalls.delete(node);
         continue;
       }

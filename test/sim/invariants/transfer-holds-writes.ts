@@ -94,6 +94,8 @@ export class TransferHoldsWrites implements Invariant {
     const { lastIndex, lastTerm } = core;
     const target = this.#sim.nodes.find(({ id }) => id === message.to);
     if (target === undefined || target.rolledBack || target.owes !== null) return;
+    // Its folder may be another since the leader heard of it; who is told nothing ends nothing.
+    if (node.transport?.isConnectedTo(target.id, target.transport) !== true) return;
     const { entries } = target.disk;
     if (core.term === message.term && entries[lastIndex - 1]?.term !== lastTerm)
       this.#sim.fail(

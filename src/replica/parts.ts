@@ -386,6 +386,7 @@ export class Parts {
   #condemned(sentence: string): void {
     this.#o.log.error(sentence);
     this.#o.onCondemned?.(sentence);
+    this.snapshots.condemned();
     // What was proposed here may be logged all the same; what it did, another member can tell.
     this.writes.failAll(() => new ConsensusError("outcome-unknown", sentence));
     this.reads.failAll(() => new ConsensusError("inconsistent", sentence));

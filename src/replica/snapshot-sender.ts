@@ -37,6 +37,7 @@ const FAILED_MS: Millis = 10_000;
 /** Who was dropped for that is served again when the log has had the time to shrink. */
 const DROPPED_MS: Millis = 60_000;
 const SWEEP_MS: Millis = 1_000;
+const WRONG = "the state of this member is wrong";
 
 export interface SnapshotSenderPort {
   readonly store: SnapshotStore;
@@ -48,6 +49,8 @@ export interface SnapshotSenderPort {
   describe(copy: SnapshotCopy): SnapshotManifest | null;
   applied(): LogIndex;
   compacted(): LogIndex;
+  /** The state is known to differ from the others' (T9): whoever took it would be wrong as well. */
+  isStateWrong(): boolean;
   /**
    * What this peer has, and whether all that it lacks is in memory: then nothing need be held back for it, since
    * the tail that is always kept is longer than that. Null when this member does not lead it.
@@ -76,6 +79,8 @@ export class SnapshotSender {
   readonly #port: SnapshotSenderPort;
   #copy: Copy | null = null;
   #making = false;
+  /** The copy that is being made is of a state that was found wrong meanwhile. */
+  #isDisowned = false;
   #failure: { readonly detail: string; readonly until: Millis } | null = null;
   /** Who asked while a copy is being made. At most the members. */
   readonly #askers = new Set<NodeId>();
@@ -135,6 +140,12 @@ export class SnapshotSender {
       case "gone":
         return; // a receiver's
     }
+  }
+
+  /** The state was found wrong, and so is every copy of it, also once another state has taken its place. */
+  disown(): void {
+    this.#isDisowned = this.#making;
+    if (this.#copy !== null) this.#dropCopy(this.#copy);
   }
 
   /** On every tick: lets go of copies and entries that nobody needs any more. */
@@ -219,6 +230,10 @@ export class SnapshotSender {
       });
       return;
     }
+    if (this.#port.isStateWrong()) {
+      this.#port.send(from, { type: "gone", id: null, detail: WRONG });
+      return;
+    }
     const index = this.#copyFor(held);
     if (index !== null && this.#copy !== null) {
       this.#tell(from, this.#copy);
@@ -246,10 +261,12 @@ export class SnapshotSender {
     try {
       this.#port.flush();
       const made = await store.create();
-      const manifest = this.#port.describe(made);
+      const manifest = this.#isDisowned ? null : this.#port.describe(made);
       if (manifest === null) {
         await store.remove(made.id);
-        throw new Error("the log was compacted beyond it meanwhile");
+        throw new Error(
+          this.#isDisowned ? WRONG : "the log was compacted beyond it meanwhile",
+        );
       }
       if (this.#copy !== null) this.#dropCopy(this.#copy);
       this.#copy = { manifest, usedAt: clock.monotonic() };
@@ -268,6 +285,7 @@ export class SnapshotSender {
     } finally {
       this.#askers.clear();
       this.#making = false;
+      this.#isDisowned = false;
     }
   }
 

@@ -93,6 +93,7 @@ export class Snapshots {
       describe: (copy) => this.#describe(copy),
       applied: () => port.applied(),
       compacted: () => port.raft()?.compactedIndex ?? asIndex(0),
+      isStateWrong: () => port.isStateWrong(),
       progress: (peer) => {
         const raft = port.raft();
         const match = raft?.progress().get(peer)?.match;
@@ -170,6 +171,11 @@ export class Snapshots {
   frame(from: NodeId, frame: SnapshotFrame): void {
     this.#sender.frame(from, frame);
     this.#receiver.frame(from, frame);
+  }
+
+  /** The state was found to differ from the others': it is copied for nobody. */
+  condemned(): void {
+    this.#sender.disown();
   }
 
   connected(peer: NodeId): void {

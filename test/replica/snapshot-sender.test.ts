@@ -49,6 +49,7 @@ class Leader {
   match = 10;
   isNear = false;
   logBytes = 0;
+  isStateWrong = false;
   readonly told: SnapshotFrame[] = [];
   readonly store = new Copies(() => this.applied);
   readonly sender = new SnapshotSender({
@@ -61,6 +62,7 @@ class Leader {
       configuration: { voters: [], outgoing: [], learners: [], learnersNext: [], members: {} },
       bootstrap: { clusterId: "c", createdAt: 0, members: [], settings: null, machineVersion: 1 },
     }),
+    isStateWrong: () => this.isStateWrong,
     applied: () => asIndex(this.applied),
     compacted: () => asIndex(900),
     progress: () => ({ match: asIndex(this.match), isNear: this.isNear }),
@@ -181,6 +183,44 @@ describe("the log that is kept for a member that fetches a snapshot", () => {
     }
     expect(Number(leader.sender.floor)).toBeGreaterThan(1_000);
     expect(leader.store.removed).toHaveLength(1);
+  });
+});
+
+describe("a state that was found wrong", () => {
+  test("is copied for nobody", async () => {
+    const leader = new Leader();
+    leader.isStateWrong = true;
+    leader.sender.offered(RECEIVER);
+    await leader.open();
+    expect(leader.told).toMatchObject([{ type: "gone", id: null }]);
+    expect(leader.store.made).toBe(0);
+  });
+
+  test("is given to nobody by a copy that was made before, also when another state has taken its place", async () => {
+    const leader = new Leader();
+    await leader.open();
+    const wrong = leader.copyId;
+    leader.isStateWrong = true;
+    leader.sender.disown();
+    leader.read();
+    await leader.wait(10);
+    expect(leader.told.at(-1)).toMatchObject({ type: "gone", id: wrong });
+    leader.isStateWrong = false;
+    await leader.open();
+    expect(leader.copyId).not.toBe(wrong);
+    expect(leader.store.removed).toEqual([wrong]);
+  });
+
+  test("is given to nobody by the copy that is just being made, either", async () => {
+    const leader = new Leader();
+    const opening = leader.open();
+    leader.sender.disown();
+    await opening;
+    expect(leader.told).toMatchObject([{ type: "gone", id: null }]);
+    expect(leader.store.removed).toHaveLength(1);
+    await leader.pass(10_000);
+    await leader.open();
+    expect(leader.told.at(-1)).toMatchObject({ type: "manifest" });
   });
 });
 

@@ -654,6 +654,8 @@ export class SimNode {
     const apply = (entries: readonly CommittedEntry[]): readonly RequestAnswer[] => {
       signals = [];
       const given = machine.apply(entries);
+      // Its state was lost, and it goes by the first entries of another log than the rules know.
+      if (sim.isStranger(this)) return given;
       let at = 0;
       for (const entry of entries) {
         const answers = given

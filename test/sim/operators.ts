@@ -196,10 +196,13 @@ export class Operator {
     if (node === null || !mayLose(this.#sim, node)) return false;
     node.kill("none");
     this.#sim.trace.say(node.id, "loses its term and its vote");
-    node.disk.voteLost = true;
+    const { disk } = node;
+    disk.voteLost = true;
     node.start();
     await this.#sim.sleep(50);
-    if (!node.ended) this.#sim.fail("D8", `${node.id} starts without knowing its term and vote`);
+    // Another operator may have emptied the folder meanwhile, or put an older copy of it back.
+    if (!node.ended && node.disk === disk)
+      this.#sim.fail("D8", `${node.id} starts without knowing its term and vote`);
     await this.#mend(node);
     return true;
   }

@@ -388,6 +388,11 @@ export class Simulation {
     );
   }
 
+  /** Its folder is still that of a member of the cluster before. */
+  isStranger({ disk }: SimNode): boolean {
+    return this.reborn !== null && ![null, this.reborn.clusterId].includes(disk.clusterId);
+  }
+
   leader(): SimNode | null {
     return (
       this.nodes.find(

@@ -140,6 +140,11 @@ export class Consistency {
     return [own, ...heard.filter(({ member }) => member !== self)];
   }
 
+  /** Members whose state is known to be wrong, as far as this one has heard: they would not lead. */
+  wrongMembers(): ReadonlySet<NodeId> {
+    return new Set(this.alarms().flatMap(({ member }) => member ?? []));
+  }
+
   /** The state was replaced by a snapshot: what was wrong with the one before is gone. */
   replaced(): void {
     this.#condemned = null;

@@ -2,6 +2,7 @@
 import type { Raft } from "../raft/raft.ts";
 import type { LogIndex, NodeId } from "../raft/types.ts";
 import type { ClockWatch } from "./clock-watch.ts";
+import type { Consistency } from "./consistency.ts";
 import { type Core, TICK_MS } from "./core.ts";
 import type { DiskRoom } from "./disk-room.ts";
 import type { Clock, Log, Millis, Transport } from "./ports.ts";
@@ -13,6 +14,7 @@ export interface HandoverPort {
   readonly core: Core;
   readonly standing: Standing;
   readonly clockWatch: ClockWatch;
+  readonly consistency: Consistency;
   readonly room: DiskRoom;
   readonly transport: Transport;
   readonly clock: Clock;
@@ -56,10 +58,11 @@ export class Handover {
   }
 
   #bestFollower(raft: Raft, except: ReadonlySet<NodeId> = new Set()): NodeId | null {
-    const { self, transport, clockWatch } = this.#port;
+    const { self, transport, clockWatch, consistency } = this.#port;
+    const wrong = consistency.wrongMembers();
     let best: { id: NodeId; match: LogIndex } | null = null;
     for (const [id, { match, learner, recentActive }] of raft.progress()) {
-      if (except.has(id)) continue;
+      if (except.has(id) || wrong.has(id)) continue;
       if (id === self || learner || !recentActive || !transport.isConnected(id)) continue;
       // It would not take over; unless this member is the odd one out itself.
       if (!clockWatch.agreesWith(id) && clockWatch.skewed() === null) continue;

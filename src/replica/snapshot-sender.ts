@@ -264,9 +264,7 @@ export class SnapshotSender {
       const manifest = this.#isDisowned ? null : this.#port.describe(made);
       if (manifest === null) {
         await store.remove(made.id);
-        throw new Error(
-          this.#isDisowned ? WRONG : "the log was compacted beyond it meanwhile",
-        );
+        throw new Error(this.#isDisowned ? WRONG : "the log was compacted beyond it meanwhile");
       }
       if (this.#copy !== null) this.#dropCopy(this.#copy);
       this.#copy = { manifest, usedAt: clock.monotonic() };

@@ -211,6 +211,23 @@ describe("three members", () => {
     );
   });
 
+  test("a leader whose state is wrong hands over to one whose state is right, and both that were wrong are mended", async () => {
+    const cluster = new TaskCluster(11, 5);
+    await cluster.start();
+    const id = await cluster.submit(cluster.node(0));
+    await cluster.run(2_000);
+    // Logs are equally long: the first of the others would be taken.
+    const other = cluster.nodes.find((node) => !node.leads);
+    const wrong = [cluster.leader, other].filter((node) => node !== null && node !== undefined);
+    expect(wrong).toHaveLength(2);
+    for (const node of wrong) rot(node, "payload = '\"rotten\"'", id);
+    const isMended = (node: TaskNode): boolean =>
+      node.warnings.join().includes("the state that was wrong is replaced") &&
+      node.replica?.condemned() === null;
+    expect(await cluster.run(20_000, () => wrong.every(isMended))).toBe(true);
+    for (const node of wrong) expect(node.warnings.join()).not.toContain("found wrong again");
+  });
+
   test("a member that makes the same mistake again is mended again, later each time", async () => {
     const cluster = new TaskCluster(9, 3);
     await cluster.start();

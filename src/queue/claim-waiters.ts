@@ -4,6 +4,10 @@
  *
  * The leader never answers a claim: this member learns the outcome by applying it. So a wait survives an
  * election; it is offered to the next leader, and what the last one had proposed counts all the same.
+ *
+ * A worker outside may have asked for the same request elsewhere, and been granted tasks that the leader logged and has
+ * not applied itself, or that another leader logged which this one has not heard of. So nobody outside is told that
+ * there is nothing before a linearizable read says so; until then the wait stays registered, and what it got stays.
  */
 import type { NodeId } from "../raft/types.ts";
 import { type Consensus, ConsensusError, type Leadership } from "../replica/consensus.ts";
@@ -54,11 +58,9 @@ interface Waiter {
   /** Term of the leadership that holds the offer; 0: none. */
   term: number;
   offering: boolean;
-  /** This member applied such a claim before the leader knew of this wait: who has the tasks is the leader's to say. */
-  claimed: boolean;
   /** The leader has proposed the claim, or will as soon as others are answered. */
   underWay: boolean;
-  /** The leader said that the outcome is in the state: it is being read, however little time there was. */
+  /** The outcome is being read, however little time there was: it may be in the state, or must be said not to be. */
   reading: boolean;
   /** Its time was over once, and it was given more: to find a leader, or to see what is under way. */
   overdue: boolean;
@@ -120,7 +122,8 @@ export class ClaimWaiters {
   }
 
   /**
-   * An empty answer means that a leader had nothing, never that there was none.
+   * An empty answer means that a leader had nothing, never that there was none; and, outside of this member, that
+   * nothing is held for this request, whoever was asked before.
    * @throws QueueError overloaded, no-leader, no-quorum, stopping
    */
   wait(claim: Claim, waitMs: Millis, signal: AbortSignal | null): Promise<ClaimOutcome> {
@@ -159,7 +162,6 @@ export class ClaimWaiters {
       },
       term: 0,
       offering: false,
-      claimed: false,
       underWay: false,
       reading: false,
       overdue: false,
@@ -194,10 +196,10 @@ export class ClaimWaiters {
     for (const [key, { claim, tasks: taken }] of claimed) {
       const waiter = this.#waiting.get(key);
       if (waiter !== undefined) {
-        // An earlier wait of this request may have got them, and they may be given back already.
-        const isKnown = waiter.reading || !this.#isRegistered(waiter);
-        if (claim.local === null && isKnown) waiter.claimed = true;
-        else waiter.settle({ tasks: taken, directive: this.directive(claim.worker_id) });
+        // An earlier wait of this request may have got them, and they may be given back already: read when that is known.
+        const isEarlier = waiter.reading || !this.#isRegistered(waiter);
+        if (claim.local !== null || !isEarlier)
+          waiter.settle({ tasks: taken, directive: this.directive(claim.worker_id) });
         continue;
       }
       this.#withdrawn.delete(key);
@@ -222,7 +224,7 @@ export class ClaimWaiters {
   /** The leader says that this request's outcome is in the state. */
   known(ref: ClaimRef): void {
     const waiter = this.#waiting.get(claimKey(ref));
-    if (waiter !== undefined) void this.#readKnown(waiter);
+    if (waiter !== undefined) void this.#read(waiter);
   }
 
   /** The leader proposed it, and it got nothing: it waits there again. */
@@ -243,16 +245,16 @@ export class ClaimWaiters {
     if (directive === "ok") return;
     for (const waiter of this.#waiting.values()) {
       if (waiter.claim.worker_id !== workerId) continue;
-      this.#withdraw(waiter);
-      waiter.settle({ tasks: [], directive });
+      if (waiter.claim.local === null) this.#timeUp(waiter);
+      else this.#settleEmpty(waiter, directive);
     }
   }
 
-  /** This member takes no more work: local waits end with `terminate`, others may turn to another member. */
+  /** This member takes no more work: local waits end with `terminate` at once, those of others with what they got. */
   drain(): void {
     for (const waiter of this.#waiting.values()) {
-      this.#withdraw(waiter);
-      waiter.settle({ tasks: [], directive: waiter.claim.local === null ? "ok" : "terminate" });
+      if (waiter.claim.local === null) this.#timeUp(waiter);
+      else this.#settleEmpty(waiter, "terminate");
     }
   }
 
@@ -315,18 +317,17 @@ export class ClaimWaiters {
         waiter.term = reply.term;
         this.heardDirective(waiter.claim.worker_id, answer.directive);
         if (answer.directive !== "ok" && answer.state !== "known") {
-          this.#withdraw(waiter);
-          waiter.settle({ tasks: [], directive: answer.directive });
+          this.#answerEmpty(waiter);
           continue;
         }
         switch (answer.state) {
           case "parked":
             waiter.underWay = answer.underWay;
-            if (waiter.claimed) void this.#readKnown(waiter);
+            if (this.#isBehind(waiter)) void this.#read(waiter);
             else if (waiter.overdue) this.#overdue(waiter);
             break;
           case "known":
-            void this.#readKnown(waiter);
+            void this.#read(waiter);
             break;
           case "full":
             waiter.fail(
@@ -363,12 +364,28 @@ export class ClaimWaiters {
     });
   }
 
-  /** The outcome of an earlier claim of this request: read once this member has applied all of it. */
-  async #readKnown(waiter: Waiter): Promise<void> {
+  /** The leader parked what this member knows the outcome of: it will not apply that once more. */
+  #isBehind({ claim }: Waiter): boolean {
+    return claim.local === null && this.#o.state.claimAnswer(claim) !== null;
+  }
+
+  /**
+   * What this request got, as of now: read once this member has applied all that was acknowledged anywhere. The leader
+   * knows of the wait, so that nobody else gives that back meanwhile.
+   */
+  async #read(waiter: Waiter): Promise<void> {
     const { claim } = waiter;
     const { worker_id } = claim;
+    if (waiter.reading) return;
     waiter.reading = true;
     try {
+      await this.#o.consensus.linearize(this.#o.requestTimeoutMs);
+      if (this.#waiting.get(waiter.key) !== waiter) return;
+      const tasks = this.#o.state.claimAnswer(claim);
+      if (tasks === null) {
+        this.#settleEmpty(waiter, this.directive(worker_id));
+        return;
+      }
       if (claim.idem !== undefined) {
         // What is known goes under the key, or is what the key holds already.
         const { value } = await this.#o.proposer.propose({ type: "claim", ...claim }, "claimed", {
@@ -377,33 +394,32 @@ export class ClaimWaiters {
         waiter.settle({ tasks: value.tasks, directive: this.directive(worker_id) });
         return;
       }
-      await this.#o.consensus.linearize(this.#o.requestTimeoutMs);
-      if (this.#waiting.get(waiter.key) !== waiter) return;
-      const tasks = this.#o.state.claimAnswer(claim) ?? [];
       waiter.settle({ tasks, directive: this.directive(worker_id) });
     } catch (error) {
-      if (this.#waiting.get(waiter.key) === waiter) waiter.fail(asQueueError(error));
+      if (this.#waiting.get(waiter.key) === waiter) this.#failWithout(waiter, asQueueError(error));
     }
   }
 
   // ------------------------------------------------------------------ giving up
 
   #late(late: readonly Waiter[]): void {
-    const { clock, requestTimeoutMs } = this.#o;
     for (const waiter of late) {
-      // The tasks are there, and an empty answer would hide them; the read has a time limit of its own.
+      // An empty answer would hide tasks that are there; the read has a time limit of its own.
       if (waiter.reading) continue;
-      const parked = this.#isParked(waiter);
-      if (waiter.overdue) {
-        if (parked) this.#answerEmpty(waiter);
-        else this.#failWithout(waiter, queueError("no-leader", NO_LEADER));
-        continue;
-      }
-      waiter.overdue = true;
-      if (parked) this.#overdue(waiter);
-      // An empty answer would say that there is nothing to do. As patient as a write from here on.
-      else this.#deadlines.set(waiter, clock.monotonic() + requestTimeoutMs);
+      if (!waiter.overdue) this.#timeUp(waiter);
+      else if (this.#isParked(waiter)) this.#answerEmpty(waiter);
+      else this.#failWithout(waiter, queueError("no-leader", NO_LEADER));
     }
+  }
+
+  /** The time that it may wait for a task is over, or cut short; what follows takes as long as it takes. */
+  #timeUp(waiter: Waiter): void {
+    if (waiter.overdue || waiter.reading) return;
+    const { clock, requestTimeoutMs } = this.#o;
+    waiter.overdue = true;
+    if (this.#isParked(waiter)) this.#overdue(waiter);
+    // An empty answer would say that there is nothing to do. As patient as a write from here on.
+    else this.#deadlines.set(waiter, clock.monotonic() + requestTimeoutMs);
   }
 
   /** A leader holds it, and its time is up. */
@@ -421,9 +437,15 @@ export class ClaimWaiters {
     return term > 0 && term >= this.#term;
   }
 
+  /** Its wait is over, and nothing came. This member's own executors ask here alone, and would have heard of it. */
   #answerEmpty(waiter: Waiter): void {
+    if (waiter.claim.local === null) void this.#read(waiter);
+    else this.#settleEmpty(waiter, this.directive(waiter.claim.worker_id));
+  }
+
+  #settleEmpty(waiter: Waiter, directive: Directive): void {
     this.#withdraw(waiter);
-    waiter.settle({ tasks: [], directive: this.directive(waiter.claim.worker_id) });
+    waiter.settle({ tasks: [], directive });
   }
 
   /** What an earlier leader proposed for it may still happen, and is handed back then. */

@@ -145,8 +145,8 @@ export class Dispatcher {
   /** Parks a claim for `ttlMs`, or says that its outcome is in the state already. A repeat replaces it. */
   offer(claim: Claim, owner: NodeId, ttlMs: Millis): OfferState {
     const key = claimKey(claim);
+    if (this.isKnown(claim, owner)) return "known";
     const expiresAt = this.#o.clock.monotonic() + ttlMs;
-    if (claim.local === null) this.#asked(key, owner);
     const parked = this.#offers.get(key);
     if (parked !== undefined) {
       parked.owner = owner;
@@ -154,11 +154,6 @@ export class Dispatcher {
       parked.again = parked.reserved !== null;
       parked.withdrawn = false;
       return "parked";
-    }
-    if (this.#o.state.claimAnswer(claim) !== null) {
-      // Told, it has them: whoever waited before has nothing to give back.
-      this.#askers.delete(key);
-      return "known";
     }
     if (this.#offers.size >= OFFERS_MAX && !this.#sweep()) return "full";
     const shape = this.#shapeOf(claim);
@@ -183,6 +178,16 @@ export class Dispatcher {
     shape.waiting.set(key, offer);
     this.#match(null, this.#submit);
     return "parked";
+  }
+
+  /** Is the outcome in the state already? What the request got, or may still get, is `owner`'s from now on. */
+  isKnown(claim: Claim, owner: NodeId): boolean {
+    const key = claimKey(claim);
+    if (claim.local === null) this.#asked(key, owner);
+    if (this.#o.state.claimAnswer(claim) === null) return false;
+    // Told, it has them: whoever waited before has nothing to give back.
+    this.#askers.delete(key);
+    return true;
   }
 
   /** Proposed, or only kept from it by how many others are. */

@@ -106,8 +106,11 @@ export class LeaderSide {
       return null;
     });
     consensus.serve("claim.abandoned", async (body, from) => {
-      this.#leading();
+      const term = this.#leading();
       const ref = parseClaimRef(body);
+      // Whoever says so applied it; here it may be on its way to a slow disk.
+      if (this.#o.state.claimAnswer(ref) === null) await consensus.linearize(requestTimeoutMs);
+      if (this.#term !== term) throw new ConsensusError("not-leader", "this member does not lead");
       this.#dispatcher.abandon(ref, from, (tasks) => this.#giveBack(ref, tasks));
       // "Yes" would have the member give it back itself: at any time, and whoever was told of it by then.
       return false;
@@ -170,7 +173,7 @@ export class LeaderSide {
     const answers = offers.map(({ claim, ttl_ms, directive: told, info }) => {
       const directive = this.#workers.claimed(claim, told, info);
       if (directive !== "ok") {
-        const known = this.#o.state.claimAnswer(claim) !== null;
+        const known = this.#dispatcher.isKnown(claim, from);
         const state = known ? ("known" as const) : ("parked" as const);
         return { state, directive, underWay: false };
       }

@@ -336,6 +336,116 @@ describe("claims", () => {
     }
   });
 
+  /** A wait at member 1 that is given up when its claim is logged; the leader, member 0, has not applied it. */
+  async function grantedBehindTheLeader(
+    claim: ReturnType<typeof claimOf>,
+  ): Promise<{ cluster: Cluster; id: string }> {
+    const cluster = new Cluster(3);
+    await cluster.elect(0);
+    const gone = new AbortController();
+    const first = cluster.member(1).queue.claim(claim, 30_000, gone.signal);
+    await cluster.run(50);
+    cluster.member(0).stalled = true;
+    const submitted = submitOne(cluster.member(2));
+    await cluster.run(1.5);
+    gone.abort();
+    expect((await cluster.settled(first)).tasks).toEqual([]);
+    return { cluster, id: await cluster.settled(submitted) };
+  }
+
+  test("a repeat is told of what the leader logged and has not applied, however long it waits", async () => {
+    for (const waitMs of [0, 50, 30_000]) {
+      for (const again of [0, 1, 2]) {
+        const claim = claimOf("w");
+        const { cluster, id } = await grantedBehindTheLeader(claim);
+        const since = cluster.world.now;
+        const repeat = cluster.member(again).queue.claim(claim, waitMs, null);
+        await cluster.run(1_500);
+        cluster.member(0).stalled = false;
+        cluster.member(0).catchUp();
+        const { tasks } = await cluster.settled(repeat, 40_000);
+        expect([waitMs, again, tasks.map((claimed) => claimed.id)]).toEqual([waitMs, again, [id]]);
+        expect(cluster.world.now - since).toBeLessThan(2_000);
+        await cluster.run(2_000);
+        expect(cluster.member(0).task(id)).toMatchObject({ status: "Running", attempt: 1 });
+        expect(cluster.member(0).queue.waiting().offers).toBe(0);
+      }
+    }
+  });
+
+  test("what nobody asks for again goes back, though the leader applied it late", async () => {
+    const { cluster, id } = await grantedBehindTheLeader(claimOf("w"));
+    await cluster.run(500);
+    cluster.member(0).stalled = false;
+    cluster.member(0).catchUp();
+    await cluster.run(1_000);
+    expect(cluster.member(0).task(id)).toMatchObject({ status: "Pending", attempt: 1 });
+  });
+
+  test("a repeat of a worker that shall be quiet, or at a member that drains, is told of it too", async () => {
+    for (const how of ["quiet before", "quiet", "drain"]) {
+      const claim = claimOf("w");
+      const { cluster, id } = await grantedBehindTheLeader(claim);
+      const { queue } = cluster.member(2);
+      if (how === "quiet before") await cluster.settled(queue.quiet("w"));
+      // It is behind as well, so that it cannot tell by its own state.
+      cluster.member(2).stalled = true;
+      const repeat = queue.claim(claim, 30_000, null);
+      await cluster.run(5);
+      if (how === "quiet") await cluster.settled(queue.quiet("w"));
+      if (how === "drain") queue.beginDrain();
+      await cluster.run(100);
+      cluster.member(2).stalled = false;
+      cluster.member(2).catchUp();
+      const { tasks } = await cluster.settled(repeat);
+      expect([how, tasks.map((claimed) => claimed.id)]).toEqual([how, [id]]);
+    }
+  });
+
+  test("a repeat that does not wait takes over the claim that is under way for a wait given up", async () => {
+    const cluster = await pair();
+    const claim = claimOf("w");
+    const gone = new AbortController();
+    void cluster.member(0).queue.claim(claim, 30_000, gone.signal);
+    await cluster.run(50);
+    const submitted = submitOne(cluster.member(0));
+    await cluster.run(0.2);
+    gone.abort();
+    const again = await cluster.settled(cluster.member(1).queue.claim(claim, 0, null));
+    const id = await cluster.settled(submitted);
+    expect(again.tasks.map((claimed) => claimed.id)).toEqual([id]);
+    expect(claimsIn(cluster)).toBe(1);
+    expect(cluster.member(0).queue.waiting().offers).toBe(0);
+  });
+
+  test("a claim under way for nobody that takes nothing is not kept, nor proposed again", async () => {
+    const cluster = await pair();
+    const gone = new AbortController();
+    void cluster.member(1).queue.claim(claimOf("w", { names: ["new"] }), 30_000, gone.signal);
+    await cluster.run(1.5);
+    gone.abort();
+    await cluster.run(50);
+    await cluster.settled(submitOne(cluster.member(0), { name: "new" }));
+    await cluster.run(50);
+    expect(claimsIn(cluster)).toBe(1);
+    expect(cluster.member(0).queue.waiting().offers).toBe(0);
+  });
+
+  test("without a quorum nobody says that there is nothing", async () => {
+    const cluster = await pair();
+    const poll = cluster.member(1).queue.claim(claimOf("w"), 50, null);
+    await cluster.run(20);
+    cluster.quorum = false;
+    const refused = cluster.settled(
+      poll.catch((error: unknown) => error),
+      10_000,
+    );
+    expect(await refused).toMatchObject({ reason: "no-quorum" });
+    cluster.quorum = true;
+    await cluster.run(50);
+    expect(cluster.member(0).queue.waiting()).toMatchObject({ claims: 0, offers: 0 });
+  });
+
   test("the repeat of another principal's request brings nothing", async () => {
     const cluster = await pair();
     await cluster.settled(submitOne(cluster.member(0)));

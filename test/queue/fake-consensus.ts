@@ -145,6 +145,8 @@ export class Member implements Consensus {
   readonly queue: FlotillaQueue;
   /** True: no message comes or goes, nothing is applied. */
   cut = false;
+  /** True: its own log stands still, so that it applies nothing; it hears and answers all the same. */
+  stalled = false;
   #db = new Database(":memory:");
   readonly #cluster: Cluster;
   readonly #pending = new Map<number, Pending>();
@@ -382,7 +384,7 @@ export class Member implements Consensus {
   }
 
   catchUp(): void {
-    if (this.cut) return;
+    if (this.cut || this.stalled) return;
     const { log } = this.#cluster;
     const entries = log.slice(this.machine.applied().index);
     const answers = entries.length === 0 ? [] : this.machine.apply(entries);

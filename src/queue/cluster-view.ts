@@ -149,6 +149,6 @@ export function healthOf(
     ? "this member is draining"
     : lag >= LAG_MAX
       ? `this member is ${lag} entries behind`
-      : null;
+      : status.catchingUp;
   return { status: "healthy", ready: notReady === null, notReady, alarms };
 }

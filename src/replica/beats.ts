@@ -5,6 +5,7 @@
 import type { Raft } from "../raft/raft.ts";
 import { asIndex, type LogIndex, type NodeId } from "../raft/types.ts";
 import type { Calls } from "./calls.ts";
+import type { CatchingUp } from "./catching-up.ts";
 import type { ClockWatch } from "./clock-watch.ts";
 import type { Consistency } from "./consistency.ts";
 import type { Core } from "./core.ts";
@@ -32,6 +33,7 @@ export interface BeatsPort {
   readonly handover: Handover;
   readonly room: DiskRoom;
   readonly staleness: Staleness;
+  readonly catchingUp: CatchingUp;
   readonly sightings: Sightings;
   readonly snapshots: Snapshots;
   readonly consistency: Consistency;
@@ -66,8 +68,10 @@ export class Beats {
       this.#nextBeatAt = now + BEAT_MS;
       // For the time after it leads: until it last had a quorum, nobody else could acknowledge anything.
       const contact = active ? this.#port.quorum.contactMs(now) : null;
-      if (contact !== null && core.raft !== null)
+      if (contact !== null && core.raft !== null) {
         this.#port.staleness.beat(now - contact, core.raft.commit, this.#port.applied());
+        this.#port.catchingUp.heard(core.raft.commit);
+      }
     } else if (leader !== null && now >= this.#nextBeatAt) {
       this.#nextBeatAt = now + BEAT_MS;
       this.#ask(leader, now);
@@ -89,14 +93,16 @@ export class Beats {
   // ------------------------------------------------------------------ what is committed, who was seen
 
   #ask(leader: NodeId, now: Millis): void {
-    const { calls, snapshots, sightings, staleness } = this.#port;
+    const { calls, snapshots, sightings, staleness, catchingUp } = this.#port;
     void calls.ask("replica.beat", { known: this.#known }, now + 2 * BEAT_MS, leader).then(
       (body) => {
         const { commit, seen, known, floor } = (body ?? {}) as Partial<Record<string, unknown>>;
         snapshots.leaderKeeps(floor);
         if (seen !== undefined) sightings.heard(seen);
         if (typeof known === "string") this.#known = known;
-        if (typeof commit === "number") staleness.beat(now, asIndex(commit), this.#port.applied());
+        if (typeof commit !== "number") return;
+        staleness.beat(now, asIndex(commit), this.#port.applied());
+        catchingUp.heard(asIndex(commit));
       },
       () => undefined,
     );
@@ -106,9 +112,11 @@ export class Beats {
   async #answer(body: unknown): Promise<unknown> {
     const raft = this.#port.core.raft;
     if (raft === null || raft.role !== "leader") throw notLeader();
-    const { snapshots, sightings, identity } = this.#port;
+    const { snapshots, sightings, identity, standing } = this.#port;
     const known = `${identity.id}/${identity.incarnation}/${identity.boot}/${sightings.changes}`;
-    const answer = { commit: raft.commit, floor: snapshots.floor };
+    // Before the entry that opens its term is committed, a leader may not know what others saw committed.
+    const committed = standing.leadership.active ? { commit: raft.commit } : {};
+    const answer = { ...committed, floor: snapshots.floor };
     if (((body ?? {}) as { known?: unknown }).known === known) return answer;
     return { ...answer, seen: sightings.toList(), known };
   }

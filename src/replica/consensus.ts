@@ -129,6 +129,8 @@ export interface ConsensusStatus extends Leadership {
   readonly learners: ReadonlyMap<NodeId, string>;
   /** Of the snapshot that comes in, bytes; null while none does. */
   readonly receiving: { readonly bytes: number; readonly of: number } | null;
+  /** A sentence until this member's state has once been as of what was committed when it found the leader. */
+  readonly catchingUp: string | null;
 }
 
 export interface Consensus {

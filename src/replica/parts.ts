@@ -8,6 +8,7 @@ import { Applier } from "./applier.ts";
 import { ApplyWaiters } from "./apply-waiters.ts";
 import { Beats } from "./beats.ts";
 import { Calls } from "./calls.ts";
+import { CatchingUp } from "./catching-up.ts";
 import { ClockWatch } from "./clock-watch.ts";
 import { ConsensusError, type Leadership } from "./consensus.ts";
 import { Consistency } from "./consistency.ts";
@@ -76,6 +77,7 @@ export class Parts {
   readonly consistency: Consistency;
   readonly clockWatch: ClockWatch;
   readonly staleness = new Staleness();
+  readonly catchingUp = new CatchingUp();
   readonly waiters = new ApplyWaiters();
   /** Whose connection is open, and what they said of themselves. */
   readonly hellos = new Map<NodeId, PeerHello>();
@@ -291,6 +293,7 @@ export class Parts {
       clockWatch: this.clockWatch,
       consistency: this.consistency,
       staleness: this.staleness,
+      catchingUp: this.catchingUp,
       waiters: this.waiters,
       snapshots: this.snapshots,
       writes: this.writes,
@@ -367,6 +370,7 @@ export class Parts {
     this.applier.installed();
     this.founder.installed(bootstrap);
     this.staleness.applied(index);
+    this.catchingUp.replaced();
     this.consistency.replaced();
     this.waiters.applied(index);
     // What of this member's own commands is in the snapshot was applied unseen; sent again, it is answered.
@@ -378,6 +382,7 @@ export class Parts {
   #stateReplaced({ index }: SnapshotManifest): void {
     this.applier.installed();
     this.staleness.replaced();
+    this.catchingUp.replaced();
     this.consistency.replaced();
     this.waiters.applied(index);
     this.#port.replaced();

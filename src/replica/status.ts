@@ -31,6 +31,7 @@ export function statusOf(parts: Parts, options: ReplicaOptions): ConsensusStatus
     retired: parts.admission.retired !== null,
     learners: parts.membership.waiting,
     receiving: parts.snapshots.receiving,
+    catchingUp: parts.catchingUp.why(machine.applied().index, parts.snapshots.receiving),
     condemned: parts.consistency.condemned,
     alarms: alarmsOf(parts),
     machineVersions: {

@@ -45,6 +45,7 @@ function figures(role: "leader" | "follower"): ConsensusFigures {
       retired: false,
       learners: new Map(),
       receiving: { bytes: 10, of: 40 },
+      catchingUp: null,
       condemned: null,
       alarms: [],
       machineVersions: { inForce: 1, own: 2, supported: null },

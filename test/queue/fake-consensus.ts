@@ -147,6 +147,8 @@ export class Member implements Consensus {
   cut = false;
   /** True: its own log stands still, so that it applies nothing; it hears and answers all the same. */
   stalled = false;
+  /** Why it has not caught up yet. */
+  behind: string | null = null;
   #db = new Database(":memory:");
   readonly #cluster: Cluster;
   readonly #pending = new Map<number, Pending>();
@@ -349,6 +351,7 @@ export class Member implements Consensus {
       retired: false,
       learners: new Map(),
       receiving: null,
+      catchingUp: this.behind,
       condemned: null,
       alarms: [],
       machineVersions: { inForce: 1, own: 1, supported: 1 },

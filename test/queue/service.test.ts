@@ -502,7 +502,7 @@ describe("watching", () => {
     expect(view).toMatchObject({ node_id: "n2", leader_id: null });
   });
 
-  test("health says why: no leader, no contact, the disk, draining", async () => {
+  test("health says why: no leader, no contact, the disk, catching up, draining", async () => {
     let fault: string | null = null;
     const made = new Cluster(2, { diskFault: () => fault });
     const { queue } = made.member(1);
@@ -515,6 +515,13 @@ describe("watching", () => {
     fault = "the disk does not answer";
     expect(queue.health()).toMatchObject({ status: "unhealthy", reason: fault });
     fault = null;
+    made.member(1).behind = "this member catches up";
+    expect(queue.health()).toMatchObject({
+      status: "healthy",
+      ready: false,
+      notReady: "this member catches up",
+    });
+    made.member(1).behind = null;
     queue.beginDrain();
     expect(queue.health()).toEqual({
       status: "healthy",

@@ -403,6 +403,9 @@ const ClusterMemberOut = object({
   round_trip_ms: nullable(number(0, Number.MAX_SAFE_INTEGER)),
   replication: nullable(string),
   waiting: nullable(string, { description: "Why a learner is no voter yet." }),
+  replaces: nullable(string, {
+    description: "The member that is removed when this learner becomes a voter, in its place.",
+  }),
 });
 
 /** Everything under `components.schemas`, by name. */

@@ -147,6 +147,7 @@ export class ClusterMembers implements MemberChanges {
         round_trip_ms: null,
         replication: null,
         waiting: null,
+        replaces: null,
       }
     );
   }

@@ -25,6 +25,7 @@ export function memberViews(
     .map((id) => {
       const url = configuration.members[id]?.url ?? "";
       const voter = voters.has(id);
+      const replaces = configuration.members[id]?.replaces ?? null;
       const role = id === leader ? "leader" : voter ? "follower" : "learner";
       if (id === status.id) {
         return {
@@ -37,6 +38,7 @@ export function memberViews(
           reachable: true,
           last_contact_ms: 0,
           waiting: null,
+          replaces,
           round_trip_ms: null,
           replication: null,
         };
@@ -53,6 +55,7 @@ export function memberViews(
         reachable: peer?.connected === true && contactMs !== null && contactMs <= contactTimeoutMs,
         last_contact_ms: contactMs === null ? null : Math.round(contactMs),
         waiting: status.learners.get(id as ClusterMemberView["id"]) ?? null,
+        replaces,
         round_trip_ms: rounded(peer?.roundTripMs ?? null),
         replication: leads && peer !== undefined ? peer.state : null,
       };

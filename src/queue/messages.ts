@@ -250,10 +250,8 @@ export function parseWorkers(body: unknown, max: number): readonly WorkerView[] 
 export function parseMembers(body: unknown): readonly ClusterMemberView[] {
   return list(body, 1_000, "members").map((member) => {
     text(fields(member, "member")["id"], "id");
-    // Leaders of older builds do not say why a learner waits.
-    return {
-      ...(member as ClusterMemberView),
-      waiting: fields(member, "member")["waiting"] ?? null,
-    } as ClusterMemberView;
+    // Leaders of older builds do not say why a learner waits, nor whose place it takes.
+    const { waiting = null, replaces = null } = fields(member, "member");
+    return { ...(member as ClusterMemberView), waiting, replaces } as ClusterMemberView;
   });
 }

@@ -298,6 +298,8 @@ export interface ClusterMemberView {
   readonly last_contact_ms: number | null;
   /** Why this learner is no voter yet, as the leader says; null: a voter, or the leader was not asked. */
   readonly waiting: string | null;
+  /** The member whose place this learner takes once it is a voter: that one is removed then; else null. */
+  readonly replaces: string | null;
   /** Of the newest ping of the member that answers; null: not connected, or that member itself. */
   readonly round_trip_ms: number | null;
   /** How the leader sends to it: probe, replicate, snapshot; null at followers, and for the leader. */

@@ -154,6 +154,9 @@ export function applyChanges(
     }
   }
   if (voters.size === 0) return no("no voter would be left");
+  // Whoever comes back under the id of one that goes is somebody else, whom nobody was told to replace.
+  for (const [id, { replaces, ...record }] of Object.entries(members))
+    if (replaces !== undefined && removed.has(replaces)) members[id] = record;
   if (Object.keys(members).length > MEMBERS_MAX)
     return no(`a cluster has ${MEMBERS_MAX} members at most`);
   const joint = voters.size !== before.voters.length || before.voters.some((id) => !voters.has(id));

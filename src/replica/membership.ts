@@ -146,7 +146,7 @@ export class Membership {
   #toAdd(raft: Raft, request: MemberRequest): ConfigurationChange[] {
     const { id, url, incarnation, replaces } = request;
     const { configuration } = raft;
-    const { members } = configuration;
+    const { members, learners } = configuration;
     const record = members[id];
     // The request came late, or again from who was not told that it was done: since then the folder was removed.
     if (incarnation !== null && record?.incarnation !== incarnation && raft.hasHeld(incarnation))
@@ -160,10 +160,9 @@ export class Membership {
         "address-taken",
         `${twin} is at ${url}: every member needs its own address.`,
       );
-    if (
-      replaces !== null &&
-      (replaces === id || (record === undefined && members[replaces] === undefined))
-    )
+    const asBefore =
+      record !== undefined && (!learners.includes(id) || record.replaces === replaces);
+    if (replaces !== null && (replaces === id || (!asBefore && members[replaces] === undefined)))
       throw new CallError(
         "bad-replacement",
         replaces === id
@@ -174,6 +173,12 @@ export class Membership {
       throw new CallError(
         "bad-replacement",
         `${id} is a voter already and takes nobody's place: remove ${replaces} instead.`,
+      );
+    const rival = learners.find((other) => other !== id && members[other]?.replaces === replaces);
+    if (replaces !== null && rival !== undefined && members[replaces] !== undefined)
+      throw new CallError(
+        "bad-replacement",
+        `${rival} is to take the place of ${replaces} already: add it again without that wish, or remove it, first.`,
       );
     const wanted = this.#record(configuration, request);
     if (record === undefined) {
@@ -196,12 +201,14 @@ export class Membership {
     return sameRecord(record, wanted) ? [] : [{ op: "update", id, record: wanted }];
   }
 
+  /** An operator's wishes are the newest request's; a folder that knocks has none of its own. */
   #record(configuration: Configuration, request: MemberRequest): MemberRecord {
     const { id, url, incarnation, voter, replaces } = request;
     const known = configuration.members[id];
     const learns = known === undefined || configuration.learners.includes(id);
-    const place = replaces ?? known?.replaces;
-    const wish = learns && (voter || known?.voter === true);
+    const knocks = incarnation !== null;
+    const place = replaces ?? (knocks ? known?.replaces : undefined);
+    const wish = learns && (voter || (knocks && known?.voter === true));
     return {
       url,
       incarnation: incarnation ?? known?.incarnation ?? "",

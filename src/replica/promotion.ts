@@ -22,6 +22,21 @@ export interface PromotionPlan {
 }
 
 export function planPromotion(view: PromotionView): PromotionPlan {
+  const { members } = view.configuration;
+  const { changes, waiting } = planned(view);
+  const told = [...waiting].map(([id, reason]) => {
+    const { replaces } = members[id] ?? {};
+    return replaces === undefined || members[replaces] === undefined
+      ? ([id, reason] as const)
+      : ([
+          id,
+          `${reason}; once a voter it takes the place of ${replaces}, which is removed`,
+        ] as const);
+  });
+  return { changes, waiting: new Map(told) };
+}
+
+function planned(view: PromotionView): PromotionPlan {
   const { configuration } = view;
   const { learners, members } = configuration;
   const waiting = new Map<NodeId, string>();

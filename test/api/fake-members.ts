@@ -44,6 +44,7 @@ export class FakeMembers implements MemberChanges {
       round_trip_ms: null,
       replication: null,
       waiting: "does not answer",
+      replaces: member.replaces,
     };
     return { member: view, added };
   }

@@ -483,6 +483,7 @@ export class FakeQueue implements TaskQueue {
           reachable: true,
           last_contact_ms: 0,
           waiting: null,
+          replaces: null,
           round_trip_ms: null,
           replication: null,
         },

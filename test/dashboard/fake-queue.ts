@@ -240,6 +240,7 @@ export class FakeQueue implements TaskQueue {
         reachable: id !== "n3",
         last_contact_ms: id === "n3" ? 8_000 : 20,
         waiting: null,
+        replaces: null,
         round_trip_ms: null,
         replication: null,
       })),

@@ -1,5 +1,6 @@
 /** Members come and go, in virtual time: 1 → 3 → 5 → 3, replacement, removal of the leader, old folders. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { memberViews } from "../../src/queue/cluster-view.ts";
 import { decodeConfigurationEntry } from "../../src/raft/configuration.ts";
 import { asIndex, asTerm, type NodeId } from "../../src/raft/types.ts";
 import { CallError, ConsensusError } from "../../src/replica/consensus.ts";
@@ -392,6 +393,75 @@ describe("replacing", () => {
     expect(leader.replica?.status().retired).toBe(true);
     await write(cluster, leaderOf(cluster), 1);
     cluster.check();
+  });
+});
+
+describe("the wish to take another member's place", () => {
+  const wishOf = (cluster: Cluster, id: string): Record<string, unknown> => {
+    const { configuration } = leaderOf(cluster).replica?.status() ?? {};
+    const { voter, replaces } = configuration?.members[id] ?? {};
+    return { voter, replaces };
+  };
+
+  test("is the newest request's, whatever an earlier one said: nobody goes who was named by mistake", async () => {
+    const cluster = new Cluster(24, 3);
+    await cluster.startAll();
+    const n1 = cluster.node(0);
+    const plain = { id: "n4", url: "http://n4" };
+    const wish = { ...plain, replaces: "n3", voter: true };
+    expect(await done(cluster, ask(n1, "members.add", wish))).toBeNull();
+    expect(wishOf(cluster, "n4")).toEqual({ voter: true, replaces: "n3" });
+    await cluster.run(500);
+    const waiting = leaderOf(cluster)
+      .replica?.status()
+      .learners.get("n4" as NodeId);
+    expect(waiting).toContain("takes the place of n3");
+    // Whoever is asked shows it, the leader or not.
+    for (const { replica } of cluster.nodes) {
+      const views = replica === null ? [] : memberViews(replica.status(), 600);
+      expect(views.map((member) => [member.id, member.replaces])).toContainEqual(["n4", "n3"]);
+    }
+    expect(await done(cluster, ask(n1, "members.add", plain))).toBeNull();
+    expect(wishOf(cluster, "n4")).toEqual({});
+    await join(cluster, "n4", n1);
+    await join(cluster, "n5", n1);
+    expect(await votersAre(cluster, "n1", "n2", "n3", "n4", "n5")).toBe(true);
+  });
+
+  test("stays what it is when the learner's own folder knocks", async () => {
+    const cluster = new Cluster(25, 3);
+    await cluster.startAll();
+    const n1 = cluster.node(0);
+    const wish = { id: "n4", url: "http://n4", replaces: "n3" };
+    expect(await done(cluster, ask(n1, "members.add", wish))).toBeNull();
+    await join(cluster, "n4", n1);
+    expect(await votersAre(cluster, "n1", "n2", "n4")).toBe(true);
+  });
+
+  test("is refused to a second learner, and for a member that there is not", async () => {
+    const cluster = new Cluster(26, 3);
+    await cluster.startAll();
+    const n1 = cluster.node(0);
+    const at = (id: string) => ({ id, url: `http://${id}` });
+    const add = (body: unknown) => done(cluster, ask(n1, "members.add", body));
+    expect(await add({ ...at("n4"), replaces: "n3" })).toBeNull();
+    expect(await add({ ...at("n5"), replaces: "n3" })).toBe("bad-replacement");
+    expect(await add({ ...at("n4"), replaces: "n9" })).toBe("bad-replacement");
+    expect(await add({ ...at("n4"), replaces: "n3" })).toBeNull();
+    expect(await add(at("n4"))).toBeNull();
+    expect(await add({ ...at("n5"), replaces: "n3" })).toBeNull();
+  });
+
+  test("ends with the member that it names: who comes back under that id is somebody else", async () => {
+    const cluster = new Cluster(27, 3);
+    await cluster.startAll();
+    const n1 = leaderOf(cluster);
+    const victim = cluster.nodes.find((node) => node !== n1);
+    if (victim === undefined) throw new Error("no follower");
+    const wish = { id: "n4", url: "http://n4", replaces: victim.id };
+    expect(await done(cluster, ask(n1, "members.add", wish))).toBeNull();
+    expect(await done(cluster, ask(n1, "members.remove", { id: victim.id }))).toBeNull();
+    expect(wishOf(cluster, "n4")).toEqual({});
   });
 });
 

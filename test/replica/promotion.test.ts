@@ -64,6 +64,28 @@ describe("learners become voters by themselves", () => {
     expect(plan("a b c", "d e", { wishes: both })).toBe("promote d, remove c, promote e");
   });
 
+  test("and whoever waits to take a place says whose", () => {
+    const wishes = { d: { replaces: asNodeId("c") } };
+    const { waiting } = planPromotion({
+      configuration: {
+        ...EMPTY_CONFIGURATION,
+        voters: ids("a b c"),
+        learners: ids("d"),
+        members: Object.fromEntries(
+          ids("a b c d").map((id) => [
+            id,
+            { url: `http://${id}`, incarnation: id, ...(id === "d" ? wishes.d : {}) },
+          ]),
+        ),
+      },
+      notReady: () => "is behind",
+      reachable: () => true,
+    });
+    expect(waiting.get(asNodeId("d"))).toBe(
+      "is behind; once a voter it takes the place of c, which is removed",
+    );
+  });
+
   test("not while the voters that there would be could not decide", () => {
     expect(plan("a b c", "d e", { dead: "b" })).toBe("promote d, promote e");
     expect(plan("a b c", "d", { dead: "b c", wishes: { d: { voter: true } } })).toBe(" | d");

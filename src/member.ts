@@ -314,7 +314,8 @@ async function run(config: Config, log: Log): Promise<void> {
   const members = (): readonly string[] => Object.keys(replica.status().configuration.members);
   if (config.restore === null) refuseOtherCluster(config, members(), replica.foundedAlone);
   const asStarted = takesPeers;
-  takesPeers = () => asStarted() || members().length > 1;
+  // One that joined may know no others yet than the founder, and not that it is a member itself.
+  takesPeers = () => asStarted() || members().some((id) => id !== config.id);
   const appliedIndex = (): number => machine.applied().index;
   const checkpoints = new CheckpointSchedule({
     checkpointer: new StateCheckpointer({

@@ -1,7 +1,8 @@
 /**
  * Whom this member talks to. Identity is the id and the incarnation of the data folder; addresses change.
  *
- * - Members by this member's log, at the address that `--peers` gives or else the log's.
+ * - Members by this member's log, by turns at the addresses that are known of them: that of `--peers`, the log's, and
+ *   the one that they told. Who answers proves who it is; so an address that is out of date keeps nobody out.
  * - Guests: members by a newer configuration than this member has. A follower that was away takes entries of a
  *   leader that it does not know (dissertation 4.1), or it would never learn of it.
  * - Those who were removed a moment ago, until they were told.
@@ -21,12 +22,23 @@ const FAREWELL_MS: Millis = 2_000;
 const KNOCKS_MAX = 64;
 /** A refusal by another member explains why there is no leader for this long. */
 const REFUSAL_MS: Millis = 10_000;
+/** What a member said of its address when it connected. */
+interface Word {
+  readonly url: string;
+  /** Of the process that said it. */
+  readonly boot: number;
+  /** That process is connected, as far as is known: until the connection to it ends. */
+  readonly holds: boolean;
+}
+
 /** The leader's time to add a member that knocks. */
 export const JOIN_MS: Millis = 10_000;
 
 export interface AdmissionPort {
   readonly identity: Identity;
-  /** `--peers`: addresses that this member dials instead of the log's. */
+  /** This member's own address. */
+  readonly advertise: string;
+  /** `--peers`: addresses that this member dials before the log's. */
   readonly overrides: ReadonlyMap<NodeId, string>;
   readonly clock: Clock;
   readonly log: Log;
@@ -49,7 +61,9 @@ export class Admission {
   readonly #leaving = new Map<NodeId, { readonly url: string; readonly timer: Timer }>();
   /** By incarnation: null while the leader is asked, a sentence once it said no. */
   readonly #knocks = new Map<string, string | null>();
-  readonly #advertised = new Map<NodeId, string>();
+  readonly #words = new Map<NodeId, Word>();
+  /** What was told of `--peers` and the membership: the membership's address, by member. */
+  readonly #differs = new Map<NodeId, string>();
   #refusedAt: Millis | null = null;
   #refusal: { readonly by: NodeId; readonly refusal: Refusal } | null = null;
   /** Of the first configuration that held this very folder: if the newest does not, this member was removed. */
@@ -149,40 +163,77 @@ export class Admission {
   }
 
   /** Whom this member dialled let it in. */
-  welcomed({ id, advertise }: PeerHello): void {
-    this.#advertised.set(id, advertise);
+  welcomed(hello: PeerHello): void {
+    const { id } = hello;
+    this.#heardWord(hello);
     if (this.#refusal?.by === id) this.#refusal = null;
+  }
+
+  /** The connection to the process of `id` that was started so many times is over. */
+  lost(id: NodeId, boot: number): void {
+    const word = this.#words.get(id);
+    if (word?.boot === boot) this.#words.set(id, { ...word, holds: false });
+  }
+
+  #heardWord({ id, boot, advertise }: PeerHello): void {
+    const known = this.#words.get(id);
+    this.#words.set(id, { url: advertise, boot, holds: true });
+    if (known?.url === advertise) return;
+    const url = this.#port.membership()?.configuration.members[id]?.url;
+    if (url !== undefined && url !== advertise) this.#port.clock.soon(() => this.#port.redial());
   }
 
   // ------------------------------------------------------------------ whom to dial
 
-  addresses({ members }: Configuration, index: LogIndex): Map<NodeId, string> {
-    const { identity, overrides } = this.#port;
-    const addresses = new Map<NodeId, string>();
-    for (const [id, record] of Object.entries(members)) {
-      const peer = id as NodeId;
-      addresses.set(peer, overrides.get(peer) ?? record.url);
+  /** Of each member that is to be dialled, where it may be, likeliest first. */
+  addresses({ members }: Configuration, index: LogIndex): Map<NodeId, readonly string[]> {
+    const { identity } = this.#port;
+    const addresses = new Map<NodeId, readonly string[]>();
+    for (const [key, { url }] of Object.entries(members)) {
+      const id = key as NodeId;
+      if (id !== identity.id) this.#tellDifference(id, url);
+      addresses.set(id, this.#places(id, url));
     }
     for (const [id, guest] of this.#guests) {
       if (index >= guest.configIndex) this.#guests.delete(id);
-      else addresses.set(id, overrides.get(id) ?? guest.url);
+      else addresses.set(id, this.#places(id, guest.url));
     }
     for (const [id, { url }] of this.#leaving)
-      if (!addresses.has(id)) addresses.set(id, overrides.get(id) ?? url);
+      if (!addresses.has(id)) addresses.set(id, this.#places(id, url));
     addresses.delete(identity.id);
     return addresses;
   }
 
-  /** The address that a member last gave as its own; null: not heard of. */
+  #places(id: NodeId, url: string): readonly string[] {
+    const given = this.#port.overrides.get(id);
+    const told = this.#words.get(id)?.url;
+    const all = [given, url, told].filter((place) => place !== undefined);
+    return [...new Set(all)];
+  }
+
+  /** Once for each address: on purpose behind NAT, else a flag that was forgotten when a member moved. */
+  #tellDifference(id: NodeId, url: string): void {
+    const { overrides, log } = this.#port;
+    const given = overrides.get(id);
+    if (given === undefined || given === url || this.#differs.get(id) === url) return;
+    this.#differs.set(id, url);
+    log.info(`--peers has ${id} at ${given}, the membership at ${url}: both are dialled by turns`, {
+      peer: id,
+    });
+  }
+
+  /** The address that a running member gives as its own; null: it is not connected, or was not heard of. */
   advertised(id: NodeId): string | null {
-    return this.#advertised.get(id) ?? null;
+    if (id === this.#port.identity.id) return this.#port.advertise;
+    const word = this.#words.get(id);
+    return word?.holds === true ? word.url : null;
   }
 
   #farewell(id: NodeId, url: string): void {
     const port = this.#port;
     if (id === port.identity.id) return;
     port.sightings.forget(id);
-    this.#advertised.delete(id);
+    this.#words.delete(id);
     this.#leaving.get(id)?.timer.cancel();
     const timer = port.clock.after(FAREWELL_MS, () => {
       this.#leaving.delete(id);
@@ -217,7 +268,7 @@ export class Admission {
     if (record?.incarnation === hello.incarnation) {
       const older = this.#port.sightings.refusal(hello);
       if (older !== null) return refused(older);
-      this.#advertised.set(hello.id, hello.advertise);
+      this.#heardWord(hello);
       return null;
     }
     const newer = (hello.configIndex ?? 0) > membership.index;

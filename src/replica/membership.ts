@@ -26,6 +26,8 @@ const CHANGE_MS: Millis = 4_000;
 const HANDOVER_MS: Millis = 1_500;
 /** An address that changes again and again costs a log entry at most so often. */
 const ADDRESS_MS: Millis = 5_000;
+/** Members that are connected say something every second: who says nothing for so long does not run. */
+const SILENCE_MS: Millis = 3_000;
 /** Removed members that are remembered, so that asking twice for the same removal is no mistake. */
 const REMOVED_MAX = 64;
 const REMOVED_MS: Millis = 60_000;
@@ -154,7 +156,9 @@ export class Membership {
         "folder-used",
         `The data folder of ${id} belonged to a member that was removed: give it an empty one.`,
       );
-    const twin = Object.keys(members).find((other) => other !== id && members[other]?.url === url);
+    const twin = (Object.keys(members) as NodeId[]).find(
+      (other) => other !== id && [members[other]?.url, this.#ownWord(other)].includes(url),
+    );
     if (twin !== undefined)
       throw new CallError(
         "address-taken",
@@ -191,13 +195,13 @@ export class Membership {
         "member-exists",
         `${id} is a member already, with another data folder: remove it first, or give this one another --id.`,
       );
-    const advertised = this.#port.admission.advertised(id);
-    if (incarnation === null && url !== record.url && advertised !== null && this.#reachable(id))
-      if (advertised !== url)
-        throw new CallError(
-          "address-differs",
-          `${id} is running and says that its address is ${advertised}: start it with --advertise ${url} instead.`,
-        );
+    // While it runs its own word counts: it would be put back in its place.
+    const said = this.#ownWord(id);
+    if (incarnation === null && url !== record.url && said !== null && said !== url)
+      throw new CallError(
+        "address-differs",
+        `${id} is running and says that its address is ${said}: start it with --advertise ${url} instead.`,
+      );
     return sameRecord(record, wanted) ? [] : [{ op: "update", id, record: wanted }];
   }
 
@@ -307,7 +311,7 @@ export class Membership {
     });
     this.#waiting = plan.waiting;
     if (raft.configurationIndex > raft.commit || isJoint(raft.configuration)) return;
-    const changes = plan.changes.length > 0 ? plan.changes : this.#newAddress(raft, now);
+    const changes = plan.changes.length > 0 ? plan.changes : this.#newAddresses(raft, now);
     if (changes.length > 0) this.#step(raft, changes);
   }
 
@@ -336,19 +340,38 @@ export class Membership {
     for (const id of untold) this.#port.notify(id, "members.removed", body);
   }
 
-  /** A member that was started at another address says so when it connects. */
-  #newAddress(raft: Raft, now: Millis): ConfigurationChange[] {
+  /** A member that was started at another address says so when it connects; the leader knows its own. */
+  #newAddresses(raft: Raft, now: Millis): ConfigurationChange[] {
     const { members } = raft.configuration;
-    for (const [key, record] of Object.entries(members)) {
-      const id = key as NodeId;
-      const url = this.#port.admission.advertised(id);
+    const moves = new Map<string, string>();
+    for (const [id, record] of Object.entries(members)) {
+      const url = this.#ownWord(id as NodeId);
       if (url === null || url === record.url || record.incarnation === "") continue;
-      if (Object.values(members).some((other) => other.url === url)) continue;
-      if (now - (this.#addressAt.get(id) ?? Number.NEGATIVE_INFINITY) < ADDRESS_MS) continue;
-      this.#addressAt.set(id, now);
-      return [{ op: "update", id, record: { ...record, url } }];
+      if (now - (this.#addressAt.get(id as NodeId) ?? Number.NEGATIVE_INFINITY) < ADDRESS_MS)
+        continue;
+      moves.set(id, url);
     }
-    return [];
+    // Some may have swapped: an address is taken while another one keeps it, or goes there too.
+    const after = (id: string): string | undefined => moves.get(id) ?? members[id]?.url;
+    const isTaken = ([id, url]: readonly [string, string]): boolean =>
+      Object.keys(members).some((other) => other !== id && after(other) === url);
+    for (let taken = [...moves].find(isTaken); taken; taken = [...moves].find(isTaken))
+      moves.delete(taken[0]);
+    return Object.entries(members).flatMap(([key, record]) => {
+      const id = key as NodeId;
+      const url = moves.get(id);
+      if (url === undefined) return [];
+      this.#addressAt.set(id, now);
+      return [{ op: "update" as const, id, record: { ...record, url } }];
+    });
+  }
+
+  /** The address that a member that runs gives as its own; null: nobody knows, or it does not run. */
+  #ownWord(id: NodeId): string | null {
+    const port = this.#port;
+    const silence = port.contactMs(id) ?? Number.POSITIVE_INFINITY;
+    const runs = id === port.self || port.connected(id) || silence <= SILENCE_MS;
+    return runs ? port.admission.advertised(id) : null;
   }
 
   #notReady(raft: Raft, learner: NodeId): string | null {

@@ -164,6 +164,7 @@ export class Parts {
     });
     this.admission = new Admission({
       identity,
+      advertise: options.advertise,
       overrides: options.peers,
       clock,
       log,

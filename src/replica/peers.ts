@@ -133,11 +133,13 @@ export class Peers {
     const raft = this.#raft;
     const addresses =
       raft === null
-        ? new Map([...admission.addresses(EMPTY_CONFIGURATION, asIndex(0)), ...options.peers])
+        ? admission.addresses(EMPTY_CONFIGURATION, asIndex(0))
         : admission.addresses(raft.configuration, raft.configurationIndex);
+    if (raft === null)
+      for (const [id, url] of options.peers) if (!addresses.has(id)) addresses.set(id, [url]);
     const { join = null } = options;
     if (raft === null && this.#seed !== null && join !== null && !addresses.has(this.#seed))
-      addresses.set(this.#seed, join);
+      addresses.set(this.#seed, [join]);
     addresses.delete(identity.id);
     contacts.forgetAllBut(new Set<string>(addresses.keys()));
     options.transport.setPeers(addresses);
@@ -170,7 +172,10 @@ export class Peers {
   }
 
   disconnected(peer: NodeId, reason: DisconnectReason): void {
-    this.#port.hellos.delete(peer);
+    const { hellos, admission } = this.#port;
+    const hello = hellos.get(peer);
+    if (hello !== undefined) admission.lost(peer, hello.boot);
+    hellos.delete(peer);
     this.#port.disconnected(peer);
     const raft = this.#raft;
     raft?.disconnected(peer);

@@ -374,8 +374,8 @@ export interface TransportEvents {
  */
 export interface Transport {
   start(self: () => PeerHello, events: TransportEvents): void;
-  /** Dial exactly these from now on. Own id is ignored. */
-  setPeers(peers: ReadonlyMap<NodeId, string>): void;
+  /** Dial exactly these from now on, each at its addresses by turns, until it answers. Own id is ignored. */
+  setPeers(peers: ReadonlyMap<NodeId, readonly string[]>): void;
   /** False: dropped (no connection, or the send limit reached). True promises nothing more than an attempt. */
   send(to: NodeId, frame: PeerFrame): boolean;
   /** What was sent in this turn leaves now, not at its end: something that takes long follows. */

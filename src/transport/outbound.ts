@@ -1,6 +1,8 @@
 /**
  * The connection that this member dials to one peer, and sends on: dial, handshake, keepalive, redial.
  *
+ * Where several addresses are known of it they are dialled by turns: an attempt that comes to nothing makes way for
+ * the next address, one that was open is made again where it was. Who answers must prove to be the peer.
  * It ends in one place (`#end`), with the reason for the driver; what a socket says after that is ignored.
  * Bun's client has no time limits of its own and `close()` may hang for ever on a stopped peer, so every
  * wait here has a timer and every end is a `terminate()`.
@@ -52,6 +54,7 @@ const GATHERED_BYTES_MAX = 64 * 1024;
 
 /** One dialled socket and how far it has come. */
 interface Attempt {
+  readonly url: string;
   readonly socket: ClientSocket;
   readonly nonce: string;
   phase: "dialling" | "proven" | "open";
@@ -69,7 +72,10 @@ interface Attempt {
 
 export class Outbound {
   readonly peer: NodeId;
-  readonly url: string;
+  /** Where it may be; the first one is dialled next. */
+  #urls: readonly string[];
+  /** Where it was last met. */
+  #metAt: string | null = null;
   readonly #endpoint: Endpoint;
   #attempt: Attempt | null = null;
   /** The timer of the attempt: its handshake limit, then its next ping. */
@@ -84,10 +90,29 @@ export class Outbound {
   #gathered: Uint8Array<ArrayBuffer>[] = [];
   #gatheredBytes = 0;
 
-  constructor(peer: NodeId, url: string, endpoint: Endpoint) {
+  /** `urls`: at least one, likeliest first. */
+  constructor(peer: NodeId, urls: readonly string[], endpoint: Endpoint) {
     this.peer = peer;
-    this.url = url;
+    this.#urls = urls;
     this.#endpoint = endpoint;
+  }
+
+  /**
+   * From now on it may be at these addresses. A new one is dialled next, and at once if nothing is under way. False:
+   * what is open or under way goes to another one, and must be ended.
+   */
+  mayBeAt(urls: readonly string[]): boolean {
+    const attempt = this.#attempt;
+    if (urls.length === 0 || (attempt !== null && !urls.includes(attempt.url))) return false;
+    const known = this.#urls.filter((url) => urls.includes(url));
+    const fresh = urls.filter((url) => !this.#urls.includes(url));
+    // Made again where it is open, before it is looked for elsewhere.
+    this.#urls = this.isOpen ? [...known, ...fresh] : [...fresh, ...known];
+    if (fresh.length > 0) {
+      this.#failures = 0;
+      this.dial();
+    }
+    return true;
   }
 
   get isOpen(): boolean {
@@ -98,25 +123,34 @@ export class Outbound {
     return this.isOpen ? this.#roundTripMs : null;
   }
 
-  /** Dials now, unless a connection is up or on its way. Also called when the peer shows that it is alive. */
+  /** The peer shows that it is alive: no reason to wait, at none of its addresses. */
+  dialSoon(): void {
+    if (this.#urls.length > 1) this.#failures = 0;
+    this.dial();
+  }
+
+  /** Dials now, unless a connection is up or on its way. */
   dial(): void {
-    if (this.#stopped || this.#attempt !== null) return;
+    const [url] = this.#urls;
+    if (url === undefined || this.#stopped || this.#attempt !== null) return;
     this.#redial?.cancel();
     this.#redial = null;
     const { clock } = this.#endpoint;
     let socket: ClientSocket;
     try {
-      socket = openClientSocket(this.url, this.#endpoint.tls);
+      socket = openClientSocket(url, this.#endpoint.tls);
     } catch (error) {
       this.#endpoint.notices.warn(`the address of ${this.peer} cannot be dialled`, {
-        url: this.url,
+        url,
         error: String(error),
       });
+      this.#turnFrom(url);
       this.#scheduleRedial();
       return;
     }
     socket.binaryType = "arraybuffer";
     const attempt: Attempt = {
+      url,
       socket,
       nonce: randomBytes(NONCE_BYTES).toString("hex"),
       phase: "dialling",
@@ -132,7 +166,7 @@ export class Outbound {
     this.#attempt = attempt;
     this.#timer = clock.after(HANDSHAKE_TIMEOUT_MS, () => {
       this.#endpoint.notices.debug(`${this.peer} did not finish the handshake in time`, {
-        url: this.url,
+        url,
         phase: attempt.phase,
       });
       this.#end(attempt, "timeout");
@@ -237,7 +271,7 @@ export class Outbound {
         this.#welcomed(attempt, message);
         return;
       case "reject":
-        this.#rejected(message);
+        this.#rejected(attempt, message);
         return;
       case "open":
       case "proof":
@@ -245,9 +279,9 @@ export class Outbound {
     }
   }
 
-  #rejected({ sentence, code }: Refusal): void {
+  #rejected({ url }: Attempt, { sentence, code }: Refusal): void {
     const { notices, events } = this.#endpoint;
-    const fields = { peer: this.peer, url: this.url };
+    const fields = { peer: this.peer, url };
     if (code === "joining") notices.debug(`not yet at ${this.peer}: ${sentence}`, fields);
     else notices.warn(`refused by ${this.peer}: ${sentence}`, fields);
     events.refused(this.peer, { sentence, code });
@@ -257,7 +291,7 @@ export class Outbound {
     if (attempt.phase !== "dialling") throw new CodecError("a second challenge");
     const { selfId, secret } = this.#endpoint;
     if (challenge.from !== this.peer) {
-      const sentence = `${this.url} was dialled for ${this.peer} and belongs to ${challenge.from}: correct --peers`;
+      const sentence = `${attempt.url} was dialled for ${this.peer} and belongs to ${challenge.from}: correct --peers`;
       this.#refuse(attempt, CLOSE.rejected, sentence);
       return;
     }
@@ -306,6 +340,8 @@ export class Outbound {
     }
     attempt.phase = "open";
     attempt.openedAt = clock.monotonic();
+    this.#metAt = attempt.url;
+    this.#urls = [attempt.url, ...this.#urls.filter((url) => url !== attempt.url)];
     this.#roundTripMs = null;
     this.#timer?.cancel();
     this.#ping(attempt);
@@ -316,7 +352,7 @@ export class Outbound {
     const { clock, notices } = this.#endpoint;
     this.#creditProgress(attempt);
     if (attempt.pingsMissed >= PINGS_MISSED_MAX) {
-      notices.warn(`${this.peer} no longer answers pings`, { peer: this.peer, url: this.url });
+      notices.warn(`${this.peer} no longer answers pings`, { peer: this.peer, url: attempt.url });
       this.#end(attempt, "timeout");
       return;
     }
@@ -353,7 +389,7 @@ export class Outbound {
       return;
     }
     if (attempt.errorMessage.includes(UPGRADE_REFUSED)) {
-      const fields = { url: this.url, error: attempt.errorMessage };
+      const fields = { url: attempt.url, error: attempt.errorMessage };
       const { notices } = this.#endpoint;
       // Of members that are started together, most meet others that are not open yet.
       if (attempt.errorMessage.includes(UPGRADE_NOT_YET))
@@ -364,7 +400,7 @@ export class Outbound {
     }
     if (attempt.errorMessage.includes(TLS_FAILED)) {
       this.#endpoint.notices.warn(`${this.peer} does not show a certificate that is trusted here`, {
-        url: this.url,
+        url: attempt.url,
         error: attempt.errorMessage,
       });
     }
@@ -372,7 +408,10 @@ export class Outbound {
       this.#end(attempt, reasonOf(code));
       return;
     }
-    this.#end(attempt, reasonOfError(attempt.errorCode));
+    const reason = reasonOfError(attempt.errorCode);
+    // Where it never was, that nobody listens says nothing about its process.
+    const elsewhere = this.#urls.length > 1 && attempt.url !== this.#metAt;
+    this.#end(attempt, reason === "refused" && elsewhere ? "timeout" : reason);
   }
 
   /** This side does not want the connection: says why to the other, logs it, and is done. */
@@ -384,7 +423,7 @@ export class Outbound {
   ): void {
     if (this.#attempt !== attempt) return;
     const { notices, events, clock } = this.#endpoint;
-    const fields = { peer: this.peer, url: this.url };
+    const fields = { peer: this.peer, url: attempt.url };
     if (code === "joining") notices.debug(`not yet: ${sentence}`, fields);
     else notices.warn(`refused ${this.peer}: ${sentence}`, fields);
     this.#say(attempt, { type: "reject", sentence, code });
@@ -399,6 +438,7 @@ export class Outbound {
     this.#forget();
     if (socketState === "cut") attempt.socket.terminate();
     const wasOpen = attempt.phase === "open";
+    if (!wasOpen) this.#turnFrom(attempt.url);
     const now = clock.monotonic();
     if (wasOpen && now - attempt.openedAt >= STABLE_MS) this.#failures = 0;
     if (wasOpen && reason === "closed-by-peer" && now - this.#redialledAt >= STABLE_MS) {
@@ -421,10 +461,17 @@ export class Outbound {
     this.#roundTripMs = null;
   }
 
+  /** It was not there: the next address's turn. */
+  #turnFrom(url: string): void {
+    if (this.#urls[0] === url) this.#urls = [...this.#urls.slice(1), url];
+  }
+
   #scheduleRedial(): void {
     if (this.#stopped) return;
     const { clock, random } = this.#endpoint;
-    const ceiling = Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** Math.min(this.#failures, 16));
+    // Grows with the rounds: with more addresses none is dialled later.
+    const rounds = Math.floor(this.#failures / Math.max(1, this.#urls.length));
+    const ceiling = Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** Math.min(rounds, 16));
     this.#failures += 1;
     // Half fixed, half random: members that lost each other do not redial in step.
     const delay = ceiling / 2 + (random.float() * ceiling) / 2;

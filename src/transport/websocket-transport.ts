@@ -120,17 +120,17 @@ export class WebSocketTransport implements Transport {
     };
   }
 
-  setPeers(peers: ReadonlyMap<NodeId, string>): void {
+  setPeers(peers: ReadonlyMap<NodeId, readonly string[]>): void {
     const endpoint = this.#endpoint;
     if (endpoint === null || this.#closed) return;
     for (const [id, outbound] of this.#outbound) {
-      if (peers.get(id) === outbound.url) continue;
+      if (outbound.mayBeAt(peers.get(id) ?? [])) continue;
       this.#outbound.delete(id);
       void outbound.stop("no longer dialled at this address");
     }
-    for (const [id, url] of peers) {
+    for (const [id, urls] of peers) {
       if (id === this.#options.selfId || this.#outbound.has(id)) continue;
-      const outbound = new Outbound(id, url, endpoint);
+      const outbound = new Outbound(id, urls, endpoint);
       this.#outbound.set(id, outbound);
       outbound.dial();
     }
@@ -210,7 +210,7 @@ export class WebSocketTransport implements Transport {
     this.#current.set(hello.id, session);
     older?.close(CLOSE.duplicate, `a newer connection of ${hello.id}`);
     // The peer is alive: no reason to wait out the backoff of the other direction.
-    this.#options.clock.soon(() => this.#outbound.get(hello.id)?.dial());
+    this.#options.clock.soon(() => this.#outbound.get(hello.id)?.dialSoon());
     return true;
   }
 

@@ -197,6 +197,15 @@ export class RealCluster {
     return member;
   }
 
+  /** The same member, from its next start on at another port; `more` flags. Its --peers, if any, stay as they are. */
+  move(member: Member, more: readonly string[] = []): Member {
+    const [port = 0] = freePorts(1);
+    const at = member.args.indexOf("--port") + 1;
+    const moved = new Member(member.id, port, [...member.args.with(at, String(port)), ...more]);
+    this.members[this.members.indexOf(member)] = moved;
+    return moved;
+  }
+
   member(i: number): Member {
     const member = this.members[i];
     if (member === undefined) throw new Error(`no member ${i}`);

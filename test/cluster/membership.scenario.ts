@@ -5,7 +5,7 @@ import { join } from "node:path";
 import {
   type ClusterView,
   eventually,
-  type Member,
+  Member,
   type RealCluster,
   type TaskJson,
 } from "./harness.ts";
@@ -47,10 +47,11 @@ async function submit(member: Member): Promise<string> {
 }
 
 scenario(
-  "a cluster grows from one member to three and five, shrinks, takes a removed id again, and has every task once",
+  "a cluster grows from one member, which moved, to three and five, shrinks, takes a removed id again, and has every task once",
   () =>
-    withCluster({ size: 1, args: [...SECRET, ...QUIET] }, async (cluster) => {
+    withCluster({ size: 1, args: QUIET }, async (cluster) => {
       const ids: string[] = [];
+      await theFirstOneMoves(cluster);
       await oneBecomesThree(cluster, ids);
       await threeBecomeFiveAndThreeAgain(cluster, ids);
       await aRemovedIdComesBack(cluster, ids);
@@ -59,6 +60,27 @@ scenario(
       expect(tasks.map(({ id }) => id).toSorted()).toEqual(ids.toSorted());
     }),
 );
+
+async function addressOf(member: Member, id: string): Promise<string | undefined> {
+  const { members } = await member.json<ClusterView>("/api/cluster");
+  return members.find((each) => each.id === id)?.url;
+}
+
+/** As a trial becomes a cluster: it is stopped, and started with a secret at another port. */
+async function theFirstOneMoves(cluster: RealCluster): Promise<void> {
+  const before = cluster.member(0);
+  await before.kill("SIGTERM");
+  const n1 = cluster.move(before, SECRET);
+  await n1.start();
+  await eventually("its new address", async () => (await addressOf(n1, "n1")) === n1.url);
+  const wrong = await n1.fetch("/api/cluster/members", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ id: "n1", url: before.url }),
+  });
+  const { code } = (await wrong.json()) as { code: string };
+  expect([wrong.status, code]).toEqual([409, "address-differs"]);
+}
 
 /** Both new ones at once. */
 async function oneBecomesThree(cluster: RealCluster, ids: string[]): Promise<void> {
@@ -139,9 +161,10 @@ async function aRemovedIdComesBack(cluster: RealCluster, ids: string[]): Promise
 }
 
 scenario(
-  "a dead one of three is replaced in one change; its id and its folder are refused meanwhile",
+  "members move though --peers stays as it was; a dead one is replaced in one change, its id and folder refused meanwhile",
   () =>
     withCluster({ args: QUIET }, async (cluster) => {
+      await twoMove(cluster);
       const leader = await cluster.leader();
       const dead = (await cluster.followers())[0];
       if (dead === undefined) throw new Error("no follower");
@@ -167,6 +190,26 @@ scenario(
       await leadershipIsHandedOver(cluster);
     }),
 );
+
+/** A follower, then the leader: the third one and each other have both at their old addresses in --peers. */
+async function twoMove(cluster: RealCluster): Promise<void> {
+  const [follower] = await cluster.followers();
+  if (follower === undefined) throw new Error("no follower");
+  for (const member of [follower, await cluster.leader()]) {
+    await member.kill("SIGTERM");
+    const moved = cluster.move(member);
+    await moved.start();
+    await eventually(`${moved.id} at its new address, in touch with all`, async () => {
+      const leader = await cluster.leader();
+      const { members } = await leader.json<ClusterView>("/api/cluster");
+      const there = members.find(({ id }) => id === moved.id);
+      return (
+        there?.url === moved.url && members.every(({ lag, reachable }) => reachable && lag === 0)
+      );
+    });
+    await submit(moved);
+  }
+}
 
 /** To whom it is handed; nothing is lost of what is written meanwhile. */
 async function leadershipIsHandedOver(cluster: RealCluster): Promise<void> {
@@ -196,6 +239,7 @@ scenario("what joins nothing says so and ends with 2", () =>
     expect(closed.said).toContain("refuses members");
     const sameId = await refused(alone.add("n1", alone.member(0), QUIET));
     expect(sameId.code).toBe(2);
+    await joinedHalfWay(alone);
     // A folder that founded a cluster of its own.
     await alone.member(0).kill();
     const used = alone.member(0);
@@ -211,3 +255,25 @@ scenario("what joins nothing says so and ends with 2", () =>
     });
   }),
 );
+
+/** Without a secret, and killed before it knows that it is a member: from then on it needs no --join. */
+async function joinedHalfWay(cluster: RealCluster): Promise<void> {
+  const n1 = cluster.member(0);
+  const payload = "x".repeat(250_000);
+  const tasks = Array.from({ length: 24 }, () => n1.post("/api/tasks", { name: "echo", payload }));
+  await Promise.all(tasks);
+  await n1.post("/api/cluster/members", { id: "n2", url: "http://127.0.0.1:1" });
+  const joining = cluster.add("n2", n1, QUIET);
+  await joining.start();
+  await eventually("entry 1", async () => joining.output.includes("joined the cluster"));
+  await joining.kill();
+  const again = cluster.move(joining);
+  const at = again.args.indexOf("--join");
+  const n2 = new Member("n2", again.port, again.args.toSpliced(at, 2));
+  cluster.members[cluster.members.indexOf(again)] = n2;
+  await n2.start();
+  await eventually("it to catch up", async () => {
+    const { members } = await n1.json<ClusterView>("/api/cluster");
+    return members.find(({ id }) => id === "n2")?.waiting?.includes("second learner") === true;
+  });
+}

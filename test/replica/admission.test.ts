@@ -17,6 +17,7 @@ function admissionOf(
   const clock = new NodeClock(new World(1));
   return new Admission({
     identity: { id: N4, incarnation, clusterId: "c", boot: 1 },
+    advertise: "http://n4",
     overrides: new Map(),
     clock,
     log,

@@ -681,6 +681,76 @@ describe("addresses", () => {
     await write(cluster, n2, 1);
   });
 
+  test("a leader that was started at another address puts it into the log, alone and among others", async () => {
+    for (const size of [1, 3]) {
+      const cluster = new Cluster(43, size);
+      await cluster.startAll();
+      for (const node of cluster.nodes) cluster.kill(node);
+      for (const node of cluster.nodes) {
+        node.url = `http://${node.id}.elsewhere`;
+        await cluster.start(node);
+      }
+      const moved = (): boolean =>
+        cluster.nodes.every(({ replica }) => {
+          const { members = {} } = replica?.status().configuration ?? {};
+          return Object.entries(members).every(([id, { url }]) => url === `http://${id}.elsewhere`);
+        });
+      expect(await cluster.run(10_000, moved)).toBe(true);
+      const leader = leaderOf(cluster);
+      const { id } = leader;
+      const wrong = { id, url: "http://somewhere" };
+      expect(await done(cluster, ask(leader, "members.add", wrong))).toBe("address-differs");
+      expect(await done(cluster, ask(leader, "members.add", { id, url: leader.url }))).toBeNull();
+    }
+  });
+
+  test("a leader knows from its first moment what the running members say of their addresses", async () => {
+    const cluster = new Cluster(44, 3);
+    await cluster.startAll();
+    const before = leaderOf(cluster);
+    const next = cluster.nodes.find((node) => node !== before);
+    if (next === undefined) throw new Error("no follower");
+    ask(before, "members.transfer", { id: next.id });
+    await cluster.run(5_000, () => cluster.leader() === next);
+    for (const { id } of cluster.nodes) {
+      const wrong = { id, url: "http://somewhere" };
+      expect(await done(cluster, ask(next, "members.add", wrong))).toBe("address-differs");
+    }
+  });
+
+  test("members that swapped their addresses are both put right, in one change", async () => {
+    const cluster = new Cluster(46, 3);
+    await cluster.startAll();
+    const [n1, n2] = [cluster.node(0), cluster.node(1)];
+    for (const node of [n1, n2]) cluster.kill(node);
+    n1.url = "http://n2";
+    n2.url = "http://n1";
+    for (const node of [n1, n2]) await cluster.start(node);
+    const urls = (): string =>
+      Object.values(cluster.leader()?.replica?.status().configuration.members ?? {})
+        .map(({ url }) => url)
+        .join(" ");
+    expect(await cluster.run(10_000, () => urls() === "http://n2 http://n1 http://n3")).toBe(true);
+  });
+
+  test("of a member that is stopped the operator's word stays, until it speaks itself", async () => {
+    const cluster = new Cluster(45, 3);
+    await cluster.startAll();
+    const leader = leaderOf(cluster);
+    const other = cluster.nodes.find((node) => node !== leader);
+    if (other === undefined) throw new Error("no follower");
+    const { id } = other;
+    const url = (): string | undefined => leader.replica?.status().configuration.members[id]?.url;
+    cluster.kill(other);
+    await cluster.run(1_000);
+    const moved = { id, url: "http://somewhere" };
+    expect(await done(cluster, ask(leader, "members.add", moved))).toBeNull();
+    await cluster.run(7_000);
+    expect(url()).toBe("http://somewhere");
+    await cluster.start(other);
+    expect(await cluster.run(10_000, () => url() === `http://${id}`)).toBe(true);
+  });
+
   test("two members at one address are refused, and so is what a running member contradicts", async () => {
     const cluster = new Cluster(42, 3);
     await cluster.startAll();

@@ -208,7 +208,7 @@ export class SimTransport implements Transport {
     else this.#clock.enter(guarded);
   }
 
-  setPeers(peers: ReadonlyMap<NodeId, string>): void {
+  setPeers(peers: ReadonlyMap<NodeId, unknown>): void {
     this.#peers.clear();
     for (const id of peers.keys()) if (id !== this.#self) this.#peers.add(id);
     for (const id of this.#connections.keys())

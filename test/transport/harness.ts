@@ -88,7 +88,7 @@ export class Member {
   }
 
   dials(...members: readonly Member[]): void {
-    this.transport.setPeers(new Map(members.map((member) => [member.id, member.url])));
+    this.transport.setPeers(new Map(members.map((member) => [member.id, [member.url]])));
   }
 
   reasons(): readonly DisconnectReason[] {

@@ -37,7 +37,7 @@ async function pair(): Promise<{ a: Member; b: Bun.Subprocess } & AsyncDisposabl
     await Promise.all([b.exited, a.stop()]);
   };
   const { value } = await b.stdout.getReader().read();
-  a.transport.setPeers(new Map([[B, new TextDecoder().decode(value).trim()]]));
+  a.transport.setPeers(new Map([[B, [new TextDecoder().decode(value).trim()]]]));
   await until("connected", () => a.transport.isConnected(B));
   return { a, b, [Symbol.asyncDispose]: dispose };
 }
@@ -80,8 +80,8 @@ test.concurrent(
     try {
       a.transport.setPeers(
         new Map([
-          [tcp, `http://127.0.0.1:${silentTcp.port}`],
-          [mute, `http://127.0.0.1:${muteServer.port}`],
+          [tcp, [`http://127.0.0.1:${silentTcp.port}`]],
+          [mute, [`http://127.0.0.1:${muteServer.port}`]],
         ]),
       );
       const closed: number[] = [];

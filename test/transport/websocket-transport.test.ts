@@ -236,7 +236,7 @@ describe("a handshake is refused", () => {
   test("when another member answers at the address", async () => {
     const a = member("a");
     const b = member("b");
-    a.transport.setPeers(new Map([[asNodeId("c"), b.url]]));
+    a.transport.setPeers(new Map([[asNodeId("c"), [b.url]]]));
     await until("the refusal", () => a.disconnects.length > 0);
     expect(a.disconnects[0]).toEqual({ peer: asNodeId("c"), reason: "rejected" });
     expect(a.warnings.join()).toContain("correct its --peers");
@@ -294,7 +294,7 @@ describe("a handshake is refused", () => {
       },
     });
     started.push({ stop: () => impostor.stop(true) });
-    a.transport.setPeers(new Map([[asNodeId("b"), `http://127.0.0.1:${impostor.port}`]]));
+    a.transport.setPeers(new Map([[asNodeId("b"), [`http://127.0.0.1:${impostor.port}`]]]));
     await until("the refusal", () => a.disconnects.length > 0);
     expect(a.reasons()[0]).toBe("rejected");
     expect(a.warnings.join()).toContain("did not prove the secret");
@@ -619,6 +619,37 @@ describe("a connection ends", () => {
     a.dials(moved);
     await until("connected to the other", () => a.connects.length === 2);
     expect(a.connects[1]?.hello.boot).toBe(2);
+  });
+
+  test("and goes to where it told to be, while the first of its addresses goes on not to answer", async () => {
+    const a = member("a");
+    const gone = new Member("b");
+    const old = gone.url;
+    a.dials(gone);
+    await until("connected", () => a.transport.isConnected(gone.id));
+    await gone.stop();
+    await until("two tries", () => a.disconnects.length > 2);
+    const b = member("b", { boot: 2 });
+    a.transport.setPeers(new Map([[b.id, [old, b.url]]]));
+    await until("connected elsewhere", () => a.transport.isConnected(b.id));
+    // Another address that is known of it is no reason to leave where it is.
+    a.transport.setPeers(new Map([[b.id, [old, "http://127.0.0.1:1", b.url]]]));
+    expect(a.transport.isConnected(b.id)).toBe(true);
+    await b.transport.close();
+    await until("the loss", () => !a.transport.isConnected(b.id));
+  });
+
+  test("and who is dialled at several addresses is found at any of them, whoever answers at the others", async () => {
+    const a = member("a");
+    const other = member("c");
+    const b = member("b");
+    const closed = new Member("d");
+    await closed.stop();
+    a.transport.setPeers(new Map([[b.id, [closed.url, other.url, b.url]]]));
+    await until("connected", () => a.transport.isConnected(b.id));
+    // None of them says that its process is gone: it never was there.
+    expect(a.reasons()).not.toContain("refused");
+    expect(a.connects.map(({ peer }) => peer)).toEqual([b.id]);
   });
 
   test("with 'refused' where nobody listens", async () => {

@@ -1,5 +1,6 @@
 /** Room on the disk: this member's own, for its log and its state, and what it heard of the leader's. */
 import type { NodeId } from "../raft/types.ts";
+import { ConsensusError } from "./consensus.ts";
 import { isNoRoom, type Clock, type Log, type Millis } from "./ports.ts";
 
 /** Between two tries to write the state to a full disk. */
@@ -67,6 +68,15 @@ export class DiskRoom {
     if (this.#fullSince === null) return true;
     const waited = this.#port.clock.monotonic() - this.#fullSince;
     return waited >= ROOM_RETRY_MS && !(this.#port.full?.() ?? false);
+  }
+
+  /** What a read is told that waited in vain for this member to apply what it must show; null: there is room. */
+  refusedRead(): ConsensusError | null {
+    if (this.#fullSince === null) return null;
+    return new ConsensusError(
+      "low-disk",
+      "the disk of this member is full: it shows nothing newer until there is room; ask another member",
+    );
   }
 
   applied(): void {

@@ -6,6 +6,7 @@ import type { Calls } from "./calls.ts";
 import type { ConsensusError } from "./consensus.ts";
 import type { Consistency } from "./consistency.ts";
 import { type Core, TICK_MS } from "./core.ts";
+import type { DiskRoom } from "./disk-room.ts";
 import type { Eligibility } from "./eligibility.ts";
 import type { Membership } from "./membership.ts";
 import type { Clock, Millis, Timer } from "./ports.ts";
@@ -25,6 +26,7 @@ export interface TicksPort {
   readonly core: Core;
   readonly eligibility: Eligibility;
   readonly quorum: QuorumWatch;
+  readonly room: DiskRoom;
   readonly standing: Standing;
   readonly writes: Writes;
   readonly reads: Reads;
@@ -74,7 +76,7 @@ export class Ticks {
   }
 
   #sweep(now: Millis): void {
-    const { quorum, standing, writes, reads, calls, waiters } = this.#port;
+    const { quorum, room, standing, writes, reads, calls, waiters } = this.#port;
     quorum.look(now);
     const lost = quorum.isLost ? quorum.noQuorum() : null;
     const late = (): ConsensusError => quorum.late();
@@ -82,7 +84,7 @@ export class Ticks {
     if (lost !== null) reads.failAll(() => quorum.noQuorum());
     reads.sweep(now, late);
     calls.sweep(now, standing.leadership.leader);
-    waiters.sweep(now, late);
+    waiters.sweep(now, () => room.refusedRead() ?? late());
     this.#port.consistency.tick(now);
     this.#port.snapshots.sweep(now);
     this.#port.membership.look(now);

@@ -30,7 +30,7 @@ export interface ReplicaOptions {
   readonly electionTimeoutMs: Millis;
   /** The address that clients and other members shall use. */
   readonly advertise: string;
-  /** `--peers`, own id included: the first membership, and address overrides ever after. Empty: a cluster of one. */
+  /** `--peers`, own id included: the first membership; ever after, where the others are looked for first. Empty: a cluster of one. */
   readonly peers: ReadonlyMap<NodeId, string>;
   /** `--join`: an empty folder asks to be added to the cluster of the member there; see `joinThrough`. */
   readonly join?: string | null;

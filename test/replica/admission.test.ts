@@ -1,24 +1,32 @@
 import { expect, test } from "bun:test";
-import { asIndex, asNodeId, asTerm, type Configuration } from "../../src/raft/types.ts";
+import {
+  asIndex,
+  asNodeId,
+  asTerm,
+  type Configuration,
+  type NodeId,
+} from "../../src/raft/types.ts";
 import { Admission } from "../../src/replica/admission.ts";
 import { Sightings } from "../../src/replica/sightings.ts";
 import { NodeClock, World } from "../sim/world.ts";
 
 const N1 = asNodeId("n1");
 const N4 = asNodeId("n4");
-const log = { debug() {}, info() {}, warn() {}, error() {} };
+const said: string[] = [];
+const log = { debug() {}, info: (line: string) => void said.push(line), warn() {}, error() {} };
 
 /** `held`: of the log as it is, as of each index. */
 function admissionOf(
   incarnation: string,
   held: Map<number, Configuration> = new Map(),
   now: Configuration | null = null,
+  overrides: ReadonlyMap<NodeId, string> = new Map(),
 ): Admission {
   const clock = new NodeClock(new World(1));
   return new Admission({
     identity: { id: N4, incarnation, clusterId: "c", boot: 1 },
     advertise: "http://n4",
-    overrides: new Map(),
+    overrides,
     clock,
     log,
     sightings: new Sightings(),
@@ -46,20 +54,49 @@ function configuration(folder: string | null): Configuration {
   };
 }
 
+const hello = {
+  id: N1,
+  incarnation: "one",
+  boot: 7,
+  lastIndex: asIndex(1_000_000_009),
+  lastTerm: asTerm(9),
+  peerIds: [],
+  advertise: "http://n1",
+  machineVersion: 1,
+  machineVersionOldest: 1,
+  bootstrap: null,
+};
+
+test("a member is dialled where --peers, the log, and its own word have it; that they differ is said once", () => {
+  const both = configuration("four");
+  const flag = new Map([[N1, "http://flag"]]);
+  const admission = admissionOf("four", new Map(), both, flag);
+  const places = (): readonly string[] => admission.addresses(both, asIndex(1)).get(N1) ?? [];
+  said.length = 0;
+  expect(places()).toEqual(["http://flag", "http://n1"]);
+  admission.admit({ ...hello, clusterId: "c", advertise: "http://moved" });
+  expect(places()).toEqual(["http://flag", "http://n1", "http://moved"]);
+  expect(said).toEqual([
+    "--peers has n1 at http://flag, the membership at http://n1: both are dialled by turns",
+  ]);
+});
+
+test("a member's word of its address holds until the connection to that very process ends", () => {
+  const admission = admissionOf("four", new Map(), configuration("four"));
+  expect(admission.advertised(N1)).toBeNull();
+  expect(admission.advertised(N4)).toBe("http://n4");
+  admission.welcomed({ ...hello, clusterId: "c" });
+  // It was started anew elsewhere, and said so, before the connection to what it was is found to be over.
+  admission.admit({ ...hello, clusterId: "c", boot: 8, advertise: "http://moved" });
+  admission.lost(N1, 7);
+  expect(admission.advertised(N1)).toBe("http://moved");
+  admission.lost(N1, 8);
+  expect(admission.advertised(N1)).toBeNull();
+  expect(admission.addresses(configuration("four"), asIndex(1)).get(N1)).toContain("http://moved");
+});
+
 test("a member's own folder that went to another cluster, as a rescue makes of it, is let in by nobody", () => {
   const admission = admissionOf("four", new Map(), configuration("four"));
-  const hello = {
-    id: N1,
-    incarnation: "one",
-    boot: 7,
-    lastIndex: asIndex(1_000_000_009),
-    lastTerm: asTerm(9),
-    peerIds: [],
-    advertise: "http://n1",
-    machineVersion: 1,
-    machineVersionOldest: 1,
-    bootstrap: null,
-  };
   expect(admission.admit({ ...hello, clusterId: "c" })).toBeNull();
   expect(admission.admit({ ...hello, clusterId: "rescued" })?.sentence).toBe(
     "n4 belongs to cluster c, n1 to rescued",

@@ -92,12 +92,14 @@ export class ElectionTimer implements Invariant {
     }
   }
 
-  /** It leads, may not vote or campaign, was removed, did not run, or waits for its disk. */
+  /** It leads, may not vote or campaign, was removed, did not run, waits for its disk, or installs a snapshot. */
   #excused(node: SimNode, timer: Timer): boolean {
     const { id, clock, replica, store, leadership, disk } = node;
     const membership = store?.membership ?? null;
     return (
       replica === null ||
+      // Nothing runs while a snapshot takes the place of the log, which waits for the disk.
+      replica.core === null ||
       store === null ||
       membership === null ||
       leadership === null ||

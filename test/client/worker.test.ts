@@ -363,9 +363,9 @@ describe("A worker on its own", () => {
       );
       using lonely = clientOf([member]);
       const { handler, reasons, running } = stoppable();
+      const since = performance.now();
       const { worker } = started({ waits: handler }, { client: lonely });
       await running;
-      const since = performance.now();
       await eventually("the self-stop", async () => worker.running === 0);
       expect(performance.now() - since).toBeGreaterThan(250);
       expect(reasons).toEqual(["no heartbeat was answered for a lease period"]);

@@ -23,11 +23,16 @@ export class Eligibility {
     return this.#clockWatch.skewed() === null && this.#consistency.condemned === null;
   }
 
-  /** Removed, or not caught up with the change that added this folder: it has no say in elections. */
+  /**
+   * Removed, or not caught up with the change that added this folder: it has no say in elections. A log that is being
+   * repaired may have lost that change, and may be needed: who is elected has all that it held, and counts this folder's
+   * vote only as a member by its own log.
+   */
   get isOutside(): boolean {
     const raft = this.#core.raft;
     if (raft === null) return true;
-    return this.#admission.retired !== null || this.#admission.isStranger(raft.configuration);
+    if (this.#admission.retired !== null) return true;
+    return raft.repairingTo === null && this.#admission.isStranger(raft.configuration);
   }
 
   /** A member whose wall clock is the odd one out does not campaign (T1): its election timer stands still. */

@@ -109,6 +109,38 @@ test("a member that lacks what it promised votes for one that holds it: with a t
   }
 });
 
+test("so does one that lost the entry which let its folder in, and knows by the rest an earlier folder of its id", async () => {
+  for (const anew of [false, true]) {
+    const { cluster, follower } = await working(13);
+    const leader = cluster.leader();
+    const other = cluster.nodes.find((node) => node !== leader && node !== follower);
+    if (leader === null || other === undefined) throw new Error("no third member");
+    const { id } = follower;
+    const before = leader.disk.entries.length;
+    cluster.kill(follower);
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+    leader.replica?.call("members.remove", { id }, 8_000).then(resolve, reject);
+    await cluster.run(3_000);
+    await promise;
+    cluster.wipe(follower);
+    await cluster.start(follower, leader);
+    const isVoter = (): boolean =>
+      other.replica?.status().configuration.voters.includes(id) === true;
+    expect(await cluster.run(10_000, isVoter)).toBe(true);
+    await submit(cluster, leader, 3);
+    expect(await converged(cluster, follower)).toBe(true);
+    if (anew) follower.image = follower.machine.image();
+    cluster.kill(leader);
+    cluster.kill(follower);
+    follower.disk.damagedFrom = asIndex(before);
+    await start(cluster, follower);
+    expect(await cluster.run(10_000, () => cluster.leader() === other)).toBe(true);
+    expect(await converged(cluster, follower)).toBe(true);
+    await submit(cluster, follower, 1);
+    cluster.check();
+  }
+});
+
 test("a state that is damaged while the log is being repaired does not make the member forget what it promised", async () => {
   const { cluster, follower } = await working(12);
   for (const node of cluster.nodes) await cluster.compact(node);

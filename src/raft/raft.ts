@@ -326,12 +326,15 @@ export class Raft {
 
   // ------------------------------------------------------------------ time
 
-  /** One logical tick. */
-  tick(): void {
+  /**
+   * One logical tick. `mayCampaign`: false at a member that should not lead just now. Its time passes all the same, or it
+   * would stick to a leader that it hears of no more.
+   */
+  tick(mayCampaign = true): void {
     this.#disk.now += 1;
     this.#electionElapsed += 1;
     if (this.#leading !== null) this.#tickLeader(this.#leading);
-    else if (this.#electionElapsed >= this.#electionTimeout) this.campaign();
+    else if (mayCampaign && this.#electionElapsed >= this.#electionTimeout) this.campaign();
   }
 
   #tickLeader(leading: Leadership): void {

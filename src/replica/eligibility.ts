@@ -5,6 +5,9 @@ import type { ClockWatch } from "./clock-watch.ts";
 import type { Consistency } from "./consistency.ts";
 import type { Core } from "./core.ts";
 
+/** Election timeouts that a member whose state is wrong leaves to the others. Two are the longest that one waits. */
+const PATIENCE_TIMEOUTS = 4;
+
 export class Eligibility {
   readonly #core: Core;
   readonly #admission: Admission;
@@ -35,9 +38,14 @@ export class Eligibility {
     return raft.repairingTo === null && this.#admission.isStranger(raft.configuration);
   }
 
-  /** A member whose wall clock is the odd one out does not campaign (T1): its election timer stands still. */
-  mayTick(raft: Raft): boolean {
-    if (this.isOutside) return false;
-    return raft.role === "leader" || this.mayLead;
+  /**
+   * Whether its election timer may end in a campaign: not with a wall clock that is the odd one out (T1). With a wrong
+   * state (T9) only when nobody else led for long: its log is right, and may be the one that the others need. It hands
+   * over then.
+   */
+  mayCampaign(raft: Raft): boolean {
+    if (this.isOutside || this.#clockWatch.skewed() !== null) return false;
+    const patience = PATIENCE_TIMEOUTS * this.#core.electionTicks;
+    return this.#consistency.condemned === null || raft.electionElapsedTicks >= patience;
   }
 }

@@ -126,7 +126,7 @@ export class Parts {
       },
       recovered: (configuration, index) => this.admission.follow(configuration, index, []),
       started: (raft) => this.peers.started(raft),
-      mayCampaign: (raft) => this.eligibility.mayTick(raft),
+      mayCampaign: (raft) => this.eligibility.mayCampaign(raft),
       seal: (raft) => this.writes.seal(raft),
       knownTerm: () => this.standing.leadership.term,
       apply: (raft) => this.applier.apply(raft),

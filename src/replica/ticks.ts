@@ -67,7 +67,8 @@ export class Ticks {
     core.guard(() => {
       const raft = core.raft;
       // One tick a turn, however late it is: after a stall the messages that wait come first.
-      if (raft !== null && !core.isHalted && eligibility.mayTick(raft)) raft.tick();
+      if (raft !== null && !core.isHalted && !eligibility.isOutside)
+        raft.tick(eligibility.mayCampaign(raft));
       this.#sweep(now);
       core.pump();
     });

@@ -29,6 +29,30 @@ async function read(node: TaskNode, id: string, consistency: "stale" | "lineariz
   }
 }
 
+/** Three members, of which one follower is known to be wrong, and is not mended for want of a copy. */
+async function oneCondemned(cluster: TaskCluster) {
+  await cluster.start();
+  const id = await cluster.submit(cluster.node(0));
+  await cluster.run(2_000);
+  const { leader } = cluster;
+  const [odd, sound] = cluster.nodes.filter((node) => node !== leader);
+  if (leader === null || odd === undefined || sound === undefined) throw new Error("no leader");
+  for (const node of cluster.nodes) node.roomForCopies = false;
+  rot(odd, "payload = '\"rotten\"'", id);
+  expect(await cluster.run(8_000, () => odd.condemned !== null)).toBe(true);
+  await cluster.run(500);
+  expect(cluster.leader).toBe(leader);
+  return { odd, leader, sound, id };
+}
+
+function isolate({ network, nodes }: TaskCluster, node: TaskNode, on: boolean): void {
+  for (const other of nodes) {
+    if (other === node) continue;
+    network.setCut(node.id, other.id, on);
+    network.setCut(other.id, node.id, on);
+  }
+}
+
 /** Changes the task's row behind the member's back. */
 function rot(node: TaskNode, change: string, id: string): void {
   expect(node.db.run(`UPDATE tasks SET ${change} WHERE id = ?`, [id]).changes).toBe(1);
@@ -226,6 +250,31 @@ describe("three members", () => {
       node.replica?.condemned() === null;
     expect(await cluster.run(20_000, () => wrong.every(isMended))).toBe(true);
     for (const node of wrong) expect(node.warnings.join()).not.toContain("found wrong again");
+  });
+
+  test("a member that is wrong, and cannot be mended, lets another one lead when the leader is heard of no more", async () => {
+    const cluster = new TaskCluster(12, 3);
+    const { odd, leader, sound } = await oneCondemned(cluster);
+    // Its machine has lost its power: no connection is closed.
+    isolate(cluster, leader, true);
+    expect(await cluster.run(10_000, () => sound.leads)).toBe(true);
+    expect(odd.leads).toBe(false);
+  });
+
+  test("a member that is wrong leads where nobody else can, until another one holds what its log holds", async () => {
+    const cluster = new TaskCluster(13, 3);
+    const { odd, leader, sound, id } = await oneCondemned(cluster);
+    isolate(cluster, sound, true);
+    const written = await cluster.submit(leader);
+    await cluster.run(500);
+    leader.kill();
+    isolate(cluster, sound, false);
+    for (const node of cluster.nodes) node.roomForCopies = true;
+    expect(await cluster.run(30_000, () => sound.leads)).toBe(true);
+    expect(await cluster.run(30_000, () => odd.replica?.condemned() === null)).toBe(true);
+    for (const node of [odd, sound])
+      for (const task of [id, written])
+        expect(await read(node, task, "linearizable")).toBe("answered");
   });
 
   test("a member that makes the same mistake again is mended again, later each time", async () => {

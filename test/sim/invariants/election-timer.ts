@@ -84,7 +84,9 @@ export class ElectionTimer implements Invariant {
         continue;
       }
       const waited = node.clock.monotonic() - timer.since;
-      if (waited > 2 * this.#sim.options.electionTimeoutMs + SLACK_MS)
+      // Whose state is wrong leaves so many to the others first.
+      const timeouts = (node.replica?.condemned() ?? null) === null ? 2 : 4;
+      if (waited > timeouts * this.#sim.options.electionTimeoutMs + SLACK_MS)
         this.#sim.fail(
           "5.2",
           `${node.id} heard of no leader for ${Math.round(waited)} ms and does not ask for votes`,

@@ -3,20 +3,26 @@ import type { Raft } from "../raft/raft.ts";
 import type { LogIndex, NodeId } from "../raft/types.ts";
 import type { ClockWatch } from "./clock-watch.ts";
 import type { Consistency } from "./consistency.ts";
+import type { Contacts } from "./contacts.ts";
 import { type Core, TICK_MS } from "./core.ts";
 import type { DiskRoom } from "./disk-room.ts";
 import type { Clock, Log, Millis, Transport } from "./ports.ts";
 import type { Standing } from "./standing.ts";
 
+type Electorate = Pick<Raft, "role" | "transfer" | "progress">;
+
 /** What it needs of the replica around it. */
 export interface HandoverPort {
   readonly self: NodeId;
-  readonly core: Core;
-  readonly standing: Standing;
-  readonly clockWatch: ClockWatch;
-  readonly consistency: Consistency;
-  readonly room: DiskRoom;
-  readonly transport: Transport;
+  readonly core: Pick<Core, "isStopped" | "electionTicks" | "schedulePump"> & {
+    readonly raft: Electorate | null;
+  };
+  readonly standing: Pick<Standing, "leadership">;
+  readonly clockWatch: Pick<ClockWatch, "agreesWith" | "skewed">;
+  readonly consistency: Pick<Consistency, "wrongMembers">;
+  readonly contacts: Pick<Contacts, "sinceMs">;
+  readonly room: Pick<DiskRoom, "fullMembers">;
+  readonly transport: Pick<Transport, "isConnected">;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -57,13 +63,17 @@ export class Handover {
     core.schedulePump();
   }
 
-  #bestFollower(raft: Raft, except: ReadonlySet<NodeId> = new Set()): NodeId | null {
-    const { self, transport, clockWatch, consistency } = this.#port;
+  #bestFollower(raft: Electorate, except: ReadonlySet<NodeId> = new Set()): NodeId | null {
+    const { self, core, clock, contacts, transport, clockWatch, consistency } = this.#port;
+    const now = clock.monotonic();
     const wrong = consistency.wrongMembers();
     let best: { id: NodeId; match: LogIndex } | null = null;
-    for (const [id, { match, learner, recentActive }] of raft.progress()) {
+    for (const [id, { match, learner }] of raft.progress()) {
       if (except.has(id) || wrong.has(id)) continue;
-      if (id === self || learner || !recentActive || !transport.isConnected(id)) continue;
+      if (id === self || learner || !transport.isConnected(id)) continue;
+      // Not whom the core has heard since it last counted its quorum: at the tick in which it does, that is nobody.
+      const heardMs = contacts.sinceMs(id, now) ?? Number.POSITIVE_INFINITY;
+      if (heardMs > core.electionTicks * TICK_MS) continue;
       // It would not take over; unless this member is the odd one out itself.
       if (!clockWatch.agreesWith(id) && clockWatch.skewed() === null) continue;
       if (best === null || match > best.match) best = { id, match };

@@ -116,12 +116,14 @@ function refuseOtherCluster(
   members: readonly string[],
   foundedAlone: boolean,
 ): void {
-  if (join !== null && foundedAlone) {
+  const isAlone = members.length === 1 && members[0] === id;
+  // Of a cluster that grew it may stay in the command, and whether this member is still one of it the others say.
+  if (join !== null && foundedAlone && isAlone) {
     throw new ConfigError(
       `--join ${join}: ${data} was used, it holds a cluster that ${id} began alone: give --data an empty folder, or leave --join out.`,
     );
   }
-  if (peers === null || members.length !== 1 || members[0] !== id) return;
+  if (peers === null || !isAlone) return;
   const others = [...peers.keys()].filter((peer) => peer !== id);
   if (others.length === 0) return;
   throw new ConfigError(

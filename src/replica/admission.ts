@@ -13,7 +13,7 @@
 import { MEMBERS_MAX } from "../raft/configuration.ts";
 import { type Configuration, INDEX_0, type LogIndex, type NodeId } from "../raft/types.ts";
 import { CallError } from "./consensus.ts";
-import type { Clock, Identity, Log, Millis, PeerHello, Refusal, Timer } from "./ports.ts";
+import type { Clock, Identity, Judged, Log, Millis, PeerHello, Refusal, Timer } from "./ports.ts";
 import type { Sightings } from "./sightings.ts";
 
 /** A removed member is still dialled for this long, to be told. */
@@ -45,9 +45,16 @@ export interface AdmissionPort {
   readonly sightings: Sightings;
   clusterId(): string | null;
   /** Null until there is a log. */
-  membership(): { readonly configuration: Configuration; readonly index: LogIndex } | null;
+  membership(): {
+    readonly configuration: Configuration;
+    /** Where that stands in the log, and up to where the log is committed. */
+    readonly index: LogIndex;
+    readonly commit: LogIndex;
+  } | null;
   /** As of an entry of this log; null where the log does not reach back so far. */
   configurationAt(index: LogIndex): Configuration | null;
+  /** This member was removed, as the sentence says. */
+  retired(sentence: string): void;
   /** Asks the leader to add this member. @throws CallError it will not; ConsensusError not now */
   add(hello: PeerHello): Promise<unknown>;
   /** Whom to dial has changed. */
@@ -65,7 +72,7 @@ export class Admission {
   /** What was told of `--peers` and the membership: the membership's address, by member. */
   readonly #differs = new Map<NodeId, string>();
   #refusedAt: Millis | null = null;
-  #refusal: { readonly by: NodeId; readonly refusal: Refusal } | null = null;
+  #refusal: { readonly of: NodeId; readonly sentence: string } | null = null;
   /** Of the first configuration that held this very folder: if the newest does not, this member was removed. */
   #since: LogIndex | null = null;
   #retired: string | null = null;
@@ -127,10 +134,15 @@ export class Admission {
 
   /** From now on this member takes part in nothing. */
   retire(index: LogIndex): void {
+    this.#retireFor(` at log index ${index}`);
+  }
+
+  #retireFor(why: string): void {
     if (this.#retired !== null) return;
     const { identity, log } = this.#port;
-    this.#retired = `${identity.id} was removed from cluster ${this.#port.clusterId() ?? "?"} at log index ${index}: it takes no requests any more. End it; to come back it needs an empty --data and --join`;
+    this.#retired = `${identity.id} was removed from cluster ${this.#port.clusterId() ?? "?"}${why}: it takes no requests any more. End it; to come back it needs an empty --data and --join`;
     log.warn(this.#retired);
+    this.#port.retired(this.#retired);
   }
 
   /** A sentence once this member knows that it was removed. */
@@ -152,21 +164,31 @@ export class Admission {
   whyAlone(now: Millis): string | null {
     if (this.#refusal === null || this.#refusedAt === null) return null;
     if (now - this.#refusedAt > REFUSAL_MS) return null;
-    const { by, refusal } = this.#refusal;
-    return `refused by ${by}: ${refusal.sentence}`;
+    return this.#refusal.sentence;
   }
 
-  /** `by` would not let this member in. */
-  refusedBy(by: NodeId, refusal: Refusal): void {
-    this.#refusal = { by, refusal };
+  /**
+   * `by` would not let this member in, or this one `by`. Who showed that it was a member by a committed change, and is none
+   * by another that is no older, was removed in between, and perhaps never got the word of it.
+   */
+  refusedBy(by: NodeId, { sentence, code }: Refusal, judged: Judged): void {
+    const own = judged.what === "peer";
+    // It dials on, and that explains nothing here.
+    if (own && code === "removed") return;
+    const told = own ? `${by} is refused: ${sentence}` : `refused by ${by}: ${sentence}`;
+    this.#refusal = { of: by, sentence: told };
     this.#refusedAt = this.#port.clock.monotonic();
+    if (code !== "removed" || judged.what !== "hello" || this.#since === null) return;
+    const { commit = INDEX_0 } = this.#port.membership() ?? {};
+    if (this.#since > Math.min(commit, judged.configIndex)) return;
+    this.#retireFor(`, as ${by} says (${sentence})`);
   }
 
   /** Whom this member dialled let it in. */
   welcomed(hello: PeerHello): void {
     const { id } = hello;
     this.#heardWord(hello);
-    if (this.#refusal?.by === id) this.#refusal = null;
+    if (this.#refusal?.of === id) this.#refusal = null;
   }
 
   /** The connection to the process of `id` that was started so many times is over. */
@@ -280,17 +302,25 @@ export class Admission {
       if (isEmpty) return this.#knock(hello);
       return refused(
         `${hello.id} was added to cluster ${clusterId} and has a data folder that was used: give it an empty one`,
-        "no-join",
+        hello.clusterId === null || !this.#isSettled ? "no-join" : "removed",
       );
     }
-    return refused(
-      `${hello.id} has another data folder than the one that joined cluster ${clusterId}: remove it (DELETE /api/cluster/members/${hello.id}), then let it join again with an empty folder`,
-      isEmpty && hello.join === true ? "no-join" : "refused",
-    );
+    const sentence = `${hello.id} has another data folder than the one that joined cluster ${clusterId}: remove it (DELETE /api/cluster/members/${hello.id}), then let it join again with an empty folder`;
+    if (hello.clusterId !== null && this.#isSettled) return refused(sentence, "removed");
+    return refused(sentence, isEmpty && hello.join === true ? "no-join" : "refused");
   }
 
   #noMember(id: NodeId): Refusal {
-    return refused(`${id} is not a member of cluster ${this.#port.clusterId()}`, "removed");
+    return refused(
+      `${id} is not a member of cluster ${this.#port.clusterId()}`,
+      this.#isSettled ? "removed" : "refused",
+    );
+  }
+
+  /** The configuration in force is committed: whom it leaves out is out. */
+  get #isSettled(): boolean {
+    const membership = this.#port.membership();
+    return membership !== null && membership.index <= membership.commit;
   }
 
   /** A member by a newer configuration than this member's: dialled until that has come. */

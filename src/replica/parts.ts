@@ -173,7 +173,16 @@ export class Parts {
       membership: () =>
         core.raft === null
           ? null
-          : { configuration: core.raft.configuration, index: core.raft.configurationIndex },
+          : {
+              configuration: core.raft.configuration,
+              index: core.raft.configurationIndex,
+              commit: core.raft.commit,
+            },
+      // One that was told to join, and finds out before it ever heard of a leader, cannot start as it is told to.
+      retired: (sentence) => {
+        if ((options.join ?? null) !== null && this.standing.counters.leaderChanges === 0)
+          options.onJoinRefused?.(sentence);
+      },
       configurationAt: (index) => {
         const { raft } = core;
         return raft === null || index < raft.compactedIndex ? null : raft.configurationAt(index);

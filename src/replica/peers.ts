@@ -10,6 +10,7 @@ import type { Founder } from "./founder.ts";
 import type {
   DisconnectReason,
   Identity,
+  Judged,
   Millis,
   PeerHello,
   RecoveredLog,
@@ -208,11 +209,12 @@ export class Peers {
     return refusal;
   }
 
-  refused(peer: NodeId, refusal: Refusal): void {
-    if (refusal.code === "joining") return;
-    this.#port.admission.refusedBy(peer, refusal);
-    if (this.#isJoining && peer === this.#seed && refusal.code === "no-join")
-      this.#port.options.onJoinRefused?.(refusal.sentence);
+  refused(peer: NodeId, refusal: Refusal, judged: Judged): void {
+    const { sentence, code } = refusal;
+    if (code === "joining") return;
+    this.#port.admission.refusedBy(peer, refusal, judged);
+    if (this.#isJoining && peer === this.#seed && (code === "no-join" || code === "removed"))
+      this.#port.options.onJoinRefused?.(sentence);
   }
 
   /** Why this member does not take part, for people. */

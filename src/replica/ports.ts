@@ -349,9 +349,19 @@ export interface Refusal {
  * - `refused`: no more than the sentence says.
  * - `joining`: it is being added; it knocks again.
  * - `no-join`: it will not be added as it is.
- * - `removed`: it is not, or no longer, a member.
+ * - `removed`: it is no member, by a configuration that is committed and no older than its own.
  */
 export type RefusalCode = "refused" | "joining" | "no-join" | "removed";
+
+/**
+ * What a refusal is about:
+ * - `hello`: this member's, which said `configIndex`.
+ * - `connection`: one that was open, made with such a hello; or one that had come to none (0).
+ * - `peer`: this member judged what it had dialled.
+ */
+export type Judged =
+  | { readonly what: "hello" | "connection"; readonly configIndex: LogIndex }
+  | { readonly what: "peer" };
 
 /** Why a connection ended. `closed-by-peer` and `refused` point at a dead process; the rest do not. */
 export type DisconnectReason = "closed-by-peer" | "refused" | "timeout" | "ours" | "rejected";
@@ -364,8 +374,8 @@ export interface TransportEvents {
   frame(from: NodeId, frame: PeerFrame, incarnation: string): void;
   /** A hello was seen that this member must judge; null lets it in. */
   admit(hello: PeerHello): Refusal | null;
-  /** The member that was dialled as `peer` refused this one, or could not be taken for it. */
-  refused(peer: NodeId, refusal: Refusal): void;
+  /** Nothing came of the connection to `peer`: it refused this member, or this one what was there. */
+  refused(peer: NodeId, refusal: Refusal, judged: Judged): void;
 }
 
 /**

@@ -104,7 +104,7 @@ export class Replica implements Consensus {
       disconnected: (peer, reason) => core.guard(() => peers.disconnected(peer, reason)),
       frame: (from, frame, incarnation) => core.guard(() => inbox.frame(from, frame, incarnation)),
       admit: (hello) => peers.admit(hello),
-      refused: (peer, refusal) => peers.refused(peer, refusal),
+      refused: (peer, refusal, judged) => core.guard(() => peers.refused(peer, refusal, judged)),
     });
     peers.dial();
     ticks.start();

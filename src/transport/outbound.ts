@@ -9,7 +9,7 @@
  */
 import { randomBytes } from "node:crypto";
 import type { DisconnectReason, Millis, Refusal, Timer } from "../replica/ports.ts";
-import type { NodeId } from "../raft/types.ts";
+import { INDEX_0, type LogIndex, type NodeId } from "../raft/types.ts";
 import {
   type ClientSocket,
   closeThenCut,
@@ -60,6 +60,8 @@ interface Attempt {
   phase: "dialling" | "proven" | "open";
   openedAt: Millis;
   transcript: Transcript | null;
+  /** As of which configuration this member said its hello. */
+  judged: LogIndex;
   /** The error that came before the close, for its reason. */
   errorCode: string | null;
   errorMessage: string;
@@ -154,6 +156,7 @@ export class Outbound {
       socket,
       nonce: randomBytes(NONCE_BYTES).toString("hex"),
       phase: "dialling",
+      judged: INDEX_0,
       openedAt: 0,
       transcript: null,
       errorCode: null,
@@ -279,12 +282,13 @@ export class Outbound {
     }
   }
 
-  #rejected({ url }: Attempt, { sentence, code }: Refusal): void {
+  #rejected({ url, phase, judged }: Attempt, { sentence, code }: Refusal): void {
     const { notices, events } = this.#endpoint;
     const fields = { peer: this.peer, url };
     if (code === "joining") notices.debug(`not yet at ${this.peer}: ${sentence}`, fields);
     else notices.warn(`refused by ${this.peer}: ${sentence}`, fields);
-    events.refused(this.peer, { sentence, code });
+    const what = phase === "proven" ? "hello" : "connection";
+    events.refused(this.peer, { sentence, code }, { what, configIndex: judged });
   }
 
   #challenged(attempt: Attempt, challenge: Extract<HandshakeMessage, { type: "challenge" }>): void {
@@ -305,6 +309,7 @@ export class Outbound {
     }
     const hello = this.#endpoint.self();
     attempt.phase = "proven";
+    attempt.judged = hello.configIndex ?? INDEX_0;
     attempt.transcript = {
       version: challenge.version,
       dialler: selfId,
@@ -428,7 +433,7 @@ export class Outbound {
     else notices.warn(`refused ${this.peer}: ${sentence}`, fields);
     this.#say(attempt, { type: "reject", sentence, code });
     void closeThenCut(attempt.socket, closeCode, sentence, clock);
-    events.refused(this.peer, { sentence, code });
+    events.refused(this.peer, { sentence, code }, { what: "peer" });
     this.#end(attempt, reasonOf(closeCode), "closing");
   }
 

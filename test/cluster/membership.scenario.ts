@@ -139,14 +139,22 @@ async function threeBecomeFiveAndThreeAgain(cluster: RealCluster, ids: string[])
 async function aRemovedIdComesBack(cluster: RealCluster, ids: string[]): Promise<void> {
   const removed = cluster.members.find(({ process }) => process === null);
   if (removed === undefined) throw new Error("nobody was removed");
-  await removed.start();
-  await eventually("its refusal", async () =>
-    /was removed|is not a member/.test(await healthReason(removed)),
-  );
-  await removed.kill();
-  await rm(join(cluster.folder, removed.id), { recursive: true });
   const alive = cluster.members.find(({ process }) => process !== null);
   if (alive === undefined) throw new Error("nobody is left");
+  const at = removed.args.indexOf("--join");
+  const args = at < 0 ? removed.args : removed.args.toSpliced(at, 2);
+  Object.assign(removed, { args });
+  await removed.start();
+  await eventually("it to say that it was removed", async () =>
+    (await healthReason(removed)).includes("was removed from cluster"),
+  );
+  const late = await removed.fetch("/api/tasks?consistency=stale");
+  expect([late.status, ((await late.json()) as { code: string }).code]).toEqual([503, "removed"]);
+  await removed.kill();
+  Object.assign(removed, { args: [...args, "--join", alive.url] });
+  const { code, said } = await refused(removed);
+  expect([code, said]).toEqual([2, expect.stringContaining("was removed from cluster") as string]);
+  await rm(join(cluster.folder, removed.id), { recursive: true });
   const again = cluster.add(removed.id, alive, [...SECRET, ...QUIET]);
   await again.start();
   const view = await eventually("it to be a learner that waits", async () => {

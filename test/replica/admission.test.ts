@@ -20,6 +20,7 @@ function admissionOf(
   incarnation: string,
   held: Map<number, Configuration> = new Map(),
   now: Configuration | null = null,
+  commit = 1,
   overrides: ReadonlyMap<NodeId, string> = new Map(),
 ): Admission {
   const clock = new NodeClock(new World(1));
@@ -31,8 +32,10 @@ function admissionOf(
     log,
     sightings: new Sightings(),
     clusterId: () => "c",
-    membership: () => (now === null ? null : { configuration: now, index: asIndex(1) }),
+    membership: () =>
+      now === null ? null : { configuration: now, index: asIndex(1), commit: asIndex(commit) },
     configurationAt: (index) => held.get(index) ?? null,
+    retired: () => undefined,
     add: async () => null,
     redial: () => undefined,
     dismiss: () => undefined,
@@ -70,7 +73,7 @@ const hello = {
 test("a member is dialled where --peers, the log, and its own word have it; that they differ is said once", () => {
   const both = configuration("four");
   const flag = new Map([[N1, "http://flag"]]);
-  const admission = admissionOf("four", new Map(), both, flag);
+  const admission = admissionOf("four", new Map(), both, 1, flag);
   const places = (): readonly string[] => admission.addresses(both, asIndex(1)).get(N1) ?? [];
   said.length = 0;
   expect(places()).toEqual(["http://flag", "http://n1"]);
@@ -101,6 +104,63 @@ test("a member's own folder that went to another cluster, as a rescue makes of i
   expect(admission.admit({ ...hello, clusterId: "rescued" })?.sentence).toBe(
     "n4 belongs to cluster c, n1 to rescued",
   );
+});
+
+test("a member is told that it was removed only by who knows that for certain", () => {
+  const n5 = asNodeId("n5");
+  const hello = {
+    id: n5,
+    incarnation: "five",
+    boot: 2,
+    clusterId: "c",
+    lastIndex: asIndex(9),
+    lastTerm: asTerm(1),
+    peerIds: [],
+    advertise: "http://n5",
+    machineVersion: 1,
+    machineVersionOldest: 1,
+    bootstrap: null,
+  };
+  const said = (folder: string | null, commit: number) => {
+    const now = configuration("four");
+    const five = folder === null ? {} : { [n5]: { url: "http://n5", incarnation: folder } };
+    const grown = { ...now, members: { ...now.members, ...five } };
+    return admissionOf("four", new Map(), grown, commit).admit(hello)?.code;
+  };
+  // The change without it stands at 1.
+  expect([said(null, 0), said(null, 1)]).toEqual(["refused", "removed"]);
+  expect([said("other", 0), said("other", 1)]).toEqual(["refused", "removed"]);
+  expect([said("", 0), said("", 1)]).toEqual(["no-join", "removed"]);
+});
+
+test("a member believes that it was removed if it was one for certain, and by its own judgement of others never", () => {
+  const removed = { sentence: "n4 is not a member of cluster c", code: "removed" } as const;
+  const admission = admissionOf("four", new Map(), configuration("four"), 6);
+  admission.follow(configuration("four"), asIndex(7), []);
+  const hello = (index: number) => ({ what: "hello", configIndex: asIndex(index) }) as const;
+  admission.refusedBy(N1, removed, hello(7));
+  expect(admission.retired).toBeNull();
+  expect(admission.whyAlone(0)).toContain("refused by n1: n4 is not a member");
+  admission.follow(configuration("four"), asIndex(7), []);
+
+  const member = admissionOf("four", new Map(), configuration("four"), 7);
+  member.follow(configuration("four"), asIndex(7), []);
+  // n9 was removed, and dials on: that is not why this member finds no leader.
+  const n9 = asNodeId("n9");
+  member.refusedBy(
+    n9,
+    { sentence: "n9 is not a member of cluster c", code: "removed" },
+    { what: "peer" },
+  );
+  expect([member.retired, member.whyAlone(0)]).toEqual([null, null]);
+  member.refusedBy(N1, { sentence: "n1 has an older copy", code: "refused" }, { what: "peer" });
+  expect(member.whyAlone(0)).toBe("n1 is refused: n1 has an older copy");
+  // Its hello was older than what let it in, or a connection of an earlier folder was meant (seed 911262).
+  member.refusedBy(N1, removed, hello(6));
+  member.refusedBy(N1, removed, { what: "connection", configIndex: asIndex(7) });
+  expect(member.retired).toBeNull();
+  member.refusedBy(N1, removed, hello(7));
+  expect(member.retired).toContain("n4 was removed from cluster c, as n1 says");
 });
 
 test("a folder whose joining is cut off the log again is awaited, and was not removed", () => {

@@ -522,12 +522,23 @@ describe("removing", () => {
     expect(await done(cluster, ask(leader, "members.remove", { id }))).toBeNull();
     await cluster.start(victim);
     await cluster.run(3_000);
+    expect(victim.replica?.status().waiting).toContain("was removed from cluster");
     expect(victim.replica?.status().waiting).toContain("is not a member");
+    expect(victim.replica?.removed()).toContain("needs an empty --data");
+    cluster.kill(victim);
     const body = { id, url: `http://${id}`, voter: true };
     expect(await done(cluster, ask(leader, "members.add", body))).toBeNull();
+    await cluster.start(victim);
     await cluster.run(3_000);
     expect(victim.replica?.status().waiting).toContain("was used");
+    expect(victim.replica?.removed()).not.toBeNull();
+    expect(victim.joinRefused).toBeUndefined();
     expect(voters(cluster)).not.toContain(id);
+    cluster.kill(victim);
+    // With --join it cannot start as it is told to.
+    await cluster.start(victim, leader);
+    await cluster.run(3_000);
+    expect(victim.joinRefused).toContain("was removed from cluster");
     await write(cluster, leader, 1);
   });
 

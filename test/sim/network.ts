@@ -5,7 +5,7 @@
  * Beyond what a real connection does, frames may be lost, doubled or overtaken in it: the ports promise
  * nothing better, and what is built on them must not need more.
  */
-import type { NodeId } from "../../src/raft/types.ts";
+import { INDEX_0, type NodeId } from "../../src/raft/types.ts";
 import type {
   DisconnectReason,
   Millis,
@@ -394,7 +394,10 @@ export class SimTransport implements Transport {
     world.at(world.now + this.#network.delay(), () =>
       other?.enter(() => {
         if (this.#network.endpoint(peer) !== other) return;
-        other.events.refused(this.#self, refusal);
+        other.events.refused(this.#self, refusal, {
+          what: "connection",
+          configIndex: INDEX_0,
+        });
         other.transport.lost(this.#self, this, "rejected");
       }),
     );
@@ -513,7 +516,10 @@ export class SimTransport implements Transport {
         if (over()) return;
         const own = refusal ?? this.#events?.admit(theirs) ?? null;
         if (own !== null || this.#events === null) {
-          this.#events?.refused(peer, own ?? { sentence: "stopped", code: "refused" });
+          const word = own ?? ({ sentence: "stopped", code: "refused" } as const);
+          const { configIndex = INDEX_0 } = hello;
+          const judged = { what: "hello", configIndex } as const;
+          this.#events?.refused(peer, word, refusal === null ? { what: "peer" } : judged);
           again();
           return;
         }

@@ -436,10 +436,17 @@ export class FlotillaQueue implements TaskQueue {
 
   async waitFinal(id: string, waitMs: Millis, signal: AbortSignal | null): Promise<Task | null> {
     if (this.#stopped) throw queueError("stopping", "this member is shutting down");
+    const { clock, machine } = this.#o;
     await this.#current("linearizable");
-    const task = await this.#finals.wait(id, waitMs, signal);
-    this.#mayAnswer();
-    return task;
+    const until = clock.monotonic() + waitMs;
+    for (;;) {
+      const since = machine.applied().index;
+      const task = await this.#finals.wait(id, until - clock.monotonic(), signal);
+      this.#mayAnswer();
+      if (machine.applied().index >= since) return task;
+      // The state was wrong, and an older one took its place (T9): it may not know the task yet.
+      await this.#current("linearizable");
+    }
   }
 
   /**

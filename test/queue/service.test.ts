@@ -300,6 +300,41 @@ describe("waiting for the end", () => {
   });
 });
 
+describe("a state that is replaced by an older one", () => {
+  test("does not end a wait for a task that it does not know yet", async () => {
+    const made = await cluster(3);
+    const [first, waiting, cut] = [made.member(0), made.member(1), made.member(2)];
+    cut.cut = true;
+    const id = await made.settled(submitOne(first));
+    let ended: string | null | undefined;
+    const wait = waiting.queue.waitFinal(id, 60_000, null).then((task) => {
+      ended = task?.status ?? null;
+    });
+    await made.run(100);
+    waiting.install(cut);
+    await made.run(1_000);
+    expect(ended).toBeUndefined();
+    await complete(made, first);
+    await made.settled(wait);
+    expect(ended).toBe("Completed");
+  });
+
+  test("nor shows at the end of a wait", async () => {
+    const made = await cluster(3);
+    const [first, waiting, cut] = [made.member(0), made.member(1), made.member(2)];
+    cut.cut = true;
+    const id = await made.settled(submitOne(first));
+    const wait = waiting.queue.waitFinal(id, 1_000, null);
+    await made.run(500);
+    waiting.stalled = true;
+    waiting.install(cut);
+    await made.run(1_000);
+    waiting.stalled = false;
+    waiting.catchUp();
+    expect((await made.settled(wait))?.status).toBe("Pending");
+  });
+});
+
 describe("maintenance", () => {
   test("a clear vanishes at once, its rows go in steps, and then the log is quiet", async () => {
     const made = await cluster(1);

@@ -50,8 +50,9 @@ import { systemRandom as random } from "./system/random.ts";
 import { findMember } from "./transport/find-member.ts";
 import { WebSocketTransport } from "./transport/websocket-transport.ts";
 
-/** Between two looks at the free space of the data folder. */
+/** Between two looks at the free space of the data folder; and while there is less than twice the reserve. */
 const DISK_LOOK_MS = 1_000;
+const DISK_LOOK_LOW_MS = 100;
 /** Between two tries to add a member to a restored cluster. */
 const ADD_AGAIN_MS = 1_000;
 /** A leader that leaves waits this long for somebody to take over. */
@@ -687,7 +688,9 @@ function watchDisk(path: string, reserveBytes: number, stopping: AbortSignal): D
     } catch (error) {
       failure = `the disk does not answer: ${error instanceof Error ? error.message : String(error)}`;
     }
-    if (!stopping.aborted) clock.after(DISK_LOOK_MS, () => void look());
+    const isLow = freeBytes < 2 * reserveBytes;
+    const pause = isLow && failure === null ? DISK_LOOK_LOW_MS : DISK_LOOK_MS;
+    if (!stopping.aborted) clock.after(pause, () => void look());
   };
   void look();
   const full = (): boolean => freeBytes < reserveBytes / 16;

@@ -6,6 +6,9 @@ import { isNoRoom, type Clock, type Log, type Millis } from "./ports.ts";
 /** Between two tries to write the state to a full disk. */
 const ROOM_RETRY_MS: Millis = 1_000;
 
+/** Room that is found at the second try is worth waiting for; beyond that, a read is told. */
+const READ_WAITS_MS: Millis = 1_500;
+
 /** What it needs of the replica around it. */
 export interface DiskRoomPort {
   readonly clock: Clock;
@@ -31,6 +34,8 @@ export class DiskRoom {
   readonly #low = new Set<NodeId>();
   /** When the state found no room on the disk last; null while it has some. */
   #fullSince: Millis | null = null;
+  /** When that began. */
+  #fullFrom: Millis | null = null;
   #appliedSinceFull = false;
 
   constructor(port: DiskRoomPort) {
@@ -79,6 +84,11 @@ export class DiskRoom {
     );
   }
 
+  /** No read waits here any more for what must be applied first: nobody knows how long that takes. */
+  mayNotWait(now: Millis): boolean {
+    return this.#fullFrom !== null && now - this.#fullFrom >= READ_WAITS_MS;
+  }
+
   applied(): void {
     this.#appliedSinceFull = true;
   }
@@ -89,6 +99,7 @@ export class DiskRoom {
     if (this.#fullSince === null)
       this.#port.log.error("the disk is full: nothing is applied until there is room");
     this.#fullSince = this.#port.clock.monotonic();
+    this.#fullFrom ??= this.#fullSince;
     this.#appliedSinceFull = false;
     this.#port.wentBack();
   }
@@ -97,6 +108,7 @@ export class DiskRoom {
   committed(): void {
     if (this.#fullSince === null || !this.#appliedSinceFull) return;
     this.#fullSince = null;
+    this.#fullFrom = null;
     this.#port.log.info("there is room on the disk again");
     this.#port.restored();
   }

@@ -85,7 +85,9 @@ export class Ticks {
     if (lost !== null) reads.failAll(() => quorum.noQuorum());
     reads.sweep(now, late);
     calls.sweep(now, standing.leadership.leader);
-    waiters.sweep(now, () => room.refusedRead() ?? late());
+    const tooLate = (): ConsensusError => room.refusedRead() ?? late();
+    if (room.mayNotWait(now)) waiters.failAll(tooLate);
+    else waiters.sweep(now, tooLate);
     this.#port.consistency.tick(now);
     this.#port.snapshots.sweep(now);
     this.#port.membership.look(now);

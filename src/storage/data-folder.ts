@@ -7,6 +7,7 @@ import { accessSync, constants, existsSync, mkdirSync, statSync } from "node:fs"
 import { dirname, join, resolve } from "node:path";
 import { FatalError } from "../replica/ports.ts";
 import { syncPath } from "./durable-files.ts";
+import { noRoomAtStart } from "./no-room.ts";
 
 const LOCK_FILE = "lock.db";
 
@@ -19,7 +20,7 @@ export interface DataFolder {
 
 /**
  * Creates the folder (mode 0700, its entries synced up to the first parent that existed) and locks it.
- * @throws FatalError with one sentence that names the folder: in use, not a folder, cannot be written
+ * @throws FatalError with one sentence that names the folder: in use, not a folder, cannot be written, no room
  */
 export function openDataFolder(path: string): DataFolder {
   const absolute = resolve(path);
@@ -44,6 +45,8 @@ function createFolder(path: string): void {
       if (folder === existing) return;
     }
   } catch (error) {
+    const full = noRoomAtStart(path, error);
+    if (full !== null) throw full;
     throw new FatalError(
       `cannot use the data folder ${path} (${reasonOf(error)}): give --data a folder that can be written`,
     );
@@ -69,6 +72,8 @@ function takeLock(folder: string): Database {
         `the data folder ${folder} is in use by another process: end that one, or give this member a --data of its own`,
       );
     }
+    const full = noRoomAtStart(folder, error);
+    if (full !== null) throw full;
     throw new FatalError(
       `cannot lock the data folder ${folder} (${reasonOf(error)}): give --data a folder whose files can be written`,
     );

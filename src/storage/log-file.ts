@@ -31,6 +31,7 @@ import {
 } from "../replica/ports.ts";
 import { readCurrent } from "./current-file.ts";
 import { growFile, syncPath } from "./durable-files.ts";
+import { noRoomAtStart } from "./no-room.ts";
 import {
   damaged,
   decodeInstall,
@@ -707,7 +708,7 @@ function openFailure(path: string, error: unknown): FatalError {
   if (code.startsWith("SQLITE_CORRUPT") || code.startsWith("SQLITE_NOTADB")) {
     return damaged(path, reasonOf(error));
   }
-  return new FatalError(`cannot open ${path}: ${reasonOf(error)}`);
+  return noRoomAtStart(path, error) ?? new FatalError(`cannot open ${path}: ${reasonOf(error)}`);
 }
 
 function reasonOf(error: unknown): string {

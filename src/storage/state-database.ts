@@ -18,6 +18,7 @@ import {
   switchCurrent,
 } from "./current-file.ts";
 import { syncPath } from "./durable-files.ts";
+import { noRoomAtStart } from "./no-room.ts";
 import { isLeftOver } from "./snapshot-files.ts";
 
 /** A database without a table is not larger than a few pages of 4 KiB. */
@@ -112,6 +113,8 @@ function whatIsWrong(db: Database, bytes: number): string | null {
 
 function refusal(path: string, error: unknown): FatalError {
   const reason = error instanceof Error ? error.message : String(error);
+  const full = noRoomAtStart(path, error);
+  if (full !== null) return full;
   return new FatalError(
     `cannot open ${path} (${reason}): if it is damaged, remove this member from the cluster and add it again with an empty folder`,
   );

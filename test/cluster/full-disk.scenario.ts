@@ -191,6 +191,15 @@ async function allFull(): Promise<void> {
   }
   await Bun.sleep(1_000);
   for (const { process } of cluster.members) expect(process?.exitCode ?? null).toBeNull();
+  // Killed and started again it says what is missing, and that is not another folder.
+  const killed = cluster.member(2);
+  await killed.kill();
+  fill(killed, 0);
+  killed.output = "";
+  expect(await killed.start().then(() => "started", String)).toContain("ended with 2");
+  expect(killed.output).toMatch(/the disk of .* is full: make room on it/);
+  empty(killed);
+  await killed.start();
   for (const member of cluster.members) empty(member);
   for (const member of cluster.members) ids.push(await accepted(member));
   for (const member of cluster.members)

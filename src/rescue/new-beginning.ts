@@ -67,7 +67,8 @@ export function newBeginning(
     members: [{ id, incarnation, url: advertise }],
     settings: machine.settings(),
     machineVersion: machine.machineVersion(),
-    origin: { ...origin, ...from },
+    // In the order in which a member that hears of it writes it again: entry 1 is the same to the byte everywhere.
+    origin: { kind: origin.kind, clusterId: origin.clusterId, ...from, note: origin.note },
   };
   machine.beginAnew(clusterId, { index, term }, jump);
   const configuration = firstConfiguration(record);

@@ -25,7 +25,7 @@ import { FatalError, type Log } from "./replica/ports.ts";
 import type { NodeId } from "./raft/types.ts";
 import { ConsensusError } from "./replica/consensus.ts";
 import { Replica } from "./replica/replica.ts";
-import { refuseHalfRestored, restore } from "./restore.ts";
+import { refuseForeignFiles, refuseHalfRestored, restore } from "./restore.ts";
 import { Backups } from "./storage/backups.ts";
 import { CheckpointSchedule } from "./storage/checkpoint-schedule.ts";
 import { condemnState, readCondemned } from "./storage/condemned-file.ts";
@@ -243,6 +243,7 @@ async function run(config: Config, log: Log): Promise<void> {
     log,
   });
 
+  if (config.restore !== null) refuseForeignFiles(config.data, config.data);
   const folder = openDataFolder(config.data);
   let fetchHandler: (request: Request) => Response | Promise<Response> = () => starting(random);
   const server = listen(config, transport, (request) => fetchHandler(request));

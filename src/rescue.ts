@@ -10,8 +10,14 @@ import { ConfigError } from "./config/error.ts";
 import { asNodeId, type Configuration, type NodeId } from "./raft/types.ts";
 import { FatalError } from "./replica/ports.ts";
 import { rebirth } from "./rebirth.ts";
-import { aliveBecause, furthest, isFurther } from "./rescue/judgement.ts";
-import { type FolderSurvey, type LiveSurvey, surveyFolder, surveyMember } from "./rescue/survey.ts";
+import { aliveBecause, allFurthest, isFurther } from "./rescue/judgement.ts";
+import {
+  type FolderSurvey,
+  type LiveSurvey,
+  refuseNoFolder,
+  surveyFolder,
+  surveyMember,
+} from "./rescue/survey.ts";
 import { readCurrent } from "./storage/current-file.ts";
 import { openDataFolder } from "./storage/data-folder.ts";
 import { systemRandom as random } from "./system/random.ts";
@@ -117,6 +123,8 @@ async function see(where: string): Promise<Seen> {
     return live === null ? { where, nothing: "nobody answers" } : { where, live };
   }
   try {
+    // Not even a lock in a folder that is none of a member's, nor one that was not there.
+    refuseNoFolder(where);
     const folder = openDataFolder(where);
     try {
       return { where, folder: surveyFolder(folder.path) };
@@ -146,9 +154,13 @@ async function look(where: readonly string[]): Promise<void> {
   const all = await Promise.all(where.map(see));
   for (const seen of all) say(describe(seen));
   const folders = all.flatMap((seen) => ("folder" in seen ? [seen] : []));
-  const best = furthest(folders, ({ folder }) => folder.last);
-  if (folders.length < 2 || best === null) return;
-  say(`furthest: ${best.folder.id} in ${best.where}`);
+  const best = allFurthest(folders, ({ folder }) => folder.last);
+  if (folders.length > 1) {
+    const named = best.map(({ where: at, folder }) => `${folder.id} in ${at}`);
+    say(named.length > 1 ? `equally far: ${named.join(", ")}` : `furthest: ${named.join()}`);
+  }
+  const unseen = all.filter((seen) => "nothing" in seen).map(({ where: at }) => at);
+  if (unseen.length > 0) throw new Refused(`${unseen.join(", ")} cannot be looked at.`);
 }
 
 interface GoOptions {

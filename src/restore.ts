@@ -6,7 +6,7 @@
  * away by the next try.
  */
 import { Database } from "bun:sqlite";
-import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { forgetBoots } from "./queue/restored-state.ts";
 import type { NodeId } from "./raft/types.ts";
@@ -22,6 +22,8 @@ const DONE = "RESTORED";
 /** Everything that a member has in its folder, but for the lock. */
 const MEMBERS_FILES = /^(?:CURRENT|log\.db|state-|snapshot-|incoming-|vote)/;
 const COPY_FIRST = "restored.part";
+/** What an empty folder may hold: the lock of a start that came to nothing, and what a file system puts at its top. */
+const TOLERATED = /^(?:lock\.db(?:-journal)?|lost\+found)$/;
 
 export interface RestoreOptions {
   /** Locked by this process. */
@@ -38,8 +40,23 @@ export interface RestoreOptions {
 }
 
 /**
+ * Before anything is made in `folder`, the lock too: a first restore needs an empty one. @throws FatalError
+ */
+export function refuseForeignFiles(folder: string, data: string): void {
+  if (!existsSync(folder) || !statSync(folder).isDirectory()) return;
+  const names = readdirSync(folder);
+  // One that was restored before, or half so, is judged by what it holds.
+  if (names.some((name) => isMembers(name) || name === UNDER_WAY || name === DONE)) return;
+  const foreign = names.find((name) => !TOLERATED.test(name));
+  if (foreign === undefined) return;
+  throw new FatalError(
+    `--restore needs an empty data folder, and ${data} holds ${foreign}: give --data an empty folder`,
+  );
+}
+
+/**
  * Does nothing on a folder that was restored from this backup before.
- * @throws FatalError a sentence; an empty folder is empty then
+ * @throws FatalError a sentence; an empty folder is empty then, but for the lock
  */
 export async function restore(options: RestoreOptions): Promise<void> {
   const { folder, file, data } = options;

@@ -51,6 +51,9 @@ export function checkTasks(
       if (fault !== null) errors.push({ pointer: pointerTo(at(index), "id"), detail: fault });
       seen.add(body.id);
     }
+    const retryFault = retryLimitsFault(body.retry);
+    if (retryFault !== null)
+      errors.push({ pointer: `${pointerTo(at(index), "retry")}/max_ms`, detail: retryFault });
     const fault = sizeFault(body.payload, minting.settings);
     if (fault !== null) oversized.push({ pointer: pointerTo(at(index), "payload"), detail: fault });
   }
@@ -105,6 +108,13 @@ function newTask(body: Submit, { settings, clock, random }: Minting): NewTask {
     retry: completeRetry(body.retry, settings.retry),
     body_hash: body.id === undefined ? null : bodyHash(body),
   };
+}
+
+/** Only where both are said: a default that is above or below what was given is nobody's mistake. */
+function retryLimitsFault(given: Submit["retry"]): string | null {
+  const { initial_ms: initial, max_ms: max } = given ?? {};
+  if (initial === undefined || max === undefined || initial <= max) return null;
+  return `must be at least initial_ms (${initial}), not ${max}`;
 }
 
 /** A partial policy over the one in force. */

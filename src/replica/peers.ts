@@ -32,6 +32,7 @@ export interface PeersPort {
   readonly options: Pick<
     ReplicaOptions,
     | "clock"
+    | "log"
     | "random"
     | "transport"
     | "machine"
@@ -64,6 +65,8 @@ export class Peers {
   #configuration: Configuration = EMPTY_CONFIGURATION;
   /** The member at `--join`, once it is known. */
   #seed: NodeId | null = null;
+  /** Why the member at `--join` does not let this one in, as it was logged last. */
+  #joinTold: string | null = null;
   #campaignTimer: Timer | null = null;
   readonly #startedAt: Millis;
 
@@ -213,8 +216,12 @@ export class Peers {
     const { sentence, code } = refusal;
     if (code === "joining") return;
     this.#port.admission.refusedBy(peer, refusal, judged);
-    if (this.#isJoining && peer === this.#seed && (code === "no-join" || code === "removed"))
-      this.#port.options.onJoinRefused?.(sentence);
+    if (!this.#isJoining || peer !== this.#seed) return;
+    if (code === "no-join" || code === "removed") this.#port.options.onJoinRefused?.(sentence);
+    else if (this.#joinTold !== sentence) {
+      this.#joinTold = sentence;
+      this.#port.options.log.error(`not joined, and tried again: ${sentence}`, { peer });
+    }
   }
 
   /** Why this member does not take part, for people. */

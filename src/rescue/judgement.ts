@@ -21,6 +21,15 @@ export function furthest<T>(survivors: readonly T[], last: (survivor: T) => Posi
   );
 }
 
+/** All whose log ends where the furthest one's does: any of them holds what the others hold. */
+export function allFurthest<T>(
+  survivors: readonly T[],
+  last: (survivor: T) => Position,
+): readonly T[] {
+  const best = furthest(survivors, last);
+  return best === null ? [] : survivors.filter((each) => !isFurther(last(best), last(each)));
+}
+
 /** Another member, as far as it answers. */
 export interface Answering {
   readonly id: NodeId;

@@ -24,13 +24,19 @@ interface Row {
   readonly data: Uint8Array;
 }
 
+/** @throws FatalError there is no log in `folder` */
+export function refuseNoFolder(folder: string): void {
+  if (!existsSync(join(folder, LOG_FILE)))
+    throw new FatalError(`${folder} is no data folder: it has no ${LOG_FILE}`);
+}
+
 /**
  * Reads the log in `folder` and changes nothing. Nobody may be using it: the caller has locked it.
  * @throws FatalError no log there, another format, damaged
  */
 export function surveyFolder(folder: string): FolderSurvey {
   const path = join(folder, LOG_FILE);
-  if (!existsSync(path)) throw new FatalError(`${folder} is no data folder: it has no ${LOG_FILE}`);
+  refuseNoFolder(folder);
   let db: Database | null = null;
   try {
     db = new Database(path, { readonly: true, strict: true });

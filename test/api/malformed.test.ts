@@ -144,6 +144,13 @@ const SUBMITS: readonly (readonly [
     "invalid-request",
     ["/retry/max"],
   ],
+  [
+    "a retry that begins above its limit",
+    '{"name":"x","retry":{"initial_ms":10,"max_ms":5}}',
+    400,
+    "invalid-request",
+    ["/retry/max_ms"],
+  ],
   ["retry as an array", '{"name":"x","retry":[]}', 400, "invalid-request", ["/retry"]],
   [
     "jitter as a number",

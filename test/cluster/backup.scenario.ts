@@ -207,6 +207,16 @@ async function neverGoesOverFiles({ folder, file }: Backup): Promise<void> {
   const { code, err } = await endOf(["--port", "0", "--data", data, "--restore", file]);
   expect(code).toBe(2);
   expect(err).toContain("--restore needs an empty data folder");
+  // Somebody else's file: nothing is made beside it.
+  const foreign = join(folder, "foreign");
+  mkdirSync(foreign);
+  writeFileSync(join(foreign, "notes.txt"), "");
+  const refused = await endOf(["--port", "0", "--data", foreign, "--restore", file]);
+  expect([refused.code, refused.err]).toEqual([
+    2,
+    expect.stringContaining("holds notes.txt") as string,
+  ]);
+  expect(readdirSync(foreign)).toEqual(["notes.txt"]);
 }
 
 /** Is one at a time at a member, and a client that goes away ends it. */

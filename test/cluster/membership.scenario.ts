@@ -253,6 +253,13 @@ scenario("what joins nothing says so and ends with 2", () =>
     const used = alone.member(0);
     await withCluster({ size: 1, args: [...SECRET, ...QUIET] }, async (other) => {
       const leader = other.member(0);
+      const stranger = other.add("n8", leader, ["--secret", "a secret of strangers", ...QUIET]);
+      await stranger.start();
+      await eventually("an error that says what to do", async () =>
+        stranger.output
+          .split("\n")
+          .some((line) => /"error"/.test(line) && /not joined.*the same --secret/.test(line)),
+      );
       const joins = await refused(
         Object.assign(alone.add("n1", leader, QUIET), {
           args: [...used.args, "--join", leader.url],

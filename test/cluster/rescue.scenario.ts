@@ -1,5 +1,6 @@
 /** A majority is gone for good: the survivor goes on as a cluster of its own, and nobody else does. */
 import { expect } from "bun:test";
+import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import {
@@ -76,6 +77,9 @@ async function rescueOne(cluster: RealCluster): Promise<Rescued> {
 
   const looked = await rescue("look", ...cluster.members.map(({ id }) => join(cluster.folder, id)));
   expect(looked.code).toBe(0);
+  const missing = await rescue("look", data, join(cluster.folder, "n9"));
+  expect([missing.code, missing.said.includes("n9 is no data folder")]).toEqual([2, true]);
+  expect(existsSync(join(cluster.folder, "n9"))).toBe(false);
   for (const { id } of cluster.members)
     expect(looked.said).toContain(`${id} of cluster ${abandon}`);
 

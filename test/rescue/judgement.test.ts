@@ -1,7 +1,7 @@
 /** When a cluster may be given up, and which of its survivors goes on. */
 import { describe, expect, test } from "bun:test";
 import { asIndex, asNodeId, asTerm, type Configuration } from "../../src/raft/types.ts";
-import { aliveBecause, type Answering, furthest } from "../../src/rescue/judgement.ts";
+import { aliveBecause, allFurthest, type Answering, furthest } from "../../src/rescue/judgement.ts";
 
 const N1 = asNodeId("n1");
 
@@ -30,6 +30,7 @@ describe("the survivor to go on with", () => {
   test("is the one whose log ends in the latest term, and there the longest; of equal ones the first", () => {
     const logs = [at(2, 90), at(3, 10), at(3, 12), at(3, 12), at(1, 500)];
     expect(furthest(logs, (log) => log)).toBe(logs[2] ?? null);
+    expect(allFurthest(logs, (log) => log)).toEqual([at(3, 12), at(3, 12)]);
   });
 
   test("is nobody of none", () => {

@@ -4,7 +4,8 @@
  * - Members by this member's log, by turns at the addresses that are known of them: that of `--peers`, the log's, and
  *   the one that they told. Who answers proves who it is; so an address that is out of date keeps nobody out.
  * - Guests: members by a newer configuration than this member has. A follower that was away takes entries of a
- *   leader that it does not know (dissertation 4.1), or it would never learn of it.
+ *   leader that it does not know (dissertation 4.1), or it would never learn of it. What a guest showed of the log may be
+ *   older than its own admission; so one that leads stays a guest, however far this member's log has come.
  * - Those who were removed a moment ago, until they were told.
  *
  * Also judges who is let in, asks the leader to add an empty folder that knocks, and knows whether this member
@@ -207,8 +208,12 @@ export class Admission {
 
   // ------------------------------------------------------------------ whom to dial
 
-  /** Of each member that is to be dialled, where it may be, likeliest first. */
-  addresses({ members }: Configuration, index: LogIndex): Map<NodeId, readonly string[]> {
+  /** Of each member that is to be dialled, where it may be, likeliest first. `leader`: whom this member follows. */
+  addresses(
+    { members }: Configuration,
+    index: LogIndex,
+    leader: NodeId | null,
+  ): Map<NodeId, readonly string[]> {
     const { identity } = this.#port;
     const addresses = new Map<NodeId, readonly string[]>();
     for (const [key, { url }] of Object.entries(members)) {
@@ -217,8 +222,9 @@ export class Admission {
       addresses.set(id, this.#places(id, url));
     }
     for (const [id, guest] of this.#guests) {
-      if (index >= guest.configIndex) this.#guests.delete(id);
-      else addresses.set(id, this.#places(id, guest.url));
+      const isPast = index >= guest.configIndex;
+      if (isPast && members[id] !== undefined) this.#guests.delete(id);
+      else if (!isPast || id === leader) addresses.set(id, this.#places(id, guest.url));
     }
     for (const [id, { url }] of this.#leaving)
       if (!addresses.has(id)) addresses.set(id, this.#places(id, url));
@@ -327,11 +333,19 @@ export class Admission {
   meet(hello: PeerHello): Refusal | null {
     const { configIndex = INDEX_0 } = hello;
     const known = this.#guests.get(hello.id);
+    if (known === undefined && this.#guests.size >= MEMBERS_MAX) this.#forgetPastGuests();
     if (known === undefined && this.#guests.size >= MEMBERS_MAX)
       return refused("too many members that this one does not know yet");
     this.#guests.set(hello.id, { url: hello.advertise, configIndex });
     if (known?.url !== hello.advertise) this.#port.clock.soon(() => this.#port.redial());
     return null;
+  }
+
+  /** Whether they were removed since, or admitted later than they showed, they come again if they are members. */
+  #forgetPastGuests(): void {
+    const index = this.#port.membership()?.index ?? INDEX_0;
+    for (const [id, { configIndex }] of this.#guests)
+      if (index >= configIndex) this.#guests.delete(id);
   }
 
   /** An empty folder asks to be added, or belongs to a member that was added before it came. */

@@ -114,7 +114,11 @@ export class Parts {
       machine,
       skewed: () => this.clockWatch.skewed() !== null,
       steppedDown: () => this.writes.steppedDown(),
-      toLeader: (leader) => this.#toLeader(leader),
+      toLeader: (leader) => {
+        this.#toLeader(leader);
+        // It may be a guest that was dialled no more.
+        this.peers.dial();
+      },
     });
     this.core = new Core({
       self,

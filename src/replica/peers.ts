@@ -137,8 +137,8 @@ export class Peers {
     const raft = this.#raft;
     const addresses =
       raft === null
-        ? admission.addresses(EMPTY_CONFIGURATION, asIndex(0))
-        : admission.addresses(raft.configuration, raft.configurationIndex);
+        ? admission.addresses(EMPTY_CONFIGURATION, asIndex(0), null)
+        : admission.addresses(raft.configuration, raft.configurationIndex, raft.leader);
     if (raft === null)
       for (const [id, url] of options.peers) if (!addresses.has(id)) addresses.set(id, [url]);
     const { join = null } = options;

@@ -74,7 +74,7 @@ test("a member is dialled where --peers, the log, and its own word have it; that
   const both = configuration("four");
   const flag = new Map([[N1, "http://flag"]]);
   const admission = admissionOf("four", new Map(), both, 1, flag);
-  const places = (): readonly string[] => admission.addresses(both, asIndex(1)).get(N1) ?? [];
+  const places = (): readonly string[] => admission.addresses(both, asIndex(1), null).get(N1) ?? [];
   said.length = 0;
   expect(places()).toEqual(["http://flag", "http://n1"]);
   admission.admit({ ...hello, clusterId: "c", advertise: "http://moved" });
@@ -95,7 +95,24 @@ test("a member's word of its address holds until the connection to that very pro
   expect(admission.advertised(N1)).toBe("http://moved");
   admission.lost(N1, 8);
   expect(admission.advertised(N1)).toBeNull();
-  expect(admission.addresses(configuration("four"), asIndex(1)).get(N1)).toContain("http://moved");
+  expect(admission.addresses(configuration("four"), asIndex(1), null).get(N1)).toContain(
+    "http://moved",
+  );
+});
+
+test("a guest that leads is dialled even where the log has come further than the guest had shown", () => {
+  const n5 = asNodeId("n5");
+  const own = configuration("four");
+  const admission = admissionOf("four", new Map(), own);
+  const guest = { ...hello, id: n5, incarnation: "five", clusterId: "c", advertise: "http://n5" };
+  expect(admission.admit({ ...guest, configIndex: asIndex(3) })).toBeNull();
+  const isDialled = (index: number, leader: NodeId | null): boolean =>
+    admission.addresses(own, asIndex(index), leader).has(n5);
+  expect(isDialled(2, null)).toBe(true);
+  // What it showed was a change before the one that let it in.
+  expect(isDialled(3, N1)).toBe(false);
+  expect(isDialled(3, n5)).toBe(true);
+  expect(isDialled(3, null)).toBe(false);
 });
 
 test("a member's own folder that went to another cluster, as a rescue makes of it, is let in by nobody", () => {

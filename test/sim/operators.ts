@@ -307,18 +307,28 @@ function isSound(sim: Simulation, node: SimNode): boolean {
   return !ended && !rolledBack && !hasForgottenStarts && owes === null && sim.isMember(node);
 }
 
+/** Its vote may be on its way to one whom it makes the leader; not once somebody leads that term, or it gave none. */
+function isVoteOver(sim: Simulation, { disk }: SimNode): boolean {
+  const { term, vote } = disk.hardState;
+  const leads = sim.nodes.some(
+    ({ leadership }) => leadership?.role === "leader" && leadership.term >= term,
+  );
+  return leads || (vote === null && disk.entries.length === 0);
+}
+
 /** Whether every promise that this member's disk keeps is kept by a quorum of the others as well. */
 function mayLose(sim: Simulation, node: SimNode): boolean {
   const { nodes, membership } = sim;
   if (membership === null) return false;
   const last = node.disk.entries.at(-1);
   const sound = nodes.filter((other) => other !== node && isSound(sim, other));
-  // It promised nothing; but of a founder the others' record names this very folder, and waits for it.
+  // It promised no entry; but of a founder the others' record names this very folder, and waits for it.
   if (last === undefined)
     return (
       !sim.isMember(node) ||
       !votes(membership.configuration, node.id) ||
-      isQuorum(membership.configuration, (id) => sound.some((other) => other.id === id))
+      (isVoteOver(sim, node) &&
+        isQuorum(membership.configuration, (id) => sound.some((other) => other.id === id)))
     );
   // A change of the membership is under way, or one is not known to be over: nobody knows whom to count.
   const settled = nodes.every(
@@ -327,12 +337,7 @@ function mayLose(sim: Simulation, node: SimNode): boolean {
   );
   if (!settled) return false;
   if (!votes(membership.configuration, node.id)) return true;
-  // Its vote may be on its way to one whom it makes the leader.
-  const { term } = node.disk.hardState;
-  const decided = nodes.some(
-    ({ leadership }) => leadership?.role === "leader" && leadership.term >= term,
-  );
-  if (!decided) return false;
+  if (!isVoteOver(sim, node)) return false;
   const holders = sound
     .filter(({ disk }) => disk.termAt(last.index) === last.term)
     .map(({ id }) => id);

@@ -160,6 +160,8 @@ export class BenchCluster {
         const dial = i === j ? to : (dialled?.[i * members + j] ?? to);
         return `n${j + 1}=http://127.0.0.1:${dial}`;
       });
+      // Peers are dialled by turns wherever they are known to be: every such address leads through a proxy.
+      const told = dialled?.[i * members + i];
       const child = Bun.spawn(
         [
           process.execPath,
@@ -173,6 +175,7 @@ export class BenchCluster {
           "--data",
           data,
           ...(members > 1 ? ["--peers", peers.join(",")] : []),
+          ...(told === undefined ? [] : ["--advertise", `http://127.0.0.1:${told}`]),
           "--concurrency",
           String(concurrency),
           "--log-level",

@@ -88,6 +88,8 @@ export class SnapshotSender {
   readonly #reading = new Map<NodeId, Set<number>>();
   /** The newest of the chunks on their way to each receiver. */
   readonly #sending = new Map<NodeId, Promise<void>>();
+  /** Who said that it is done with the copy: it has all of it, or would not have it. At most the members. */
+  readonly #doneWith = new Set<NodeId>();
   /** Not served before. At most the members. */
   readonly #droppedUntil = new Map<NodeId, Millis>();
   #dropped = 0;
@@ -134,6 +136,7 @@ export class SnapshotSender {
         return;
       case "done":
         this.#reading.delete(from);
+        if (frame.id === this.#copy?.manifest.id) this.#doneWith.add(from);
         return;
       case "manifest":
       case "chunk":
@@ -235,7 +238,7 @@ export class SnapshotSender {
       return;
     }
     const index = this.#copyFor(held);
-    if (index !== null && this.#copy !== null) {
+    if (index !== null && this.#copy !== null && !this.#needsNewer(from, index)) {
       this.#tell(from, this.#copy);
       return;
     }
@@ -247,6 +250,15 @@ export class SnapshotSender {
     this.#askers.add(from);
     if (!this.#holds.has(from)) this.#hold(from, this.#port.applied());
     if (!this.#making) void this.#make();
+  }
+
+  /**
+   * Whose state alone is wrong cannot take the place of it with a copy that its log has gone on beyond: it says that it is
+   * done with that, and asks again. Others that read the copy just now begin anew with the next one, once.
+   */
+  #needsNewer(peer: NodeId, index: LogIndex): boolean {
+    const match = this.#port.progress(peer)?.match ?? index - 1;
+    return this.#doneWith.has(peer) && match >= index && this.#port.applied() > index;
   }
 
   #tell(to: NodeId, copy: Copy): void {
@@ -289,6 +301,7 @@ export class SnapshotSender {
 
   #dropCopy(copy: Copy): void {
     this.#copy = null;
+    this.#doneWith.clear();
     this.#port.store.remove(copy.manifest.id).catch((error: unknown) => {
       this.#port.log.warn("a snapshot cannot be removed", { error: String(error) });
     });

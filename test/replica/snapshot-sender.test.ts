@@ -224,6 +224,47 @@ describe("a state that was found wrong", () => {
   });
 });
 
+describe("a copy that a receiver would not have", () => {
+  /** Its log begins behind the copy, and its state is wrong: it asks for a state that its log goes on from. */
+  async function refused(): Promise<Leader> {
+    const leader = new Leader();
+    await leader.open();
+    leader.match = 1_100;
+    leader.sender.frame(RECEIVER, { type: "done", id: leader.copyId });
+    return leader;
+  }
+
+  test("is followed by a newer one when it asks again", async () => {
+    const leader = await refused();
+    leader.applied = 1_100;
+    await leader.open();
+    expect(leader.told.at(-1)).toMatchObject({ type: "manifest", manifest: { index: 1_100 } });
+    expect(leader.store.removed).toHaveLength(1);
+    // That one is offered until it says something of it.
+    leader.applied = 1_200;
+    await leader.open();
+    expect(leader.told.at(-1)).toMatchObject({ type: "manifest", manifest: { index: 1_100 } });
+  });
+
+  test("is good for the others, and for it as well while there is nothing newer", async () => {
+    const leader = await refused();
+    await leader.open();
+    leader.applied = 1_100;
+    leader.sender.frame(asNodeId("n2"), { type: "open", held: null });
+    await leader.wait(10);
+    expect(leader.store.made).toBe(1);
+    expect(leader.told.filter(({ type }) => type === "manifest")).toHaveLength(3);
+  });
+
+  test("is not made anew for one whose log ends before it, and that could not install it", async () => {
+    const leader = await refused();
+    leader.match = 10;
+    leader.applied = 1_100;
+    await leader.open();
+    expect(leader.store.made).toBe(1);
+  });
+});
+
 describe("a snapshot on the way over a slow link", () => {
   const CHUNK = 256 * 1024;
 

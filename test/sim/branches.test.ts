@@ -41,6 +41,22 @@ test("an assertion that fails is told from a branch", () => {
   );
 });
 
+test("optional chaining, what is caught and what is taken by default are counted", () => {
+  expect(outcomes("const x = a?.b.c;")).toEqual(["a?.: null", "a?.: not null"]);
+  expect(outcomes("try { a(); } catch { b(); }")).toEqual(["catch: caught"]);
+  expect(outcomes("const a = (b = 1) => b;")).toEqual(["b = 1: by default"]);
+  expect(outcomes("for (const a of b) c();")).toEqual([
+    "const a of b: no turn",
+    "const a of b: a turn",
+  ]);
+  expect(outcomes("if (a || b) throw new InvariantViolation(c);")).toEqual([
+    "a: true fails",
+    "a: false",
+    "b: true fails",
+    "b: false",
+  ]);
+});
+
 test("what is edited does what it did, and its counts are written when it ends", async () => {
   const folder = await mkdtemp(join(tmpdir(), "flotilla-branches-"));
   try {
@@ -71,6 +87,10 @@ test("what is edited does what it did, and its counts are written when it ends",
       "c ?? !a false 3",
       "c null 5",
       "c not null 0",
+      "const a of [0, 1, 2] no turn 0",
+      "const a of [0, 1, 2] a turn 1",
+      'const b of [null, "b"] no turn 0',
+      'const b of [null, "b"] a turn 3',
     ]);
   } finally {
     await rm(folder, { recursive: true, force: true });

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { branchTable, table } from "./coverage.ts";
+import { branchTable, faultLines, table } from "./coverage.ts";
 
 test("coverage counts the lines of the core, and names those that were not reached", () => {
   const lcov = [
@@ -12,18 +12,39 @@ test("coverage counts the lines of the core, and names those that were not reach
   ]);
 });
 
-test("branches that were not taken are named, and assertions that did not fail are counted apart", () => {
+test("branches that no seed takes are named, with the test that does; assertions are counted apart", () => {
   const branch = { file: "src/raft/log.ts", line: 7, text: "a > b", fails: false };
   const lines = branchTable(
     [
       { ...branch, outcome: "true" },
       { ...branch, outcome: "false" },
       { ...branch, outcome: "false", fails: true },
+      { ...branch, outcome: "null" },
     ],
     new Map([[0, 4]]),
+    new Map([
+      ["one.test.ts", new Map()],
+      ["two.test.ts", new Map([[1, 1]])],
+    ]),
   );
   expect(lines.map((line) => line.replaceAll(/ +/g, " "))).toEqual([
-    "branches of the core 50.0 %: 1 of 2; 1 more are assertions that did not fail. Not taken:",
-    " src/raft/log.ts:7 false: a > b",
+    "branches",
+    "taken by seeds 1",
+    "taken by the core's own tests only 1",
+    "taken by nothing 1",
+    "of assertions, which would have to fail 1",
+    "all of the core 4",
+    "",
+    "by the core's own tests only:",
+    " src/raft/log.ts:7 false: a > b (two.test.ts)",
+    "",
+    "by nothing:",
+    " src/raft/log.ts:7 null: a > b",
   ]);
+});
+
+test("a fault that never struck is named", () => {
+  const said = " N1 loss 4.0 % of seeds\n N2 duplicates 0.0 % of seeds\n2 seeds\n";
+  expect(faultLines(said).at(-1)).toBe("never struck: N2 duplicates 0.0 % of seeds");
+  expect(faultLines("N1 loss 10.0 % of seeds").at(-1)).toBe("every fault struck");
 });

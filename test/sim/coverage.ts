@@ -1,6 +1,7 @@
 /**
  * What of the Raft core a number of seeds reaches: lines, by the test runner's own counters, and branches, by counters
- * in a copy of the sources (branches.ts).
+ * in a copy of the sources (branches.ts). What no seed reaches is looked for in the tests of the core (test/raft), which
+ * use it as a library: each of those branches is printed with the test file that takes it.
  */
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -12,6 +13,11 @@ import { copySources } from "./mutants.ts";
 export const SEEDS_VARIABLE = "FLOTILLA_SIM_SEEDS";
 
 const CORE = "src/raft/";
+/** Use the core as a library, by its public face. */
+const TESTS = "test/raft/";
+
+/** How often each branch was taken, by its number. */
+type Counts = ReadonlyMap<number, number>;
 
 /** Prints each file's share of lines and the lines that no seed reached. @throws Error when a seed fails */
 export async function reportCoverage(from: number, seeds: number): Promise<void> {
@@ -49,41 +55,82 @@ export async function reportCoverage(from: number, seeds: number): Promise<void>
 async function branchesOf(copy: string, from: number, seeds: number): Promise<readonly string[]> {
   const root = new URL("../..", import.meta.url).pathname;
   // The compiler takes long to load, and nobody else needs it.
-  const { BRANCHES_VARIABLE, countBranches } = await import("./branches.ts");
+  const { COUNTS_AFTER_TESTS, countBranches } = await import("./branches.ts");
   await mkdir(copy);
   await copySources(root, copy);
   const branches = await countBranches(copy, CORE);
+  const args = ["test/sim/main.ts", "--seeds", String(seeds), "--from", String(from)];
+  const { said, counts } = await countedRun(copy, ["run", ...args]);
+  const tests = new Map<string, Counts>();
+  const preload = `./${CORE}${COUNTS_AFTER_TESTS}`;
+  for (const file of [...new Bun.Glob("*.test.ts").scanSync({ cwd: join(copy, TESTS) })].sort()) {
+    const run = await countedRun(copy, ["test", "--preload", preload, `./${TESTS}${file}`]);
+    tests.set(TESTS + file, run.counts);
+  }
+  return [...faultLines(said), "", ...branchTable(branches, counts, tests)];
+}
+
+/** @throws Error with the end of what it said, when it counted nothing */
+async function countedRun(
+  copy: string,
+  args: readonly string[],
+): Promise<{ readonly said: string; readonly counts: Counts }> {
+  const { BRANCHES_VARIABLE } = await import("./branches.ts");
   const file = join(copy, "branches.json");
-  const args = ["--seeds", String(seeds), "--from", String(from)];
-  const child = Bun.spawn([process.execPath, "--no-orphans", "run", "test/sim/main.ts", ...args], {
+  await rm(file, { force: true });
+  const child = Bun.spawn([process.execPath, "--no-orphans", ...args], {
     cwd: copy,
     env: { ...process.env, [BRANCHES_VARIABLE]: file },
     stdout: "pipe",
     stderr: "pipe",
   });
-  const said = await Promise.all([
+  const [said, errors] = await Promise.all([
     new Response(child.stdout).text(),
     new Response(child.stderr).text(),
   ]);
   await child.exited;
-  if (!(await Bun.file(file).exists())) throw new Error(said.join("\n").slice(-2_000));
-  return branchTable(branches, new Map((await Bun.file(file).json()) as [number, number][]));
+  if (!(await Bun.file(file).exists())) throw new Error(`${said}\n${errors}`.slice(-2_000));
+  return { said, counts: new Map((await Bun.file(file).json()) as [number, number][]) };
+}
+
+/** What a batch of seeds said of the faults that struck in it, and of any seed that failed. */
+export function faultLines(said: string): string[] {
+  const lines = said.trimEnd().split("\n");
+  const never = lines.filter((line) => / 0\.0 % of seeds$/.test(line)).map((line) => line.trim());
+  return [
+    ...lines,
+    never.length === 0 ? "every fault struck" : `never struck: ${never.join("; ")}`,
+  ];
 }
 
 /** The share of branches that were taken, and each that was not; assertions that would have to fail apart. */
 export function branchTable(
   branches: readonly Branch[],
-  counts: ReadonlyMap<number, number>,
+  seeds: Counts,
+  tests: ReadonlyMap<string, Counts>,
 ): string[] {
-  const due = branches.filter(({ fails }) => !fails).length;
-  const missed = branches.filter((_, id) => (counts.get(id) ?? 0) === 0);
-  const missing = missed.filter(({ fails }) => !fails);
-  const share = ((100 * (due - missing.length)) / Math.max(1, due)).toFixed(1);
+  const due = [...branches.entries()].filter(([, { fails }]) => !fails);
+  const missed = due.filter(([id]) => (seeds.get(id) ?? 0) === 0);
+  const byTests: string[] = [];
+  const never: string[] = [];
+  for (const [id, { file, line, text, outcome }] of missed) {
+    const said = `  ${`${file}:${line}`.padEnd(38)} ${outcome}: ${text}`;
+    const test = [...tests.keys()].find((name) => (tests.get(name)?.get(id) ?? 0) > 0);
+    if (test === undefined) never.push(said);
+    else byTests.push(`${said}  (${test})`);
+  }
+  const rows = [
+    ["taken by seeds", due.length - missed.length],
+    ["taken by the core's own tests only", byTests.length],
+    ["taken by nothing", never.length],
+    ["of assertions, which would have to fail", branches.length - due.length],
+    ["all of the core", branches.length],
+  ] as const;
   return [
-    `branches of the core ${share} %: ${due - missing.length} of ${due}; ${missed.length - missing.length} more are assertions that did not fail. Not taken:`,
-    ...missing.map(
-      ({ file, line, text, outcome }) => `  ${`${file}:${line}`.padEnd(38)} ${outcome}: ${text}`,
-    ),
+    "branches",
+    ...rows.map(([what, count]) => `${what.padEnd(40)} ${String(count).padStart(5)}`),
+    ...(byTests.length === 0 ? [] : ["", "by the core's own tests only:", ...byTests]),
+    ...(never.length === 0 ? [] : ["", "by nothing:", ...never]),
   ];
 }
 

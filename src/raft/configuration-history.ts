@@ -3,8 +3,8 @@
  * undone when its entry is truncated (Raft dissertation, 4.1); so the older ones are kept until compacted.
  */
 import { decodeConfigurationEntry, EMPTY_CONFIGURATION } from "./configuration.ts";
-import { invariant } from "./invariant.ts";
-import { type Configuration, type Entry, INDEX_0, type LogIndex } from "./types.ts";
+import { invariant, must } from "./invariant.ts";
+import type { Configuration, Entry, LogIndex } from "./types.ts";
 
 /** Folders of forgotten configurations that are remembered; the oldest go first. */
 const PAST_MAX = 256;
@@ -36,12 +36,13 @@ export class ConfigurationHistory {
   }
 
   get #newest(): Dated {
-    return this.#dated.at(-1) ?? this.#dated[0];
+    return must(this.#dated.at(-1), "there is a configuration at all times");
   }
 
   /** The configuration in force when the log ended at `index`. */
   at(index: LogIndex): Configuration {
-    return (this.#dated.findLast((dated) => dated.index <= index) ?? this.#dated[0]).configuration;
+    const dated = this.#dated.findLast((each) => each.index <= index);
+    return must(dated, "a configuration that was compacted is not asked for").configuration;
   }
 
   /** Whether a configuration of the log holds the folder with this incarnation, or one did that was compacted since. */
@@ -54,10 +55,7 @@ export class ConfigurationHistory {
 
   /** Takes note of a `config` or `bootstrap` entry. */
   append(entry: Entry): void {
-    invariant(
-      entry.index > this.#newest.index || this.#newest.index === INDEX_0,
-      "configurations ascend along the log",
-    );
+    invariant(entry.index > this.#newest.index, "configurations ascend along the log");
     this.#dated.push({ index: entry.index, configuration: decodeConfigurationEntry(entry) });
   }
 

@@ -4,6 +4,7 @@
  * A change that touches voters goes through a joint configuration (Raft dissertation, 4.3), always, also
  * when it is a single one: one rule instead of two. A change of learners or addresses needs no joint step.
  */
+import { must } from "./invariant.ts";
 import { isJoint } from "./quorum.ts";
 import {
   asNodeId,
@@ -40,7 +41,7 @@ export function encodeConfiguration(configuration: Configuration): Uint8Array {
       learnersNext: sorted(learnersNext),
       members: Object.fromEntries(
         ids.map((id) => {
-          const { url, incarnation, voter, replaces } = members[id] ?? {};
+          const { url, incarnation, voter, replaces } = recordOf(members, id);
           return [id, { url, incarnation, voter, replaces }];
         }),
       ),
@@ -132,13 +133,14 @@ export function applyChanges(
         learners.add(id);
         members[id] = change.record;
         break;
-      case "promote":
+      case "promote": {
         if (!learners.delete(id)) return no(`${id} is a voter already`);
         voters.add(id);
         // What was wished of the learner has come true.
-        if (members[id] !== undefined)
-          members[id] = { url: members[id].url, incarnation: members[id].incarnation };
+        const { url, incarnation } = recordOf(members, id);
+        members[id] = { url, incarnation };
         break;
+      }
       case "demote":
         if (!voters.delete(id)) return no(`${id} is no voter`);
         learnersNext.add(id);
@@ -179,10 +181,7 @@ export function leaveJoint(joint: Configuration): Configuration {
   const voters = sorted(joint.voters);
   const learners = sorted([...joint.learners, ...joint.learnersNext]);
   const members: Record<string, MemberRecord> = {};
-  for (const id of [...voters, ...learners]) {
-    const record = joint.members[id];
-    if (record !== undefined) members[id] = record;
-  }
+  for (const id of [...voters, ...learners]) members[id] = recordOf(joint.members, id);
   return { voters, outgoing: [], learners, learnersNext: [], members };
 }
 
@@ -190,6 +189,10 @@ export function leaveJoint(joint: Configuration): Configuration {
 export function allMembers(configuration: Configuration): readonly NodeId[] {
   const { voters, outgoing, learners, learnersNext } = configuration;
   return sorted([...new Set([...voters, ...outgoing, ...learners, ...learnersNext])]);
+}
+
+function recordOf(members: Configuration["members"], id: string): MemberRecord {
+  return must(members[id], `there is a record of ${id}`);
 }
 
 function sorted(ids: readonly NodeId[]): readonly NodeId[] {

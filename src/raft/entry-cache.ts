@@ -5,7 +5,7 @@
  * storage can give it back. What is not durable exists nowhere else here; it stays whatever it costs, and
  * the limits on proposals and appends bound how much that can be.
  */
-import { invariant } from "./invariant.ts";
+import { invariant, must } from "./invariant.ts";
 import { asIndex, type Entry, INDEX_0, type LogIndex, TERM_0 } from "./types.ts";
 
 /** What an entry costs beside its data: the object, its index, its term. */
@@ -19,6 +19,8 @@ const EVICTED_SLOTS_MAX = 512;
  * would be 4 GiB.
  */
 const EVICTED: Entry = { index: INDEX_0, term: TERM_0, kind: "noop", data: new Uint8Array() };
+
+const NOTHING_HELD = "an entry is held that can be dropped";
 
 /** Bytes that an entry counts for in every limit. */
 export function entryBytes(entry: Entry): number {
@@ -38,7 +40,8 @@ export class EntryCache {
   #last: LogIndex;
 
   constructor(last: LogIndex, tail: readonly Entry[]) {
-    this.#last = tail.length === 0 ? last : asIndex((tail[0]?.index ?? 0) - 1);
+    const [first] = tail;
+    this.#last = first === undefined ? last : asIndex(first.index - 1);
     for (const entry of tail) this.append(entry);
     invariant(this.#last === last, "the tail ends at the last index");
   }
@@ -63,8 +66,7 @@ export class EntryCache {
   truncate(from: LogIndex): void {
     while (this.#last >= from) {
       if (this.#entries.length > this.#head) {
-        const entry = this.#entries.pop();
-        if (entry !== undefined) this.#bytes -= entryBytes(entry);
+        this.#bytes -= entryBytes(must(this.#entries.pop(), NOTHING_HELD));
         this.#last = asIndex(this.#last - 1);
       } else this.#last = asIndex(from - 1);
     }
@@ -77,9 +79,10 @@ export class EntryCache {
     this.#last = last;
   }
 
-  get(index: LogIndex): Entry | null {
-    if (index < this.first || index > this.#last) return null;
-    return this.#entries[this.#head + index - this.first] ?? null;
+  /** @throws InvariantViolation when that entry is not here. */
+  get(index: LogIndex): Entry {
+    invariant(index >= this.first, "an entry that was evicted is not asked for");
+    return must(this.#entries[this.#head + index - this.first], "the log reaches that far");
   }
 
   /** Entries [from, to], or null when some of them are not here. An empty range is an empty array. */
@@ -96,9 +99,7 @@ export class EntryCache {
     let bytes = 0;
     let to = from - 1;
     while (to < this.#last) {
-      const entry = this.get(asIndex(to + 1));
-      if (entry === null) break;
-      bytes += entryBytes(entry);
+      bytes += entryBytes(this.get(asIndex(to + 1)));
       if (bytes > maxBytes && to >= from) break;
       to += 1;
     }
@@ -112,13 +113,11 @@ export class EntryCache {
 
   /** Everything up to `index` is compacted. */
   forgetTo(index: LogIndex): void {
-    while (this.first <= index && this.#entries.length > this.#head) this.#drop();
+    while (this.first <= index) this.#drop();
   }
 
   #drop(): void {
-    const entry = this.#entries[this.#head];
-    if (entry === undefined) return;
-    this.#bytes -= entryBytes(entry);
+    this.#bytes -= entryBytes(must(this.#entries[this.#head], NOTHING_HELD));
     this.#entries[this.#head] = EVICTED;
     this.#head += 1;
     if (this.#head >= EVICTED_SLOTS_MAX || this.#head === this.#entries.length) {

@@ -4,33 +4,27 @@
  * Whoever calls has judged the message's term already: it is this member's own, and its sender leads in it.
  */
 import { entryBytes } from "./entry-cache.ts";
-import { invariant } from "./invariant.ts";
+import { invariant, must } from "./invariant.ts";
 import type { RaftLog } from "./log.ts";
 import type { Outbox } from "./outbox.ts";
-import { WRITES_UNDER_WAY_MAX } from "./pending-writes.ts";
-import {
-  asIndex,
-  type Entry,
-  INDEX_0,
-  type LogIndex,
-  type Message,
-  type Term,
-  TERM_0,
-} from "./types.ts";
+import type { RaftOptions } from "./options.ts";
+import { asIndex, type Entry, INDEX_0, type LogIndex, type Message, type Term } from "./types.ts";
 
 type MessageOf<T extends Message["type"]> = Extract<Message, { type: T }>;
+
+type FollowingOptions = Pick<RaftOptions, "maxUncommittedBytes" | "maxWritesUnderWay">;
 
 export class Following {
   readonly #log: RaftLog;
   readonly #out: Outbox;
-  readonly #undurableBytesMax: number;
+  readonly #o: FollowingOptions;
   readonly #isInRepair: () => boolean;
 
-  /** `undurableBytesMax`: entries that may wait for this disk; a larger single one is taken when none waits. */
-  constructor(log: RaftLog, out: Outbox, undurableBytesMax: number, isInRepair: () => boolean) {
+  /** `maxUncommittedBytes`: of entries that may wait for this disk; a larger single one is taken when none waits. */
+  constructor(log: RaftLog, out: Outbox, options: FollowingOptions, isInRepair: () => boolean) {
     this.#log = log;
     this.#out = out;
-    this.#undurableBytesMax = undurableBytesMax;
+    this.#o = options;
     this.#isInRepair = isInRepair;
   }
 
@@ -57,7 +51,7 @@ export class Following {
       this.#accept(message, prevIndex, this.#log.commit);
       return;
     }
-    const prevTerm = message.entries[skipped - 1]?.term ?? TERM_0;
+    const { term: prevTerm } = must(message.entries[skipped - 1], "an entry was skipped");
     this.#takeEntries({ ...message, prevIndex: this.#log.commit, prevTerm, entries });
   }
 
@@ -106,9 +100,9 @@ export class Following {
   /** A disk that hangs must not fill the memory: what would wait for it beyond a limit is not taken. */
   #hasRoomFor(entries: readonly Entry[]): boolean {
     if (entries.length === 0) return true;
-    if (this.#log.writesUnderWay >= WRITES_UNDER_WAY_MAX) return false;
+    if (this.#log.writesUnderWay >= this.#o.maxWritesUnderWay) return false;
     const waiting = this.#log.undurableBytes;
-    return waiting === 0 || waiting + bytesOf(entries) <= this.#undurableBytesMax;
+    return waiting === 0 || waiting + bytesOf(entries) <= this.#o.maxUncommittedBytes;
   }
 
   /** The promise that all up to `match` is on this disk; so it waits for what is still being written. */
@@ -120,7 +114,8 @@ export class Following {
   #hint(prevIndex: LogIndex, prevTerm: Term): { index: LogIndex; term: Term } {
     const { index, term } = this.#log.lastAtMost(prevIndex, prevTerm);
     if (index > this.#log.commit) return { index, term };
-    return { index: this.#log.commit, term: this.#log.termAt(this.#log.commit) ?? TERM_0 };
+    const committed = this.#log.termAt(this.#log.commit);
+    return { index: this.#log.commit, term: must(committed, "what is committed is in the log") };
   }
 
   /** The leader's log no longer reaches back to where this one ends. */

@@ -5,7 +5,7 @@
  */
 import { allMembers, leaveJoint } from "./configuration.ts";
 import { entryBytes } from "./entry-cache.ts";
-import { invariant } from "./invariant.ts";
+import { invariant, must } from "./invariant.ts";
 import type { RaftLog } from "./log.ts";
 import type { Outbox } from "./outbox.ts";
 import { Progress } from "./progress.ts";
@@ -28,6 +28,7 @@ export interface LeadershipOptions {
   readonly maxInflightMessages: number;
   readonly maxInflightBytes: number;
   readonly maxUncommittedBytes: number;
+  readonly maxReadsWaiting: number;
 }
 
 /** A learner may trail by this many entries, what is in flight under load, and still be promoted. */
@@ -36,7 +37,7 @@ const PROMOTION_LAG_ENTRIES = 64;
 type MessageOf<T extends Message["type"]> = Extract<Message, { type: T }>;
 
 export class Leadership {
-  readonly reads = new LeaderReads();
+  readonly reads: LeaderReads;
   readonly #self: NodeId;
   readonly #term: Term;
   readonly #log: RaftLog;
@@ -59,6 +60,7 @@ export class Leadership {
     this.#log = log;
     this.#out = out;
     this.#o = options;
+    this.reads = new LeaderReads(options.maxReadsWaiting);
     this.reconfigured();
   }
 
@@ -73,6 +75,7 @@ export class Leadership {
 
   /** The configuration in force has changed: whom to send to follows it. */
   reconfigured(): void {
+    invariant(this.#transferTarget === null, "nothing is appended while leadership is handed over");
     const members = new Set(allMembers(this.#log.configuration));
     for (const id of this.#peers.keys()) if (!members.has(id)) this.#peers.delete(id);
     for (const id of members) {
@@ -81,7 +84,6 @@ export class Leadership {
       const next = asIndex(this.#log.last + 1);
       this.#peers.set(id, new Progress(next, maxInflightMessages, maxInflightBytes));
     }
-    if (this.#transferTarget !== null && !this.#mayLead(this.#transferTarget)) this.abortTransfer();
   }
 
   // ------------------------------------------------------------------ commit
@@ -103,8 +105,12 @@ export class Leadership {
     );
   }
 
+  #peerOf(id: NodeId): Progress {
+    return must(this.#peers.get(id), "every other member is a peer");
+  }
+
   #matchOf(id: NodeId): LogIndex {
-    return id === this.#self ? this.#log.durable : (this.#peers.get(id)?.match ?? INDEX_0);
+    return id === this.#self ? this.#log.durable : this.#peerOf(id).match;
   }
 
   // ------------------------------------------------------------------ proposals
@@ -251,8 +257,8 @@ export class Leadership {
       peer.probeSent = true;
       return;
     }
-    if (peer.state === "probe" ? !peer.probeSent : !peer.inflights.full)
-      this.#sendEntries(id, peer, entries);
+    // Nothing was sent since it was asked for: the window is as open as it was then.
+    if (peer.state === "replicate" || !peer.probeSent) this.#sendEntries(id, peer, entries);
   }
 
   /** A new round; its number. Tells each peer a commit index that it is known to hold, no more. */
@@ -269,7 +275,7 @@ export class Leadership {
   /** The newest round that a quorum has answered: this member led when it was begun. */
   confirmedRound(): number {
     return reachedByQuorum(this.#log.configuration, (id) =>
-      id === this.#self ? this.#round : (this.#peers.get(id)?.round ?? 0),
+      id === this.#self ? this.#round : this.#peerOf(id).round,
     );
   }
 
@@ -375,7 +381,6 @@ export class Leadership {
 
   transfer(to: NodeId): boolean {
     if (this.#transferTarget !== null || to === this.#self || !this.#mayLead(to)) return false;
-    if (!this.#peers.has(to)) return false;
     this.#transferTarget = to;
     this.#transferTicks = 0;
     this.handOver();
@@ -401,7 +406,7 @@ export class Leadership {
   /** Tells the target to campaign once its log is complete; nothing is appended meanwhile. */
   handOver(): void {
     const target = this.#transferTarget;
-    if (target === null || this.#peers.get(target)?.match !== this.#log.last) return;
+    if (target === null || this.#peerOf(target).match !== this.#log.last) return;
     this.#out.send(target, this.#term, { type: "timeout-now" });
   }
 
@@ -429,7 +434,7 @@ export class Leadership {
   checkQuorum(): boolean {
     const active = hasQuorum(
       this.#log.configuration,
-      (id) => id === this.#self || this.#peers.get(id)?.recentActive === true,
+      (id) => id === this.#self || this.#peerOf(id).recentActive,
     );
     for (const peer of this.#peers.values()) peer.recentActive = false;
     return active;

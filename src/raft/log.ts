@@ -199,9 +199,7 @@ export class RaftLog {
   #truncate(from: LogIndex): void {
     invariant(from > this.#commit, `a committed entry would be truncated, at index ${from}`);
     for (let index = this.last; index > this.#durable && index >= from; index--) {
-      const entry = this.#cache.get(index);
-      invariant(entry !== null, "what is not durable is in the cache");
-      this.#undurableBytes -= entryBytes(entry);
+      this.#undurableBytes -= entryBytes(this.#cache.get(index)); // what is not durable is in the cache
     }
     this.#terms.truncate(from);
     this.#cache.truncate(from);
@@ -249,9 +247,7 @@ export class RaftLog {
     if (write === null) return null;
     invariant(write.durable <= this.#handed, "what was not handed over is not durable");
     for (let index = this.#durable + 1; index <= write.durable; index++) {
-      const entry = this.#cache.get(asIndex(index));
-      invariant(entry !== null, "what is not durable is in the cache");
-      this.#undurableBytes -= entryBytes(entry);
+      this.#undurableBytes -= entryBytes(this.#cache.get(asIndex(index)));
     }
     this.#durable = asIndex(Math.max(this.#durable, write.durable));
     this.#evict();

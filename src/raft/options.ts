@@ -23,6 +23,10 @@ export interface RaftOptions extends LeadershipOptions {
   readonly maxInflightBytes: number;
   /** Proposals beyond are refused 'overloaded'; one always passes when nothing is outstanding. */
   readonly maxUncommittedBytes: number;
+  /** Writes on their way to the own disk; while there are as many, what would need another is not heard. */
+  readonly maxWritesUnderWay: number;
+  /** Reads that wait at one core; beyond it they are refused. A driver that batches has few of them. */
+  readonly maxReadsWaiting: number;
   /** Bound of the entry cache; what is not durable yet stays even beyond it (entry-cache.ts). */
   readonly cacheBytes: number;
 }
@@ -64,6 +68,8 @@ export const DEFAULT_LIMITS = {
   maxInflightMessages: 64,
   maxInflightBytes: 8 * MIB,
   maxUncommittedBytes: 20 * MIB,
+  maxWritesUnderWay: 4_096,
+  maxReadsWaiting: 4_096,
   cacheBytes: 16 * MIB,
 } as const satisfies Partial<RaftOptions>;
 

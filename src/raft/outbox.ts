@@ -1,8 +1,8 @@
 /** Gathers what the core wants done between two calls of `takeEffects`. */
+import { must } from "./invariant.ts";
 import {
   type Effects,
   type FetchRequest,
-  INDEX_0,
   type LogIndex,
   type Message,
   type NodeId,
@@ -46,7 +46,9 @@ export class Outbox {
   /** Entries from `from` on were replaced before they were written: nothing may vouch for them. */
   truncated(from: LogIndex): void {
     this.#afterPersist = this.#afterPersist.filter(
-      (message) => message.type !== "append-reply" || (message.match ?? INDEX_0) < from,
+      (message) =>
+        message.type !== "append-reply" ||
+        must(message.match, "a refusal waits for no disk") < from,
     );
   }
 
@@ -69,11 +71,11 @@ export class Outbox {
   /** Looked at several times a commit: it makes nothing. */
   get isEmpty(): boolean {
     return (
+      this.#snapshots.size === 0 &&
       this.#messages.length === 0 &&
       this.#afterPersist.length === 0 &&
       this.#reads.length === 0 &&
       this.#fetches.length === 0 &&
-      this.#snapshots.size === 0 &&
       this.#install === null
     );
   }

@@ -5,6 +5,7 @@
  * is now: between the two, the entries of that write may have been overwritten, and even overwritten back
  * (append A-B-A). So a truncation cuts what each write on its way may still vouch for.
  */
+import { must } from "./invariant.ts";
 import {
   asIndex,
   type HardState,
@@ -13,9 +14,6 @@ import {
   type PersistAck,
   type PersistOp,
 } from "./types.ts";
-
-/** Writes that may be on their way to storage; while there are more, what would need another is not heard. */
-export const WRITES_UNDER_WAY_MAX = 4096;
 
 /** What storage says when this write is durable. */
 export function ackOf({ hardState, entries }: PersistOp): PersistAck {
@@ -67,7 +65,7 @@ export class PendingWrites {
     if (at < 0) return null;
     let durable = INDEX_0;
     let hardState: HardState | null = null;
-    const handedAt = this.#writes[at]?.at ?? 0;
+    const { at: handedAt } = must(this.#writes[at], "it was found");
     for (const write of this.#writes.splice(0, at + 1)) {
       if (write.vouches > durable) durable = write.vouches;
       hardState = write.hardState ?? hardState;

@@ -2,6 +2,7 @@
  * Majority arithmetic, for a plain and for a joint configuration. A joint configuration decides only when
  * both of its halves do (Raft dissertation, 4.3), so every function here is a minimum over two halves.
  */
+import { must } from "./invariant.ts";
 import type { Configuration, NodeId } from "./types.ts";
 
 type Halves = Pick<Configuration, "voters" | "outgoing">;
@@ -32,7 +33,7 @@ export function reachedByMajority(
 ): number {
   if (voters.length === 0) return Infinity;
   const descending = voters.map(reached).sort((a, b) => b - a);
-  return descending[Math.floor(voters.length / 2)] ?? 0;
+  return must(descending[Math.floor(voters.length / 2)], "half of them are fewer than all");
 }
 
 /** The highest number (log index, heartbeat round) that a quorum has reached; 0 without any voter. */

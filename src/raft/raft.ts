@@ -11,13 +11,12 @@ import { applyChanges, encodeConfiguration } from "./configuration.ts";
 import { DiskPace } from "./disk-pace.ts";
 import { dataBytes } from "./entry-cache.ts";
 import { Following } from "./following.ts";
-import { invariant } from "./invariant.ts";
+import { invariant, must } from "./invariant.ts";
 import { Leadership } from "./leadership.ts";
 import { RaftLog, type RecoveredState } from "./log.ts";
 import { type MessageBody, Outbox } from "./outbox.ts";
-import { WRITES_UNDER_WAY_MAX } from "./pending-writes.ts";
 import type { PeerProgress, ProposalItem, ProposeResult, RaftOptions } from "./options.ts";
-import { allVoters, isJoint, isVoter, voteResult } from "./quorum.ts";
+import { allVoters, isVoter, voteResult } from "./quorum.ts";
 import { ForwardedReads, type ReadRequest } from "./read-index.ts";
 import type { LogPosition } from "./term-runs.ts";
 import {
@@ -76,7 +75,7 @@ export class Raft {
   #heartbeatElapsed = 0;
   /** The connection from the leader was closed by the other side, and nothing was heard since. */
   #leaderLost = false;
-  readonly #forwarded = new ForwardedReads();
+  readonly #forwarded: ForwardedReads;
 
   #told: RoleChange | null = null;
   #toldConfiguration: Configuration;
@@ -92,14 +91,10 @@ export class Raft {
     this.#o = options;
     this.#log = new RaftLog(recovered, options.cacheBytes);
     this.#out = new Outbox(options.id);
+    this.#forwarded = new ForwardedReads(options.maxReadsWaiting);
     this.#disk = new DiskPace(this.#log, options.electionTicks, options.stallTicks);
     this.#promised = recovered.promised ?? null;
-    this.#following = new Following(
-      this.#log,
-      this.#out,
-      options.maxUncommittedBytes,
-      () => this.#promised !== null,
-    );
+    this.#following = new Following(this.#log, this.#out, options, () => this.#promised !== null);
     const { term, vote } = recovered.hardState;
     invariant(term >= this.#log.lastTerm, "the log is of a later term than the hard state");
     this.#term = term;
@@ -293,12 +288,12 @@ export class Raft {
   get hasWork(): boolean {
     const { term, vote } = this.#hardStateTaken;
     return (
+      vote !== this.#vote ||
+      term !== this.#term ||
       !this.#out.isEmpty ||
       this.#log.hasUnwritten ||
       this.#disk.isProbeDue ||
       this.#log.applicable > this.#toldApplicable ||
-      term !== this.#term ||
-      vote !== this.#vote ||
       this.configuration !== this.#toldConfiguration ||
       !this.#isRoleTold ||
       (this.#leading?.hasWork ?? false)
@@ -364,9 +359,12 @@ export class Raft {
     const first = !this.#disk.distrusted;
     this.#disk.distrust();
     const successor = first ? leading.successor() : null;
-    if (successor !== null && leading.transfer(successor)) return false;
-    this.#becomeFollower(this.#term, null);
-    return true;
+    if (successor === null) {
+      this.#becomeFollower(this.#term, null);
+      return true;
+    }
+    invariant(leading.transfer(successor), "a successor is a voter");
+    return false;
   }
 
   #drawTimeout(): number {
@@ -538,7 +536,7 @@ export class Raft {
       return;
     }
     if (granted) {
-      if (this.#log.writesUnderWay >= WRITES_UNDER_WAY_MAX) return;
+      if (this.#log.writesUnderWay >= this.#o.maxWritesUnderWay) return;
       this.#vote = from;
       this.#startTimeout();
     }
@@ -623,7 +621,7 @@ export class Raft {
 
   /** A later term. False: the message is not to be handled. */
   #enterTerm(message: Message): boolean {
-    if (this.#log.writesUnderWay >= WRITES_UNDER_WAY_MAX) return false;
+    if (this.#log.writesUnderWay >= this.#o.maxWritesUnderWay) return false;
     switch (message.type) {
       case "vote":
         if (this.#sticksToLeader(message)) {
@@ -707,7 +705,7 @@ export class Raft {
     if (this.#role !== "follower" || from !== this.#leader) return;
     if (!isVoter(this.configuration, this.id)) return;
     if (this.#promised !== null || !this.#disk.mayLead()) return;
-    if (this.#log.writesUnderWay >= WRITES_UNDER_WAY_MAX) return;
+    if (this.#log.writesUnderWay >= this.#o.maxWritesUnderWay) return;
     // The leader wants it: no pre-vote, and the others' stickiness does not count (dissertation 3.10).
     this.#becomeCandidate(true);
   }
@@ -778,7 +776,7 @@ export class Raft {
       return refuse("transferring", `leadership is being handed to ${leading.transferTarget}`);
     if (!this.#hasCommittedInTerm())
       return refuse("pending-change", "this leader has not committed an entry of its term yet");
-    if (this.#log.configurationIndex > this.commit || isJoint(this.configuration))
+    if (this.#log.configurationIndex > this.commit)
       return refuse("pending-change", "another change of the membership is under way");
     for (const { op, id } of changes) {
       const why = op === "promote" && this.configuration.learners.includes(id);
@@ -917,13 +915,15 @@ export class Raft {
   #endRepair(): void {
     if (this.#promised === null) return;
     const { index, term } = this.#promised;
-    const later = (this.#log.termAt(this.#log.applicable) ?? 0) > term;
+    const known = must(this.#log.termAt(this.#log.applicable), "what may be applied is in the log");
+    const later = known > term;
     if (later || this.#log.durable >= index) this.#promised = null;
   }
 
   #countOwnVote(): void {
     const { term, vote } = this.#hardStateDurable;
-    if (term !== this.#term || vote !== this.id || this.#votes.has(this.id)) return;
+    if (term !== this.#term) return;
+    invariant(vote === this.id, "a candidate votes for itself");
     this.#votes.set(this.id, true);
     this.#tally();
   }

@@ -4,10 +4,8 @@
  * A leader notes its commit index, proves with a round of heartbeats begun AFTER that it still leads, and
  * answers. Until it has committed an entry of its own term it does not know the commit index; reads wait.
  */
+import { must } from "./invariant.ts";
 import type { LogIndex, NodeId } from "./types.ts";
-
-/** Reads that may wait at one core; beyond it they are refused. The driver batches, so few are ever in use. */
-export const READS_WAITING_MAX = 4096;
 
 /** `from` null: this member's own. */
 export interface ReadRequest {
@@ -17,6 +15,7 @@ export interface ReadRequest {
 
 /** The leader's side: lives as long as the leadership. */
 export class LeaderReads {
+  readonly #waitingMax: number;
   /** Came before the first commit of the term. */
   readonly #early: ReadRequest[] = [];
   /** Wait for their round; rounds ascend. */
@@ -26,12 +25,16 @@ export class LeaderReads {
     readonly round: number;
   }[] = [];
 
+  constructor(waitingMax: number) {
+    this.#waitingMax = waitingMax;
+  }
+
   get count(): number {
     return this.#early.length + this.#confirming.length;
   }
 
   get full(): boolean {
-    return this.count >= READS_WAITING_MAX;
+    return this.count >= this.#waitingMax;
   }
 
   holdEarly(request: ReadRequest): void {
@@ -61,14 +64,19 @@ export class LeaderReads {
 
 /** The follower's side: ids that were asked of the current leader and are not answered. */
 export class ForwardedReads {
+  readonly #waitingMax: number;
   readonly #ids = new Set<number>();
+
+  constructor(waitingMax: number) {
+    this.#waitingMax = waitingMax;
+  }
 
   /** Answers the id that had to make room, whose answer was lost long ago; or null. */
   add(id: number): number | null {
     this.#ids.add(id);
-    if (this.#ids.size <= READS_WAITING_MAX) return null;
-    const oldest = this.#ids.values().next().value ?? null;
-    if (oldest !== null) this.#ids.delete(oldest);
+    if (this.#ids.size <= this.#waitingMax) return null;
+    const oldest = must(this.#ids.values().next().value, "there are ids");
+    this.#ids.delete(oldest);
     return oldest;
   }
 

@@ -2,7 +2,7 @@
  * The term of every index in the log, kept as runs: (first index, term). A log has as many runs as
  * leaderships wrote into it, so terms stay in memory when the entries themselves have left the cache.
  */
-import { invariant } from "./invariant.ts";
+import { invariant, must } from "./invariant.ts";
 import { asIndex, type LogIndex, type Term, TERM_0 } from "./types.ts";
 
 export interface LogPosition {
@@ -45,11 +45,10 @@ export class TermRuns {
   termAt(index: LogIndex): Term | null {
     if (index < this.#compacted.index || index > this.#last) return null;
     if (index === this.#compacted.index) return this.#compacted.term;
-    for (let i = this.#runs.length - 1; i >= 0; i--) {
-      const run = this.#runs[i];
-      if (run !== undefined && run.index <= index) return run.term;
+    for (let i = this.#runs.length - 1; ; i--) {
+      const run = must(this.#runs[i], "terms are known from the first entry on");
+      if (run.index <= index) return run.term;
     }
-    return null;
   }
 
   append(term: Term): void {
@@ -72,8 +71,7 @@ export class TermRuns {
     invariant(term !== null, "only what is in the log is compacted");
     this.#compacted = { index, term };
     while ((this.#runs[1]?.index ?? Infinity) <= index + 1) this.#runs.shift();
-    const first = this.#runs[0];
-    if (first === undefined) return;
+    const first = must(this.#runs[0], "an entry behind the compacted one has a term");
     if (index === this.#last) this.#runs = [];
     else this.#runs[0] = { index: asIndex(index + 1), term: first.term };
   }
@@ -99,8 +97,8 @@ export class TermRuns {
   lastAtMost(index: LogIndex, term: Term): LogPosition {
     let at = Math.min(index, this.#last);
     for (let i = this.#runs.length - 1; i >= 0; i--) {
-      const run = this.#runs[i];
-      if (run === undefined || run.index > at) continue;
+      const run = must(this.#runs[i], "the loop stays within the terms");
+      if (run.index > at) continue;
       if (run.term <= term) return { index: asIndex(at), term: run.term };
       at = run.index - 1;
     }

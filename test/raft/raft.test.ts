@@ -1,9 +1,7 @@
 /** What the traces cannot show: several inputs before effects are taken, limits, and broken promises of a driver. */
 import { describe, expect, test } from "bun:test";
 import { encodeConfiguration } from "../../src/raft/configuration.ts";
-import { WRITES_UNDER_WAY_MAX } from "../../src/raft/pending-writes.ts";
 import { Raft, type RaftOptions } from "../../src/raft/raft.ts";
-import { READS_WAITING_MAX } from "../../src/raft/read-index.ts";
 import {
   asIndex,
   asNodeId,
@@ -26,6 +24,8 @@ const OPTIONS: RaftOptions = {
   maxInflightMessages: 4,
   maxInflightBytes: 1_000,
   maxUncommittedBytes: 1_000,
+  maxWritesUnderWay: 50,
+  maxReadsWaiting: 50,
   cacheBytes: 1_000,
 };
 
@@ -196,7 +196,7 @@ describe("effects", () => {
 describe("limits", () => {
   test("more reads than can wait are refused, and every one is answered once when leadership is lost", () => {
     const raft = leader();
-    for (let id = 0; id < READS_WAITING_MAX + 10; id++) raft.readIndex(id);
+    for (let id = 0; id < OPTIONS.maxReadsWaiting + 10; id++) raft.readIndex(id);
     const refused = settle(raft).flatMap(({ reads }) => reads);
     expect(refused).toHaveLength(10);
     raft.step({
@@ -208,7 +208,7 @@ describe("limits", () => {
       round: 1,
     });
     const rest = settle(raft).flatMap(({ reads }) => reads);
-    expect(rest).toHaveLength(READS_WAITING_MAX);
+    expect(rest).toHaveLength(OPTIONS.maxReadsWaiting);
     expect(rest.every(({ index }) => index === null)).toBe(true);
   });
 
@@ -222,7 +222,7 @@ describe("limits", () => {
       commit: asIndex(0),
       round: 1,
     });
-    for (let id = 0; id <= READS_WAITING_MAX; id++) raft.readIndex(id);
+    for (let id = 0; id <= OPTIONS.maxReadsWaiting; id++) raft.readIndex(id);
     expect(settle(raft).flatMap(({ reads }) => reads)).toEqual([{ id: 0, index: null }]);
   });
 
@@ -241,7 +241,7 @@ describe("limits", () => {
   test("a disk that hangs does not gather writes without end: what needs another one is not heard", () => {
     const raft = core();
     raft.takeEffects();
-    for (let term = 2; term < WRITES_UNDER_WAY_MAX + 100; term++) {
+    for (let term = 2; term < OPTIONS.maxWritesUnderWay + 100; term++) {
       raft.step({
         from: n2,
         to: n1,
@@ -255,7 +255,7 @@ describe("limits", () => {
       });
       raft.takeEffects();
     }
-    expect(raft.term).toBe(asTerm(WRITES_UNDER_WAY_MAX + 1));
+    expect(raft.term).toBe(asTerm(OPTIONS.maxWritesUnderWay + 1));
   });
 
   test("a member does not campaign while its disk has not written the last term", () => {

@@ -120,6 +120,8 @@ export class RandomCluster {
         maxInflightMessages: 3,
         maxInflightBytes: 1_000,
         maxUncommittedBytes: 2_000,
+        maxWritesUnderWay: 4_096,
+        maxReadsWaiting: 4_096,
         cacheBytes: 600,
       },
       disk,

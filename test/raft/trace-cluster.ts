@@ -26,6 +26,8 @@ const DEFAULTS: Settings = {
   maxInflightMessages: 8,
   maxInflightBytes: 1_000_000,
   maxUncommittedBytes: 1_000_000,
+  maxWritesUnderWay: 4_096,
+  maxReadsWaiting: 4_096,
   cacheBytes: 1_000_000,
 };
 

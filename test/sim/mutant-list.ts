@@ -230,8 +230,8 @@ export const MUTANTS: readonly Mutant[] = [
     "16",
     "changes the membership on top of a change that is not committed",
     RAFT,
-    "if (this.#log.configurationIndex > this.commit || isJoint(this.configuration))",
-    "if (isJoint(this.configuration))",
+    "if (this.#log.configurationIndex > this.commit)",
+    "if (this.configuration.outgoing.length > 0)",
   ),
   one(
     "17",
@@ -402,8 +402,8 @@ export const MUTANTS: readonly Mutant[] = [
     "quorum",
     "half of an even number is a quorum",
     "src/raft/quorum.ts",
-    "descending[Math.floor(voters.length / 2)] ?? 0",
-    "descending[Math.floor((voters.length - 1) / 2)] ?? 0",
+    "descending[Math.floor(voters.length / 2)]",
+    "descending[Math.floor((voters.length - 1) / 2)]",
   ),
   one(
     "stall",

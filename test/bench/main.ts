@@ -13,7 +13,9 @@ import { memory } from "./measures/memory.ts";
 import { overload } from "./measures/overload.ts";
 import { linearizableReads } from "./measures/reads.ts";
 import { steadyLoad } from "./measures/steady.ts";
+
 import { submitsByClient, submitsByHttp, submitsInBatches } from "./measures/submits.ts";
+import { warmUp } from "./measures/warm.ts";
 import { type MeasureName, parseOptions } from "./options.ts";
 import { rowText, setupText, tables } from "./table.ts";
 
@@ -59,6 +61,7 @@ for (const setup of options.setups) {
     const cluster = await BenchCluster.start({ ...setup, concurrency, profile: options.profile });
     const bench = new Bench(options.sizes, setup, cluster, (row) => console.error(rowText(row)));
     try {
+      if (options.warmSeconds > 0) await warmUp(bench, options.warmSeconds);
       for (const name of names) {
         try {
           await measures[name]?.(bench);

@@ -35,6 +35,7 @@ const HELP = `bun run bench [options]     measures real members of this machine;
   --fsync 0           milliseconds added to each commit of the log, by a wrapper around its storage
   --concurrency 10    own: executors of each member
   --depth 1000000     depth: so many tasks wait, or are finished, in the table
+  --warm 0            seconds of load before the first figure of each cluster, of which nothing is kept
   --reps N --seconds N --tasks N --steady-seconds N
   --profile           CPU profiles of the members, written at their ends into $BENCH_PROFILES
   --json FILE         all rows, with conditions
@@ -49,6 +50,8 @@ export interface Options {
   readonly depth: number;
   /** Executors of each member where its own run the tasks. */
   readonly concurrency: number;
+  /** Seconds of load before the first figure. */
+  readonly warmSeconds: number;
   readonly json: string | null;
   readonly profile: boolean;
 }
@@ -103,6 +106,7 @@ export function parseOptions(argv: readonly string[]): Options {
     },
     concurrency: size(values.concurrency, 10, "concurrency"),
     depth: size(values.depth, 1_000_000, "depth"),
+    warmSeconds: size(values.warm, 0, "warm"),
     json: values.json ?? null,
     profile: values.profile === true,
   };
@@ -123,6 +127,7 @@ function parse(argv: readonly string[]) {
         fsync: { type: "string" },
         depth: { type: "string" },
         concurrency: { type: "string" },
+        warm: { type: "string" },
         reps: { type: "string" },
         seconds: { type: "string" },
         tasks: { type: "string" },

@@ -180,6 +180,8 @@ export interface DiskFaults {
   fails?(): boolean;
   /** Nothing can be written: the disk is mounted read-only. */
   readOnly?(): boolean;
+  /** Entries that are read back come only after so long, and then as they were when they were asked for, or as they are. */
+  slowRead?(): { readonly ms: Millis; readonly isOld: boolean } | null;
 }
 
 export class SimLogStore implements LogStore {
@@ -398,7 +400,20 @@ export class SimLogStore implements LogStore {
     for (const op of this.#inFlight.slice(0, keep)) this.#disk.write(op);
   }
 
+  /** A slow one answers what was there when it was asked for, or what is there by now. */
   async read(from: LogIndex, to: LogIndex, maxBytes: number): Promise<readonly Entry[]> {
+    const slow = this.#faults.slowRead?.() ?? null;
+    const before = this.#readNow(from, to, maxBytes);
+    if (slow === null) return before;
+    await new Promise<void>((resolve) => {
+      this.#world.at(this.#world.now + slow.ms, () => {
+        if (!this.#killed) this.#clock.enter(resolve);
+      });
+    });
+    return slow.isOld ? before : this.#readNow(from, to, maxBytes);
+  }
+
+  #readNow(from: LogIndex, to: LogIndex, maxBytes: number): readonly Entry[] {
     const taken: Entry[] = [];
     let bytes = 0;
     if (from <= this.#disk.compacted.index) return [];

@@ -2,11 +2,26 @@
 import type { Millis } from "../../src/replica/ports.ts";
 import type { DiskFaults } from "./disk.ts";
 import type { SimNode } from "./node.ts";
-import type { FaultFamily } from "./options.ts";
+import { type FaultFamily, streamOf } from "./options.ts";
 import { rotRow } from "./rot.ts";
 import type { Simulation } from "./simulation.ts";
 import { Prng } from "./world.ts";
 
+/** Each kind of Raft's messages. */
+const SIEVED = [
+  "vote",
+  "vote-reply",
+  "append",
+  "commit",
+  "append-reply",
+  "heartbeat",
+  "heartbeat-reply",
+  "read-index",
+  "read-index-reply",
+  "timeout-now",
+  "snapshot",
+  "snapshot-reply",
+] as const;
 const HOUR_MS: Millis = 3_600_000;
 /** How often is looked whether a disk is busy. */
 const HANG_LOOK_MS: Millis = 0.5;
@@ -28,6 +43,8 @@ export type Action = keyof typeof ACTIONS;
 export class Faults {
   readonly #sim: Simulation;
   readonly #prng: Prng;
+  readonly #reads: Prng;
+  readonly #echoes: Prng;
   /** How often each kind really struck. */
   readonly struck = new Map<FaultFamily | Action, number>();
   #on = false;
@@ -35,6 +52,8 @@ export class Faults {
   constructor(sim: Simulation) {
     this.#sim = sim;
     this.#prng = new Prng(sim.world.prng.uint32());
+    this.#reads = streamOf(sim.options.seed, "slow reads");
+    this.#echoes = streamOf(sim.options.seed, "echoes of a role");
   }
 
   start(): void {
@@ -77,6 +96,18 @@ export class Faults {
     this.count("cut", counts.shortened);
     this.count("garbage", counts.garbage);
     this.count("chunk-rot", counts.corrupted);
+    this.count("sieve", counts.sieved);
+    this.count("echo", counts.echoed);
+  }
+
+  /** What was sent to it before comes again: it is about something that is over now. */
+  roleChanged(node: SimNode): void {
+    const { network, world } = this.#sim;
+    if (!this.#on || network.echoes === null) return;
+    for (let i = this.#echoes.between(0, 3); i > 0; i--)
+      world.at(world.now + this.#echoes.float() * 4 * network.options.delayMax, () => {
+        if (this.#on) network.echoes?.again(node.id);
+      });
   }
 
   disk(node: SimNode): DiskFaults {
@@ -102,6 +133,14 @@ export class Faults {
         this.count("disk-failure");
         this.#sim.trace.say(node.id, "disk write fails");
         return true;
+      },
+      slowRead: () => {
+        if (!this.#on || !families.has("slow-read") || this.#reads.chance(0.3)) return null;
+        this.count("slow-read");
+        return {
+          ms: this.#reads.pick([5, 50, 500, 3_000]) * this.#reads.float(),
+          isOld: this.#reads.chance(0.5),
+        };
       },
       readOnly: () => node.readOnly,
     };
@@ -202,6 +241,22 @@ const STRIKES: Partial<Record<FaultFamily, Strike>> = {
   },
   usurp: (sim, prng) => usurp(sim, prng),
   "row-rot": rotRow,
+  echo: (sim, prng) => {
+    for (let i = prng.between(1, 3); i > 0; i--) sim.network.echoes?.again(prng.pick(sim.nodes).id);
+    return false;
+  },
+  sieve: (sim, prng) => {
+    const to = prng.pick(sim.nodes);
+    const type = prng.pick(SIEVED);
+    const ms = prng.pick([100, 800, 4_000]) * (0.5 + prng.float());
+    const froms = prng.chance(0.6) ? sim.nodes : [prng.pick(sim.nodes)];
+    sim.trace.say("net", `no ${type} reaches ${to.id} for ${Math.round(ms)} ms`);
+    for (const from of froms) sim.network.sieve(from.id, to.id, type, ms);
+    sim.disturbed();
+    sim.world.at(sim.world.now + ms, () => sim.disturbed());
+    return false;
+  },
+  "leader-hang": hangLeader,
   "disk-hang": (sim, prng) => {
     const node = anyUp(sim, prng);
     const store = node?.store ?? null;
@@ -277,6 +332,38 @@ function usurp(sim: Simulation, prng: Prng): boolean {
     sim.disturbed();
     set(false);
     if (successorDies) dieSoon(sim, prng, side);
+  });
+  return true;
+}
+
+/**
+ * The disk of a leader hangs while the others go on, so that it has to give leadership up, now and then by itself: what
+ * would hand it over gets lost. Now and then it hears of nobody afterwards, and wants to lead again with a disk that has
+ * nothing to show for itself.
+ */
+function hangLeader(sim: Simulation, prng: Prng): boolean {
+  const leader = sim.leader();
+  const store = leader?.store ?? null;
+  if (leader === null || store === null || store.hung) return false;
+  const { electionTimeoutMs } = sim.options;
+  sim.trace.say(leader.id, "disk hangs while it leads");
+  store.hang();
+  const ms = 1_000 + electionTimeoutMs * prng.pick([2, 4, 6]);
+  for (let i = 0; i < 4; i++) sim.world.at(sim.world.now + 20 * i, () => sim.writeAt(leader));
+  if (prng.chance(0.5))
+    for (const { id } of sim.nodes) sim.network.sieve(leader.id, id, "timeout-now", ms);
+  sim.world.at(sim.world.now + ms, () => store.recover());
+  if (!prng.chance(0.6)) return true;
+  const others = sim.nodes.filter((node) => node !== leader);
+  const set = (cut: boolean): void => {
+    for (const { id } of others) sim.network.setCut(id, leader.id, cut);
+  };
+  sim.world.at(sim.world.now + ms - electionTimeoutMs, () => {
+    if (sim.mood.wild()) set(true);
+  });
+  sim.world.at(sim.world.now + ms + electionTimeoutMs * prng.pick([1, 3]), () => {
+    sim.disturbed();
+    set(false);
   });
   return true;
 }

@@ -5,7 +5,7 @@
  * Beyond what a real connection does, frames may be lost, doubled or overtaken in it: the ports promise
  * nothing better, and what is built on them must not need more.
  */
-import { INDEX_0, type NodeId } from "../../src/raft/types.ts";
+import { INDEX_0, type Message, type NodeId } from "../../src/raft/types.ts";
 import type {
   DisconnectReason,
   Millis,
@@ -16,6 +16,7 @@ import type {
   TransportEvents,
 } from "../../src/replica/ports.ts";
 import { CodecError, decodeFrame, encodeFrame } from "../../src/transport/codec.ts";
+import type { Echoes } from "./echo.ts";
 import type { NodeClock, World } from "./world.ts";
 
 export interface NetworkOptions {
@@ -94,6 +95,8 @@ export class Network {
   readonly #cut = new Set<string>();
   /** Until when nothing passes a path; nothing is lost. */
   readonly #clogged = new Map<string, Millis>();
+  /** The kind of Raft's messages that a path loses, and until when. */
+  readonly #sieves = new Map<string, { readonly type: Message["type"]; readonly until: Millis }>();
   watch: NetworkWatch | null = null;
   /** Copies of answers in elections, by who asked for them: they arrive in a later election. */
   readonly heldVotes = new Map<NodeId, readonly HeldVote[]>();
@@ -108,6 +111,8 @@ export class Network {
     corrupted: 0,
     late: 0,
     shortened: 0,
+    sieved: 0,
+    echoed: 0,
     garbage: 0,
     stragglers: 0,
     swallowed: 0,
@@ -116,6 +121,8 @@ export class Network {
   constructor(
     readonly world: World,
     readonly options: NetworkOptions,
+    /** Null: nothing comes again but by `late` and `duplicate`. */
+    readonly echoes: Echoes | null = null,
   ) {}
 
   /** Cuts, or heals, one direction. */
@@ -128,7 +135,20 @@ export class Network {
     this.#clogged.set(`${from}>${to}`, this.world.now + ms);
   }
 
+  /** One kind of Raft's messages is lost on this path for so long. */
+  sieve(from: NodeId, to: NodeId, type: Message["type"], ms: Millis): void {
+    this.#sieves.set(`${from}>${to}`, { type, until: this.world.now + ms });
+  }
+
+  isSieved(from: NodeId, to: NodeId, frame: PeerFrame): boolean {
+    if (this.#sieves.size === 0 || frame.kind !== "raft") return false;
+    const sieve = this.#sieves.get(`${from}>${to}`);
+    return sieve?.type === frame.message.type && sieve.until > this.world.now;
+  }
+
   heal(): void {
+    this.#sieves.clear();
+    this.echoes?.clear();
     this.#cut.clear();
     this.#clogged.clear();
   }
@@ -231,9 +251,14 @@ export class SimTransport implements Transport {
       if (connection.halfOpen) counts.swallowed += 1;
       return true;
     }
+    if (this.#network.isSieved(this.#self, to, frame)) {
+      counts.sieved += 1;
+      return true;
+    }
     const whole = options.codec === true ? decodeFrame(encodeFrame(frame)) : frame;
     const sent = this.#perhapsShortened(whole);
     this.#perhapsLate(to, connection, sent);
+    this.#kept(to, connection, sent);
     this.#perhapsForLaterElection(to, connection, sent);
     let copies = 1;
     if (options.loss > 0 && prng.chance(options.loss)) {
@@ -292,14 +317,31 @@ export class SimTransport implements Transport {
 
   #arriveLate(to: NodeId, endpoint: Endpoint, connection: Connection, frame: PeerFrame): void {
     const { options, counts } = this.#network;
-    if ((options.late ?? 0) === 0 || this.#network.endpoint(to) !== endpoint) return;
-    if (this.#network.isCut(this.#self, to)) return;
-    if (endpoint.newest.get(this.#self) !== this) return;
-    counts.late += 1;
+    if ((options.late ?? 0) === 0) return;
+    if (this.#arriveAgain(to, endpoint, connection, frame)) counts.late += 1;
+  }
+
+  /** False: that process is gone, cut off, or hears of a newer process of this member. */
+  #arriveAgain(to: NodeId, endpoint: Endpoint, connection: Connection, frame: PeerFrame): boolean {
+    if (this.#network.endpoint(to) !== endpoint || this.#network.isCut(this.#self, to))
+      return false;
+    if (endpoint.newest.get(this.#self) !== this) return false;
     endpoint.enter(() => {
       this.#network.watch?.delivered(this.#self, to, frame);
       endpoint.events.frame(this.#self, frame, connection.incarnation);
       this.#network.watch?.taken?.(to, frame);
+    });
+    return true;
+  }
+
+  #kept(to: NodeId, connection: Connection, frame: PeerFrame): void {
+    const { echoes, counts } = this.#network;
+    if (echoes === null || frame.kind !== "raft") return;
+    const { to: endpoint } = connection;
+    echoes.keep(frame.message, () => {
+      const arrives = this.#arriveAgain(to, endpoint, connection, frame);
+      if (arrives) counts.echoed += 1;
+      return arrives;
     });
   }
 

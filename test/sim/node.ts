@@ -314,6 +314,7 @@ export class SimNode {
         `${role} in term ${term}, leader ${leader ?? "?"}${active ? ", active" : ""}`,
       );
       for (const rule of this.#sim.watching.leadership) rule.leadership(this, leadership);
+      this.#sim.faults.roleChanged(this);
     });
     replica.start();
     if (this.through !== null) replica.joinThrough(this.through);
@@ -612,6 +613,8 @@ export class SimNode {
         if (!this.#effect(clock)) return;
         for (const rule of this.#sim.watching.appending) rule.appending(this, op);
         store.append(op, done);
+        if (store.pending >= (this.#sim.options.limits.maxWritesUnderWay ?? Infinity))
+          this.#sim.faults.count("short-queues");
       },
       read: (from, to, maxBytes) => store.read(from, to, maxBytes),
       compact: (index, term) => store.compact(index, term),

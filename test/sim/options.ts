@@ -63,10 +63,23 @@ export const YOUNG_CODES = {
   rescue: "M6",
   "row-rot": "D8, T9",
   "vote-rot": "D8",
+  sieve: "N1",
+  echo: "N9",
+  "slow-read": "D1",
+  "leader-hang": "D1, D2",
+  "short-queues": "D2",
 } as const;
 type YoungFamily = keyof typeof YOUNG_CODES;
-/** What ends a run in another way than usual has a smaller share of them. */
-const SELDOM: Partial<Record<YoungFamily, number>> = { restore: 0.15, rescue: 0.12 };
+/** What ends a run in another way than usual, or stands for a rare moment, has a smaller share of them. */
+const SELDOM: Partial<Record<YoungFamily, number>> = {
+  restore: 0.15,
+  rescue: 0.12,
+  sieve: 0.15,
+  echo: 0.2,
+  "slow-read": 0.2,
+  "leader-hang": 0.15,
+  "short-queues": 0.15,
+};
 export type FaultFamily = keyof typeof FAULT_CODES | YoungFamily;
 const FAULT_FAMILIES = Object.keys(FAULT_CODES) as readonly (keyof typeof FAULT_CODES)[];
 const YOUNG_FAMILIES = Object.keys(YOUNG_CODES) as readonly YoungFamily[];
@@ -151,7 +164,12 @@ export function drawOptions(seed: number): SimOptions {
     requestTimeoutMs: prng.pick([1_000, 3_000, 5_000]),
     leaseMs: prng.pick([1_000, 3_000, 5_000]),
     maxCrashes: prng.pick([1, 3, 100]),
-    limits: prng.chance(0.4) ? {} : drawLimits(prng),
+    limits: {
+      ...(prng.chance(0.4) ? {} : drawLimits(prng)),
+      // Only what has left the cache is read back.
+      ...(on("slow-read") ? { cacheBytes: streamOf(seed, "cache").pick([0, 2_000]) } : {}),
+      ...(on("short-queues") ? drawShortQueues(streamOf(seed, "queues")) : {}),
+    },
     concurrency: Array.from({ length: members }, () => prng.pick([0, 1, 2, 4, 8])),
     clients: prng.between(1, 5),
     workers: prng.between(0, 4),
@@ -189,6 +207,14 @@ function drawLimits(prng: Prng): Partial<CoreLimits> {
     maxInflightBytes: prng.pick([1, 3_000, 8_000_000]),
     maxUncommittedBytes: prng.pick([4_000, 60_000, 20_000_000]),
     cacheBytes: prng.pick([0, 2_000, 16_000_000]),
+  };
+}
+
+/** Production's are never full here: thousands of writes on their way to a disk, thousands of reads. */
+function drawShortQueues(prng: Prng): Partial<CoreLimits> {
+  return {
+    maxWritesUnderWay: prng.pick([1, 2, 4, 16]),
+    maxReadsWaiting: prng.pick([1, 2, 8]),
   };
 }
 

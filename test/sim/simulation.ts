@@ -9,6 +9,7 @@ import { decodeConfigurationEntry } from "../../src/raft/configuration.ts";
 import type { Configuration, NodeId } from "../../src/raft/types.ts";
 import type { Millis } from "../../src/replica/ports.ts";
 import { Client } from "./clients.ts";
+import { Echoes } from "./echo.ts";
 import { type DiskFaults, isBehind, type Membership } from "./disk.ts";
 import type { Mood } from "./executor.ts";
 import { type Action, Faults } from "./faults.ts";
@@ -130,7 +131,8 @@ export class Simulation {
       hangs: options.families.has("executor-hang"),
       struck: (what) => this.faults.count(what),
     };
-    this.network = new Network(this.world, {
+    const echoes = options.families.has("echo") ? new Echoes(streamOf(seed, "echoes")) : null;
+    const network = {
       delayMin: options.delayMinMs,
       delayMax: options.delayMaxMs,
       loss: options.loss,
@@ -142,7 +144,8 @@ export class Simulation {
       cut: options.cut,
       garbage: options.garbage,
       corrupt: options.corrupt,
-    });
+    };
+    this.network = new Network(this.world, network, echoes);
     this.network.watch = {
       sent: (from, to, frame) => this.trace.frame(from, to, frame),
       delivered: (from, to, frame) => {

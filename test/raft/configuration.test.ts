@@ -74,6 +74,12 @@ describe("a configuration", () => {
         "no id",
       ],
       ["bootstrap", '{"voters":[]}', "no object"],
+      ["noop", "", "its kind is noop"],
+      ["bootstrap", "7", "no object"],
+      ["config", "null", "no object"],
+      ["config", '{"members":[]}', "members is no object"],
+      ["config", '{"members":{"n1":7}}', "member n1 is no object"],
+      ["config", '{"members":{"n1":{"url":"u"}}}', "lacks its url or incarnation"],
     ];
     for (const [kind, text, why] of cases) {
       expect(() => decodeConfigurationEntry(entryOf(kind, text))).toThrow("entry 7 (term 1)");
@@ -129,6 +135,24 @@ describe("a change", () => {
       ok: false,
       detail: `a cluster has ${MEMBERS_MAX} members at most`,
     });
+  });
+
+  test("that demotes who is no voter is refused", () => {
+    const change = { op: "demote", id: asNodeId("n4") } as const;
+    expect(applyChanges(three(ids("n4")), [change])).toEqual({
+      ok: false,
+      detail: "n4 is no voter",
+    });
+  });
+
+  test("that removes whom a learner was to replace takes the wish away with it", () => {
+    const wish = { ...record("n4"), replaces: asNodeId("n3") };
+    const before = changed(three(), { op: "add-learner", id: asNodeId("n4"), record: wish });
+    expect(before.members["n4"]).toEqual(wish);
+    const kept = changed(before, { op: "remove", id: asNodeId("n2") });
+    expect(kept.members["n4"]).toEqual(wish);
+    const gone = changed(before, { op: "remove", id: asNodeId("n3") });
+    expect(gone.members["n4"]).toEqual(record("n4"));
   });
 
   test("on top of a joint configuration is refused", () => {

@@ -298,6 +298,41 @@ describe("what storage answers", () => {
     ]);
   });
 
+  test("comes when the log begins behind it: nothing is sent, or a snapshot", () => {
+    const raft = leader({ cacheBytes: 0 });
+    const reply = (from: NodeId, prevIndex: number, match: number): void =>
+      raft.step({
+        from,
+        to: n1,
+        term: asTerm(2),
+        type: "append-reply",
+        prevIndex: asIndex(prevIndex),
+        match: asIndex(match),
+        hint: null,
+      });
+    raft.propose([{ kind: "command", data: new Uint8Array(1) }]);
+    settle(raft);
+    reply(n3, 1, 3);
+    settle(raft);
+    raft.applied(raft.applicable);
+    // The second one asks for entries that are in storage only, and its connection ends while they are read.
+    reply(n2, 1, 1);
+    expect(settle(raft).flatMap(({ fetches }) => fetches)).toMatchObject([{ peer: n2, from: 2 }]);
+    raft.disconnected(n2);
+    reply(n2, 1, 1);
+    raft.compacted(asIndex(2));
+    raft.tick();
+    const sent = settle(raft).flatMap(({ messages }) => messages);
+    expect(sent.filter(({ to, type }) => to === n2 && type === "commit")).toEqual([]);
+    // It answers a heartbeat and gets the offer of a snapshot, which it cannot install.
+    raft.step({ from: n2, to: n1, term: asTerm(2), type: "heartbeat-reply", round: 0 });
+    expect(settle(raft).flatMap(({ snapshots }) => snapshots)).toEqual([n2]);
+    const index = asIndex(3);
+    raft.step({ from: n2, to: n1, term: asTerm(2), type: "snapshot-reply", index, ok: false });
+    raft.fetched(n2, [entry(2, 2), entry(3, 2, 1)]);
+    expect(settle(raft).flatMap(({ messages }) => messages)).toEqual([]);
+  });
+
   test("to a write that no one handed over counts for nothing", () => {
     const raft = leader();
     const before = raft.durable;
@@ -309,6 +344,36 @@ describe("what storage answers", () => {
     raft.persisted({ hardState: null, last: { index: asIndex(3), term: asTerm(2) } });
     expect(raft.durable).toBe(asIndex(3));
   });
+});
+
+test("a leader whose disk stalls hands over to the voter that holds most, not to a learner that holds more", () => {
+  const raft = leader();
+  const learner = asNodeId("n9");
+  const acknowledges = (from: NodeId, match: number): void =>
+    raft.step({
+      from,
+      to: n1,
+      term: asTerm(2),
+      type: "append-reply",
+      prevIndex: asIndex(match),
+      match: asIndex(match),
+      hint: null,
+    });
+  acknowledges(n2, 2);
+  const record = { url: "http://n9", incarnation: "i" };
+  expect(raft.proposeChange([{ op: "add-learner", id: learner, record }]).ok).toBe(true);
+  settle(raft);
+  raft.propose([{ kind: "command", data: new Uint8Array(1) }]);
+  raft.takeEffects();
+  acknowledges(learner, 4);
+  acknowledges(n2, 4);
+  acknowledges(n3, 4);
+  for (let tick = 0; tick <= OPTIONS.stallTicks; tick++) {
+    for (const from of [n2, n3])
+      raft.step({ from, to: n1, term: asTerm(2), type: "heartbeat-reply", round: 1 });
+    raft.tick();
+  }
+  expect(raft.transferTarget).toBe(n2);
 });
 
 describe("a broken promise stops the member", () => {

@@ -8,6 +8,7 @@
  */
 import { join } from "node:path";
 import ts from "typescript";
+import { NO_TURN } from "./coverage.ts";
 
 /** One outcome of one condition. */
 export interface Branch {
@@ -143,7 +144,7 @@ export function counted(file: string, text: string, firstId: number): Counted {
     else if (ts.isForOfStatement(node)) {
       const { initializer, expression } = node;
       const what = `${initializer.getText(source)} of ${expression.getText(source)}`;
-      wrap(expression, `$each(${add(expression, ["no turn", "a turn"], null, what)}, `);
+      wrap(expression, `$each(${add(expression, [NO_TURN, "a turn"], null, what)}, `);
     } else if (ts.isCatchClause(node))
       insert(
         node.block.getStart(source) + 1,

@@ -20,6 +20,7 @@ test("branches that no seed takes are named, with the test that does; assertions
       { ...branch, outcome: "false" },
       { ...branch, outcome: "false", fails: true },
       { ...branch, outcome: "null" },
+      { ...branch, outcome: "no turn" },
     ],
     new Map([[0, 4]]),
     new Map([
@@ -32,14 +33,18 @@ test("branches that no seed takes are named, with the test that does; assertions
     "taken by seeds 1",
     "taken by the core's own tests only 1",
     "taken by nothing 1",
+    "loops over lists that were never empty 1",
     "of assertions, which would have to fail 1",
-    "all of the core 4",
+    "all of the core 5",
     "",
     "by the core's own tests only:",
     " src/raft/log.ts:7 false: a > b (two.test.ts)",
     "",
     "by nothing:",
     " src/raft/log.ts:7 null: a > b",
+    "",
+    "lists that were never empty:",
+    " src/raft/log.ts:7 no turn: a > b",
   ]);
 });
 

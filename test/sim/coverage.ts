@@ -16,6 +16,9 @@ const CORE = "src/raft/";
 /** Use the core as a library, by its public face. */
 const TESTS = "test/raft/";
 
+/** The outcome of a loop over an empty list. */
+export const NO_TURN = "no turn";
+
 /** How often each branch was taken, by its number. */
 type Counts = ReadonlyMap<number, number>;
 
@@ -103,7 +106,10 @@ export function faultLines(said: string): string[] {
   ];
 }
 
-/** The share of branches that were taken, and each that was not; assertions that would have to fail apart. */
+/**
+ * By what each branch was taken, and which were not; assertions that would have to fail apart, and loops without a turn,
+ * since most lists cannot be empty.
+ */
 export function branchTable(
   branches: readonly Branch[],
   seeds: Counts,
@@ -113,16 +119,18 @@ export function branchTable(
   const missed = due.filter(([id]) => (seeds.get(id) ?? 0) === 0);
   const byTests: string[] = [];
   const never: string[] = [];
+  const neverEmpty: string[] = [];
   for (const [id, { file, line, text, outcome }] of missed) {
     const said = `  ${`${file}:${line}`.padEnd(38)} ${outcome}: ${text}`;
     const test = [...tests.keys()].find((name) => (tests.get(name)?.get(id) ?? 0) > 0);
-    if (test === undefined) never.push(said);
+    if (test === undefined) (outcome === NO_TURN ? neverEmpty : never).push(said);
     else byTests.push(`${said}  (${test})`);
   }
   const rows = [
     ["taken by seeds", due.length - missed.length],
     ["taken by the core's own tests only", byTests.length],
     ["taken by nothing", never.length],
+    ["loops over lists that were never empty", neverEmpty.length],
     ["of assertions, which would have to fail", branches.length - due.length],
     ["all of the core", branches.length],
   ] as const;
@@ -131,6 +139,7 @@ export function branchTable(
     ...rows.map(([what, count]) => `${what.padEnd(40)} ${String(count).padStart(5)}`),
     ...(byTests.length === 0 ? [] : ["", "by the core's own tests only:", ...byTests]),
     ...(never.length === 0 ? [] : ["", "by nothing:", ...never]),
+    ...(neverEmpty.length === 0 ? [] : ["", "lists that were never empty:", ...neverEmpty]),
   ];
 }
 

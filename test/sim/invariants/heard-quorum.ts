@@ -68,7 +68,11 @@ export class HeardQuorum implements Invariant {
     if (message.type !== "read-index-reply") return;
     const heard = this.#of(node, core.term);
     const key = `${message.to} ${message.id}`;
-    const [before, ...more] = heard.reads.get(key) ?? [];
+    const asked = heard.reads.get(key) ?? [];
+    // Refused, by a leader with too many reads, is what came last: an earlier copy of it still waits.
+    const isRefusal = message.index === null;
+    const before = isRefusal ? asked.at(-1) : asked[0];
+    const more = isRefusal ? asked.slice(0, -1) : asked.slice(1);
     if (more.length === 0) heard.reads.delete(key);
     else heard.reads.set(key, more);
     if (before === undefined || message.index === null) return;

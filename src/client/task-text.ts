@@ -46,9 +46,21 @@ export function taskText(
   return task;
 }
 
+/** The name submitted last, and what it is as a member: most programs submit by few. */
+let lastName: string | null = null;
+let lastNameMember = "";
+
+function nameMember(name: string): string {
+  if (name !== lastName) {
+    lastName = name;
+    lastNameMember = `"name":${JSON.stringify(name)}`;
+  }
+  return lastNameMember;
+}
+
 /** All but the id and the payload, without braces; empty when there are none. */
 function optionMembers(name: string, options: EnqueueOptions | undefined): string {
-  if (options === undefined && typeof name === "string") return `"name":${JSON.stringify(name)}`;
+  if (options === undefined && typeof name === "string") return nameMember(name);
   // Whatever a caller without types put there: the name and the payload are the arguments.
   const members = { ...options, id: undefined, name, payload: undefined };
   return (stringify(members, "the options") ?? "{}").slice(1, -1);

@@ -5,12 +5,16 @@
 
 /** Random bytes drawn at once: one call for 512 ids. */
 const POOL_BYTES = 4_096;
-const RANDOM_BYTES = 8;
-const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
+/** Of an id's random part, as text. */
+const RANDOM_LENGTH = 16;
+/** The variant's two bits above two random ones. */
+const VARIANTS = "89ab";
 
 export class IdMinter {
-  readonly #pool = new Uint8Array(POOL_BYTES);
-  #used = POOL_BYTES;
+  readonly #bytes = Buffer.alloc(POOL_BYTES);
+  /** The bytes as text, for an id is put together of few pieces; and how many of its characters were used. */
+  #pool = "";
+  #used = 0;
   /** The time's part as text, which many ids share. */
   #prefix = "";
   #prefixMs = -1;
@@ -23,7 +27,7 @@ export class IdMinter {
     if (nowMs > this.#lastMs) {
       this.#lastMs = nowMs;
       // Half of the counter's range is left for more ids of this millisecond.
-      this.#counter = (this.#byte() << 3) | (this.#byte() & 7);
+      this.#counter = Number.parseInt(this.#random(3), 16) & 0x7ff;
     } else if (++this.#counter > 0xfff) {
       this.#lastMs += 1;
       this.#counter = 0;
@@ -34,14 +38,9 @@ export class IdMinter {
       this.#prefixMs = this.#lastMs;
     }
     const counter = (0x1000 | this.#counter).toString(16).slice(1);
-    if (this.#used + RANDOM_BYTES > POOL_BYTES) this.#refill();
-    let random = HEX[0x80 | ((this.#pool[this.#used] ?? 0) & 0x3f)] ?? "";
-    for (let at = 1; at < RANDOM_BYTES; at++) {
-      if (at === 2) random += "-";
-      random += HEX[this.#pool[this.#used + at] ?? 0] ?? "";
-    }
-    this.#used += RANDOM_BYTES;
-    return `${this.#prefix}${counter}-${random}`;
+    const random = this.#random(RANDOM_LENGTH);
+    const variant = VARIANTS.charAt(Number.parseInt(random.charAt(0), 16) & 3);
+    return `${this.#prefix}${counter}-${variant}${random.slice(1, 4)}-${random.slice(4)}`;
   }
 
   /** The clock was found to be ahead: ids may be earlier than those before. */
@@ -49,13 +48,13 @@ export class IdMinter {
     this.#lastMs = 0;
   }
 
-  #byte(): number {
-    if (this.#used >= POOL_BYTES) this.#refill();
-    return this.#pool[this.#used++] ?? 0;
-  }
-
-  #refill(): void {
-    crypto.getRandomValues(this.#pool);
-    this.#used = 0;
+  /** So many hexadecimal digits, each used once. */
+  #random(length: number): string {
+    if (this.#used + length > this.#pool.length) {
+      this.#pool = crypto.getRandomValues(this.#bytes).toString("hex");
+      this.#used = 0;
+    }
+    this.#used += length;
+    return this.#pool.slice(this.#used - length, this.#used);
   }
 }

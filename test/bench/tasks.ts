@@ -1,18 +1,37 @@
 /** What is submitted: one small task with a payload of a given size, as JSON text; and the calls over plain HTTP that submit it. */
-import { now } from "./statistics.ts";
 import type { HttpConnection } from "./http-connection.ts";
 
 const NAME = "bench";
 
 let made = 0;
 
-/**
- * A payload of about `bytes` bytes of JSON: a number of its own, when it was made or due (wall clock), and filler. (What differs between two payloads is
- * at the front, as in real ones, so that nothing can be saved by their likeness.)
- */
-export function payloadText(bytes: number, at = now()): string {
-  const head = `{"id":"${process.pid}-${made++}","t":${at.toFixed(3)},"pad":"`;
-  return `${head}${"x".repeat(Math.max(0, bytes - head.length - 2))}"}`;
+export interface Payload {
+  /** A number of its own. At the front, as in real ones: nothing can be saved by the likeness of two. */
+  readonly id: string;
+  /** When it was made or due: wall clock, ms; whole ones where nobody measures by it. */
+  readonly t: number;
+  readonly pad: string;
+}
+
+/** Of about `bytes` bytes of JSON. It costs little to make: the clients' own work is part of every figure. */
+export function payload(bytes: number, at = Date.now()): Payload {
+  const id = `${process.pid}-${made++}`;
+  // The time has 13 digits, and braces, quotes and names have 23 characters.
+  const fraction = Number.isInteger(at) ? 0 : 4;
+  return { id, t: at, pad: fillerOf(Math.max(0, bytes - id.length - 13 - fraction - 23)) };
+}
+
+export function payloadText(bytes: number, at = Date.now()): string {
+  const { id, t, pad } = payload(bytes, at);
+  return `{"id":"${id}","t":${t},"pad":"${pad}"}`;
+}
+
+/** What was made last: it is the same for nearly all. */
+let filler = "";
+
+function fillerOf(length: number): string {
+  if (filler.length !== length) filler = "x".repeat(length);
+  return filler;
 }
 
 export function taskText(bytes: number, name = NAME): string {

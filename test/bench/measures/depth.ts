@@ -4,7 +4,7 @@ import { type Bench, closeAll } from "../bench.ts";
 import { OutsideWorkers } from "../workers.ts";
 import { memoryOf } from "../processes.ts";
 import { spread } from "../statistics.ts";
-import { payloadText, submitMany } from "../tasks.ts";
+import { payload, submitMany } from "../tasks.ts";
 import { endToEndOutside } from "./end-to-end.ts";
 import { latencyOutside } from "./latency.ts";
 import { linearizableReads } from "./reads.ts";
@@ -78,7 +78,7 @@ async function drain(bench: Bench): Promise<void> {
   const workers = await OutsideWorkers.start([url], WORKER_CONCURRENCY);
   const client = new FlotillaClient({ urls: url });
   // In the order of their submits, so that the last one ends last, or nearly so.
-  const last = await client.enqueue("bench", JSON.parse(payloadText(bench.setup.payload)));
+  const last = await client.enqueue("bench", payload(bench.setup.payload));
   await last.result({ timeoutMs: FINISH_MS });
   await Bun.sleep(500);
   client.close();

@@ -5,7 +5,7 @@ import { eventually } from "../../cluster/harness.ts";
 import { Histogram } from "../histogram.ts";
 import type { Load } from "../load.ts";
 import { now } from "../statistics.ts";
-import { payloadText, submitMany } from "../tasks.ts";
+import { payload, submitMany } from "../tasks.ts";
 import { OutsideWorkers } from "../workers.ts";
 import { batchOf } from "./submits.ts";
 
@@ -59,7 +59,7 @@ export async function endToEndOutside(bench: Bench): Promise<void> {
           let left = sizes.tasks;
           const caller = async (): Promise<void> => {
             while (left-- > 0) {
-              await client.enqueue("bench", JSON.parse(payloadText(setup.payload)));
+              await client.enqueue("bench", payload(setup.payload));
             }
           };
           await Promise.all(Array.from({ length: SINGLE_CALLERS }, caller));

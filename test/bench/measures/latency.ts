@@ -2,8 +2,8 @@
 import { FlotillaClient } from "../../../src/client/index.ts";
 import type { Bench } from "../bench.ts";
 import { type OpenLoad, openLoop } from "../load.ts";
-import { percentile, spread } from "../statistics.ts";
-import { payloadText } from "../tasks.ts";
+import { now, percentile, spread } from "../statistics.ts";
+import { payload } from "../tasks.ts";
 import { OutsideWorkers } from "../workers.ts";
 
 const RATE = 50;
@@ -13,7 +13,7 @@ const LIST_MAX = 1_000;
 
 async function light(bench: Bench, client: FlotillaClient, ms: number): Promise<OpenLoad> {
   return openLoop(RATE, ms, async () => {
-    await client.enqueue("bench", JSON.parse(payloadText(bench.setup.payload)));
+    await client.enqueue("bench", payload(bench.setup.payload, now()));
     return true;
   });
 }

@@ -3,7 +3,7 @@ import { FlotillaClient } from "../../../src/client/index.ts";
 import { type Bench, closeAll } from "../bench.ts";
 import { openConnections } from "../http-connection.ts";
 import { closedLoop } from "../load.ts";
-import { payloadText } from "../tasks.ts";
+import { payload } from "../tasks.ts";
 
 const CALLERS = 64;
 const WARM_MS = 500;
@@ -14,7 +14,7 @@ export async function linearizableReads(bench: Bench): Promise<void> {
   const leader = await cluster.leader();
   const follower = await cluster.follower();
   const client = new FlotillaClient({ urls: leader.url });
-  const { id } = await client.enqueue("bench", JSON.parse(payloadText(setup.payload)));
+  const { id } = await client.enqueue("bench", payload(setup.payload));
   client.close();
   for (const [role, member] of [
     ["leader", leader],

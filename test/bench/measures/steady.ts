@@ -7,7 +7,7 @@ import type { Bench } from "../bench.ts";
 import { closedLoop, openLoop } from "../load.ts";
 import { memoryOf, watchCpu } from "../processes.ts";
 import { spread } from "../statistics.ts";
-import { payloadText } from "../tasks.ts";
+import { payload } from "../tasks.ts";
 import { OutsideWorkers } from "../workers.ts";
 
 const CALLERS = 64;
@@ -21,7 +21,7 @@ export async function steadyLoad(bench: Bench): Promise<void> {
   const client = new FlotillaClient({ urls: (await cluster.leader()).url });
   const workers = await OutsideWorkers.start(cluster.urls.slice(0, 1), WORKER_CONCURRENCY);
   const one = async (_: number, dueAt?: number): Promise<boolean> => {
-    await client.enqueue("bench", JSON.parse(payloadText(setup.payload, dueAt)));
+    await client.enqueue("bench", payload(setup.payload, dueAt));
     return true;
   };
   try {

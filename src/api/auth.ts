@@ -73,6 +73,18 @@ export const ACCESS: Readonly<Record<string, Role | "open">> = {
   "GET /swagger/assets/:file": "open",
 };
 
+const ACCESS_BY_ROUTE = new Map<string, Map<string, Role | "open">>();
+for (const [key, role] of Object.entries(ACCESS)) {
+  const [method = "", route = ""] = key.split(" ");
+  const ofRoute = ACCESS_BY_ROUTE.get(route) ?? new Map<string, Role | "open">();
+  ACCESS_BY_ROUTE.set(route, ofRoute.set(method, role));
+}
+
+/** What {@link ACCESS} says, without a key put together for every request; `route` is the router's pattern. */
+export function roleFor(method: string, route: string): Role | "open" | undefined {
+  return ACCESS_BY_ROUTE.get(route)?.get(method);
+}
+
 /** What may be asked of `path`, HEAD and OPTIONS included; none when the API has no such path. */
 export function allowedMethods(path: string): readonly string[] {
   // The router takes one slash at the end for none.

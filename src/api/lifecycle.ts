@@ -4,7 +4,7 @@
  * nothing of it but `caller`.
  */
 import { Elysia } from "elysia";
-import { ACCESS, allowedMethods, allows, type Principal, type Tokens } from "./auth.ts";
+import { allowedMethods, allows, type Principal, roleFor, type Tokens } from "./auth.ts";
 import type { ApiDeps } from "./deps.ts";
 import type { Metrics } from "./metrics.ts";
 import { advertisedHost, refuseForeign, refuseForgery } from "./origin.ts";
@@ -113,7 +113,8 @@ export function lifecycle(deps: ApiDeps, tokens: Tokens, metrics: Metrics) {
   return new Elysia({ name: "flotilla/lifecycle" })
     .onRequest(({ request, set }) => {
       const { id } = state(request);
-      Object.assign(set.headers, SECURITY_HEADERS, { "x-request-id": id });
+      // For whatever is no Answer: pages, and responses that a handler made itself.
+      set.headers = { ...SECURITY_HEADERS, "x-request-id": id };
       const refused = refuseForeign(request, policy);
       if (refused === null) return;
       observe(request, "refused", refused.httpStatus);
@@ -121,7 +122,7 @@ export function lifecycle(deps: ApiDeps, tokens: Tokens, metrics: Metrics) {
     })
     .onBeforeHandle({ as: "scoped" }, ({ request, route }) => {
       const method = request.method === "HEAD" ? "GET" : request.method;
-      const needed = ACCESS[`${method} ${route}`];
+      const needed = roleFor(method, route);
       if (needed === undefined) {
         // Pages guard themselves; an API route that nobody gave a role must not be open by accident.
         if (!/^\/(api|metrics|health|swagger)(\/|$)/.test(route)) return;
@@ -150,12 +151,14 @@ export function lifecycle(deps: ApiDeps, tokens: Tokens, metrics: Metrics) {
       }
       const { status, text, headers } = responseValue;
       observe(request, route, status);
-      const all = new Headers(JSON_HEADERS);
-      all.set("x-request-id", state(request).id);
-      for (const name in headers) all.set(name, headers[name] ?? "");
       // Elysia would make a second response of it, to merge these into its headers.
       set.headers = {};
-      return new Response(text, { status, headers: all });
+      // It has a copy of the common headers: one that was made before would be copied once more.
+      const response = new Response(text, { status, headers: JSON_HEADERS });
+      const all = response.headers;
+      all.set("x-request-id", state(request).id);
+      for (const name in headers) all.set(name, headers[name] ?? "");
+      return response;
     })
     .onError({ as: "scoped" }, ({ error, code, request, route, set }) => {
       const problem = problemOf(error, code, request);

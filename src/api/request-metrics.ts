@@ -30,17 +30,18 @@ interface Series {
 
 /** `route` comes from the router, so that there are only so many series. */
 export class RequestMetrics {
-  readonly #series = new Map<string, Series>();
+  /** By route and then by method: a key put together of both would be made, and hashed, for every request. */
+  readonly #series = new Map<string, Map<string, Series>>();
   readonly families: readonly [Counter, Histogram];
 
   constructor() {
-    const all = (): Iterable<Series> => this.#series.values();
+    const all = (): Iterable<Series> =>
+      [...this.#series.values()].flatMap((ofRoute) => [...ofRoute.values()]);
     this.families = [new RequestCounts(all), new RequestSeconds(all)];
   }
 
   observe(method: string, route: string, status: number, ms: number): void {
-    const key = `${method} ${route}`;
-    const series = this.#series.get(key) ?? this.#begin(key, method, route);
+    const series = this.#series.get(route)?.get(method) ?? this.#begin(method, route);
     series.statuses.set(status, (series.statuses.get(status) ?? 0) + 1);
     const seconds = ms / 1_000;
     let slot = 0;
@@ -50,22 +51,22 @@ export class RequestMetrics {
     series.count += 1;
   }
 
-  #begin(key: string, method: string, route: string): Series {
+  #begin(given: string, route: string): Series {
     // Whatever a client calls its method must not become a label.
-    const known = METHODS.has(method) ? method : "other";
-    if (known !== method) {
-      const other = this.#series.get(`other ${route}`);
-      if (other !== undefined) return other;
-    }
+    const method = METHODS.has(given) ? given : "other";
+    const ofRoute = this.#series.get(route) ?? new Map<string, Series>();
+    const known = ofRoute.get(method);
+    if (known !== undefined) return known;
     const series: Series = {
-      method: known,
+      method,
       route,
       statuses: new Map(),
       slots: new Float64Array(BUCKETS.length + 1),
       seconds: 0,
       count: 0,
     };
-    this.#series.set(known === method ? key : `other ${route}`, series);
+    ofRoute.set(method, series);
+    this.#series.set(route, ofRoute);
     return series;
   }
 }

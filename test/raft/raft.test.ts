@@ -164,6 +164,20 @@ describe("effects", () => {
     expect(acknowledged).toEqual([[n3, asIndex(2)]]);
   });
 
+  test("hold a vote that was given in the same turn, before entries were replaced", () => {
+    const raft = core();
+    raft.step(append(n3, 2, [1, 1], [entry(2, 2)]));
+    settle(raft);
+    const log = { lastIndex: asIndex(9), lastTerm: asTerm(2) };
+    const asks = { type: "vote", pre: false, transfer: true, leaderLost: false } as const;
+    raft.step({ from: n2, to: n1, term: asTerm(3), ...asks, ...log });
+    raft.step(append(n2, 3, [1, 1], [entry(2, 3)]));
+    expect(raft.takeEffects()?.afterPersist).toMatchObject([
+      { type: "vote-reply", granted: true },
+      { type: "append-reply", match: 2 },
+    ]);
+  });
+
   test("make one append of what one turn proposed, together with what it committed", () => {
     const raft = leader();
     raft.step({

@@ -3,34 +3,45 @@
  * again when what they are about may be over. Drawn at random, a copy of a rare message hardly ever meets the moment that
  * it could do harm in.
  */
-import type { Message, NodeId } from "../../src/raft/types.ts";
+import type { Message, NodeId, Term } from "../../src/raft/types.ts";
 import type { Prng } from "./world.ts";
 
 /** Of one kind, to one member. */
 const KEPT_MAX = 4;
 
+/** Of an earlier term hardly anything is heard: mostly the newest one is chosen. */
+const NEWEST_TERM_SHARE = 0.8;
+
 /** Lets the message arrive; false where it cannot any more: its receiver's process is another one by now. */
 type Arrive = () => boolean;
 
+interface Kept {
+  readonly term: Term;
+  readonly arrive: Arrive;
+}
+
 export class Echoes {
-  readonly #kept = new Map<NodeId, Map<Message["type"], readonly Arrive[]>>();
+  readonly #kept = new Map<NodeId, Map<Message["type"], readonly Kept[]>>();
   readonly #prng: Prng;
 
   constructor(prng: Prng) {
     this.#prng = prng;
   }
 
-  keep({ to, type }: Message, arrive: Arrive): void {
-    const kinds = this.#kept.get(to) ?? new Map<Message["type"], readonly Arrive[]>();
+  keep({ to, type, term }: Message, arrive: Arrive): void {
+    const kinds = this.#kept.get(to) ?? new Map<Message["type"], readonly Kept[]>();
     this.#kept.set(to, kinds);
-    kinds.set(type, [...(kinds.get(type) ?? []), arrive].slice(-KEPT_MAX));
+    kinds.set(type, [...(kinds.get(type) ?? []), { term, arrive }].slice(-KEPT_MAX));
   }
 
   /** A message of a random kind comes to this member once more. False: there is none. */
   again(to: NodeId): boolean {
     const kinds = [...(this.#kept.get(to)?.values() ?? [])];
     if (kinds.length === 0) return false;
-    return this.#prng.pick(this.#prng.pick(kinds))();
+    const newest = Math.max(...kinds.flat().map(({ term }) => term));
+    const late = kinds.filter((kept) => kept.some(({ term }) => term === newest));
+    const kept = this.#prng.pick(this.#prng.chance(NEWEST_TERM_SHARE) ? late : kinds);
+    return this.#prng.pick(kept).arrive();
   }
 
   clear(): void {

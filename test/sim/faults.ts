@@ -242,7 +242,10 @@ const STRIKES: Partial<Record<FaultFamily, Strike>> = {
   usurp: (sim, prng) => usurp(sim, prng),
   "row-rot": rotRow,
   echo: (sim, prng) => {
-    for (let i = prng.between(1, 3); i > 0; i--) sim.network.echoes?.again(prng.pick(sim.nodes).id);
+    for (let i = prng.between(3, 12); i > 0; i--)
+      sim.world.at(sim.world.now + 1_000 * prng.float(), () => {
+        if (sim.mood.wild()) sim.network.echoes?.again(prng.pick(sim.nodes).id);
+      });
     return false;
   },
   sieve: (sim, prng) => {

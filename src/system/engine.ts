@@ -24,14 +24,14 @@ export const ENGINE_SETTINGS = {
  * already, by whoever started the process or by this; under the sampling profiler; and where the system cannot do it, which
  * costs speed and nothing else.
  */
-export function settleEngine(): void {
-  const isSettled = Object.keys(ENGINE_SETTINGS).every((name) => process.env[name] !== undefined);
+export function settleEngine(settings: Readonly<Record<string, string>> = ENGINE_SETTINGS): void {
+  const isSettled = Object.keys(settings).every((name) => process.env[name] !== undefined);
   if (isSettled || process.execve === undefined) return;
   // It stops threads by a signal, all the time. One that is on its way would end the new process, which has no handler yet.
   if (process.execArgv.some((flag) => flag.startsWith("--cpu-prof"))) return;
   try {
     const given = ownArguments();
-    process.execve(ownProgram(given[0] ?? ""), given, { ...ENGINE_SETTINGS, ...process.env });
+    process.execve(ownProgram(given[0] ?? ""), given, { ...settings, ...process.env });
   } catch {
     // As it is, then.
   }

@@ -23,11 +23,20 @@ export interface BatchOptions {
   readonly override: string;
 }
 
-interface Summary {
+/** What a part of a batch took. Processor time is of the whole process: compiling and collecting garbage count. */
+interface Taken {
+  simulatedMs: number;
+  cpuMs: number;
+  /** By the clock; of several processes together. */
+  wallMs: number;
+}
+
+interface Summary extends Taken {
   ran: number;
   failed: number;
   events: number;
-  simulatedMs: number;
+  /** Of the second half of the seeds, when most of the code is compiled. */
+  warm: Taken;
   /** Seeds in which each kind of fault really struck. */
   struck: Record<string, number>;
 }
@@ -81,12 +90,20 @@ async function alone(options: BatchOptions, step: number): Promise<Summary> {
   const { from, count, minutes, first, announce } = options;
   const override = JSON.parse(options.override) as Override;
   const deadline = performance.now() + minutes * 60_000;
-  const summary: Summary = { ran: 0, failed: 0, events: 0, simulatedMs: 0, struck: {} };
+  const summary = nothingRan();
   for (let i = 0; i < count && performance.now() < deadline; i++) {
     if (announce) console.log(`${ANNOUNCEMENT}${from + i * step}`);
+    const since = { cpu: process.cpuUsage(), at: performance.now() };
     const result = await runSeed(from + i * step, false, override);
+    const { user, system } = process.cpuUsage(since.cpu);
+    const taken: Taken = {
+      simulatedMs: result.simulatedMs,
+      cpuMs: (user + system) / 1_000,
+      wallMs: performance.now() - since.at,
+    };
+    add(summary, taken);
+    if (2 * i >= count) add(summary.warm, taken);
     summary.ran += 1;
-    summary.simulatedMs += result.simulatedMs;
     summary.events += result.events;
     for (const what of result.struck.keys()) summary.struck[what] = (summary.struck[what] ?? 0) + 1;
     if (result.failure === null) continue;
@@ -95,6 +112,17 @@ async function alone(options: BatchOptions, step: number): Promise<Summary> {
     if (first) break;
   }
   return summary;
+}
+
+function nothingRan(): Summary {
+  const nothing: Taken = { simulatedMs: 0, cpuMs: 0, wallMs: 0 };
+  return { ran: 0, failed: 0, events: 0, ...nothing, warm: { ...nothing }, struck: {} };
+}
+
+function add(sum: Taken, part: Taken): void {
+  sum.simulatedMs += part.simulatedMs;
+  sum.cpuMs += part.cpuMs;
+  sum.wallMs += part.wallMs;
 }
 
 /** Each process takes every jobs-th seed, so that they are even whenever the time is up. */
@@ -128,23 +156,27 @@ async function overJobs(options: BatchOptions): Promise<Summary> {
       return JSON.parse(text.slice(at + SUMMARY.length)) as Summary;
     }),
   );
-  const sum: Summary = { ran: 0, failed: 0, events: 0, simulatedMs: 0, struck: {} };
+  const sum = nothingRan();
   for (const part of parts) {
     sum.ran += part.ran;
     sum.failed += part.failed;
     sum.events += part.events;
-    sum.simulatedMs += part.simulatedMs;
+    add(sum, part);
+    add(sum.warm, part.warm);
     for (const [what, seeds] of Object.entries(part.struck))
       sum.struck[what] = (sum.struck[what] ?? 0) + seeds;
   }
   return sum;
 }
 
-function print(
-  { ran, failed, events, simulatedMs, struck }: Summary,
-  from: number,
-  minutes: number,
-): void {
+/** How often real time: by processor time, and by the clock of a process. */
+function speed({ simulatedMs, cpuMs, wallMs }: Taken): string {
+  const times = (ms: number): string => (simulatedMs / Math.max(1, ms)).toFixed(0);
+  return `${times(cpuMs)} x real time by processor time, ${times(wallMs)} x by the clock of a process`;
+}
+
+function print(summary: Summary, from: number, minutes: number): void {
+  const { ran, failed, events, simulatedMs, struck, warm } = summary;
   const hours = simulatedMs / 3_600_000;
   for (const [what, code] of Object.entries({ ...FAULT_CODES, ...YOUNG_CODES, ...ACTIONS })) {
     const share = ((100 * (struck[what] ?? 0)) / Math.max(1, ran)).toFixed(1);
@@ -153,4 +185,6 @@ function print(
   console.log(
     `${ran} seeds from ${from}: ${ran - failed} passed, ${failed} failed; ${events} events, ${hours.toFixed(2)} simulated hours in ${minutes.toFixed(2)} minutes (${(hours / minutes).toFixed(2)} simulated hours per minute)`,
   );
+  const later = warm.simulatedMs === 0 ? "" : `; the second half: ${speed(warm)}`;
+  console.log(`${speed(summary)}${later}`);
 }

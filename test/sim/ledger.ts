@@ -4,12 +4,12 @@
  * knows each task's status as of each index.
  */
 import type { Database } from "bun:sqlite";
-import { decodeCommand } from "../../src/queue/command-codec.ts";
 import type { Answer, Command, Signal } from "../../src/queue/commands.ts";
 import { isKept } from "../../src/queue/first-answer.ts";
 import type { TaskMachine } from "../../src/queue/machine.ts";
 import type { IdempotencyScope, Status } from "../../src/queue/types.ts";
 import type { CommittedEntry } from "../../src/replica/ports.ts";
+import { commandsOf } from "./commands.ts";
 import type { Invariant } from "./invariants/invariant.ts";
 import type { SimNode } from "./node.ts";
 import type { OldLease } from "./beginning.ts";
@@ -162,8 +162,8 @@ export class Ledger implements Invariant {
     const retried = new Set<string>();
     /** Fences of the leases that the leader gives up in this entry. */
     const givenUp = new Set<number>();
-    for (const { command } of entry.requests) {
-      const asked = decodeCommand(command);
+    const commands = commandsOf(entry);
+    for (const asked of commands) {
       if (asked.type === "retry") retried.add(asked.id);
       if (asked.type === "expire" || asked.type === "timeout")
         for (const { fence } of asked.items) givenUp.add(fence);
@@ -176,12 +176,12 @@ export class Ledger implements Invariant {
       if ((reason === "expired" || reason === "timeout") && !givenUp.has(fence))
         this.#fail(`the lease of ${id} under fence ${fence} is ${reason}, and nobody said so`);
     }
-    for (const [i, { command }] of entry.requests.entries()) {
+    for (const [i, command] of commands.entries()) {
       const answer = answers[i];
-      if (answer !== undefined) this.#answered(entry, decodeCommand(command), answer);
+      if (answer !== undefined) this.#answered(entry, command, answer);
     }
     // A restart gives leases back for free, so often; then it counts as a crash.
-    const restarts = entry.requests.some(({ command }) => decodeCommand(command).type === "boot");
+    const restarts = commands.some(({ type }) => type === "boot");
     const due = restarts ? touched : chargesDue(entry, answers);
     for (const id of touched) this.#charged(id, node, retried.has(id), due);
   }
@@ -381,8 +381,7 @@ export class Ledger implements Invariant {
 /** Tasks of which this entry says that an attempt failed, ran too long, crashed, or was given up. */
 function chargesDue(entry: CommittedEntry, answers: readonly Answer[]): ReadonlySet<string> {
   const due = new Set<string>();
-  for (const [i, { command }] of entry.requests.entries()) {
-    const asked = decodeCommand(command);
+  for (const [i, asked] of commandsOf(entry).entries()) {
     if (answers[i]?.ok !== true) continue;
     if (asked.type === "end") {
       for (const { task_id, end } of asked.items) if (end.kind === "fail") due.add(task_id);

@@ -4,6 +4,7 @@
  * bugs in a copy of the sources, `--coverage --seeds N` for what of the core they reach.
  * The first failure of a seed is printed with the line that replays it; the exit code is 1 if there was one.
  */
+import "./engine.ts";
 import { parseArgs } from "node:util";
 import { report, runBatch, runSeed } from "./batch.ts";
 import { reportCoverage } from "./coverage.ts";
@@ -88,10 +89,9 @@ function flags() {
   }
 }
 
-// Refusals are by the thousand, and where each was made nobody reads.
-Error.stackTraceLimit = 12;
-
 const { values, positionals } = flags();
+// Refusals are by the thousand, and where each was made nobody reads: who looks into one seed does.
+Error.stackTraceLimit = values.seed === undefined ? 0 : 12;
 if (values.help) {
   console.log(HELP);
 } else if (values.mutants) {

@@ -3,7 +3,6 @@
  * commands alone, beside the machine: a failure and a time-out are a retry, a crash is a crash, the rest is free.
  */
 import type { Database } from "bun:sqlite";
-import { decodeCommand } from "../../../src/queue/command-codec.ts";
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
 import type { TaskMachine } from "../../../src/queue/machine.ts";
 import {
@@ -13,6 +12,7 @@ import {
   type Task,
 } from "../../../src/queue/types.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
+import { commandsOf } from "../commands.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
@@ -54,14 +54,16 @@ export class Charges implements Invariant {
   }
 
   logged(
-    { now, index, requests }: CommittedEntry,
+    entry: CommittedEntry,
     answers: readonly Answer[],
     signals: readonly Signal[],
     { machine }: SimNode,
   ): void {
+    const { now, index } = entry;
+    const commands = commandsOf(entry);
     this.#now = Math.max(this.#now, now);
     // A restart gives leases back for nothing, also those of which another command says something else.
-    const restarts = requests.some(({ command }) => decodeCommand(command).type === "boot");
+    const restarts = commands.some(({ type }) => type === "boot");
     const causes = new Map<string, { fence: number; cause: Cause }[]>();
     const because = (id: string, fence: number, cause: Cause): void => {
       const known = causes.get(id);
@@ -73,8 +75,7 @@ export class Charges implements Invariant {
     for (const signal of signals)
       if (signal.type === "changed" && signal.from !== null && FINAL_STATUSES.includes(signal.from))
         revived.add(signal.id);
-    for (const [i, { command }] of requests.entries()) {
-      const asked = decodeCommand(command);
+    for (const [i, asked] of commands.entries()) {
       const answer = answers[i];
       if (answer?.ok !== true) continue;
       if (asked.type === "retry" && revived.has(asked.id)) this.#budgets.set(asked.id, NEW);

@@ -1,8 +1,8 @@
 /** Whoever claims gets what it asked for: of its queues, under its names; a star gets only what nobody ever named. */
-import { decodeCommand } from "../../../src/queue/command-codec.ts";
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
 import type { TaskMachine } from "../../../src/queue/machine.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
+import { commandsOf } from "../commands.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
 
@@ -19,11 +19,7 @@ export class ClaimedNames implements Invariant {
     for (const name of machine.namedNames()) this.#named.add(name);
   }
 
-  logged(
-    { index, requests }: CommittedEntry,
-    answers: readonly Answer[],
-    signals: readonly Signal[],
-  ): void {
+  logged(entry: CommittedEntry, answers: readonly Answer[], signals: readonly Signal[]): void {
     for (const signal of signals) {
       if (signal.type !== "claimed") continue;
       const { id, name, queue } = signal.task;
@@ -32,11 +28,10 @@ export class ClaimedNames implements Invariant {
       if (!asked || queues?.includes(queue) === false)
         this.#sim.fail(
           "Q7",
-          `${worker_id} is given ${id}, ${name} of ${queue}, at ${index}: it asks for ${JSON.stringify({ queues, names, star })}, named were ${[...this.#named].join(" ")}`,
+          `${worker_id} is given ${id}, ${name} of ${queue}, at ${entry.index}: it asks for ${JSON.stringify({ queues, names, star })}, named were ${[...this.#named].join(" ")}`,
         );
     }
-    for (const [i, { command }] of requests.entries()) {
-      const asked = decodeCommand(command);
+    for (const [i, asked] of commandsOf(entry).entries()) {
       if (answers[i]?.ok !== true) continue;
       const names = asked.type === "claim" || asked.type === "boot" ? asked.names : null;
       for (const name of names ?? []) this.#named.add(name);

@@ -1,8 +1,8 @@
 /** Q3: one idempotency key, one set of tasks, and the first answer again, whatever was asked for under it. */
-import { decodeCommand } from "../../../src/queue/command-codec.ts";
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
 import { isKept } from "../../../src/queue/first-answer.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
+import { commandsOf } from "../commands.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
@@ -16,15 +16,14 @@ export class OneKeyOneTask implements Invariant {
   }
 
   logged(
-    { requests }: CommittedEntry,
+    entry: CommittedEntry,
     answers: readonly Answer[],
     _signals: readonly Signal[],
     node: SimNode,
   ): void {
     // Out of a state with a row that rotted; the rot itself has to be found.
     if (node.isSuspect) return;
-    for (const [i, { command }] of requests.entries()) {
-      const { idem } = decodeCommand(command);
+    for (const [i, { idem }] of commandsOf(entry).entries()) {
       const answer = answers[i];
       if (idem === undefined || answer === undefined || !isKept(answer)) continue;
       const key = `${idem.principal} ${idem.route} ${idem.key}`;

@@ -3,9 +3,9 @@
  * Unless no leadership got so far as to log that it heard of it: then three of them, or four periods, end it anyway.
  * `History` tells of the heartbeats; what a leader gives up stands in its `expire` commands.
  */
-import { decodeCommand } from "../../../src/queue/command-codec.ts";
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
+import { commandsOf } from "../commands.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
 
@@ -26,17 +26,13 @@ export class LeasePeriod implements Invariant {
     this.#sim = sim;
   }
 
-  logged(
-    { index, now, requests }: CommittedEntry,
-    answers: readonly Answer[],
-    signals: readonly Signal[],
-  ): void {
+  logged(entry: CommittedEntry, answers: readonly Answer[], signals: readonly Signal[]): void {
+    const { index, now } = entry;
     const { history, ledger, options, world } = this.#sim;
     for (const signal of signals)
       if (signal.type === "claimed")
         this.#claims.set(signal.task.lease.fence, { now, takeovers: this.#takeovers });
-    for (const [i, { command }] of requests.entries()) {
-      const asked = decodeCommand(command);
+    for (const [i, asked] of commandsOf(entry).entries()) {
       if (asked.type === "takeover") this.#takeovers += 1;
       if (asked.type !== "expire" || answers[i]?.ok !== true) continue;
       for (const { fence, task_id } of asked.items) {

@@ -1,0 +1,16 @@
+/** The commands of an entry: many rules look at them, so they are read once for all. Nobody may change them. */
+import { decodeCommand } from "../../src/queue/command-codec.ts";
+import type { Command } from "../../src/queue/commands.ts";
+import type { CommittedEntry } from "../../src/replica/ports.ts";
+
+/** Rules look at one entry after the other. */
+let newest: {
+  readonly requests: CommittedEntry["requests"];
+  readonly commands: readonly Command[];
+} | null = null;
+
+export function commandsOf({ requests }: Pick<CommittedEntry, "requests">): readonly Command[] {
+  if (newest?.requests !== requests)
+    newest = { requests, commands: requests.map(({ command }) => decodeCommand(command)) };
+  return newest.commands;
+}

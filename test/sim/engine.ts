@@ -3,8 +3,8 @@
  * these settings.
  *
  * The engine's last compiler (FTL) is off: it takes a third of a short run's processor time, on threads of its own, over
- * code that is wide and flat.
+ * code that is wide and flat. And garbage is collected half as often as in a heap that begins small.
  */
 import { settleEngine } from "../../src/system/engine.ts";
 
-settleEngine({ BUN_JSC_useFTLJIT: "0" });
+settleEngine({ BUN_JSC_useFTLJIT: "0", BUN_JSC_largeHeapSize: String(128 * 1024 * 1024) });

@@ -1,5 +1,8 @@
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
+
+/** Each is a process of its own, and replaces itself once. */
+setDefaultTimeout(30_000);
 
 async function sim(
   ...args: readonly string[]

@@ -2,6 +2,7 @@
 import type { Millis } from "../../src/replica/ports.ts";
 import type { DiskFaults } from "./disk.ts";
 import type { SimNode } from "./node.ts";
+import { applyOddly } from "./odd-apply.ts";
 import { type FaultFamily, streamOf } from "./options.ts";
 import { rotRow } from "./rot.ts";
 import type { Simulation } from "./simulation.ts";
@@ -241,6 +242,7 @@ const STRIKES: Partial<Record<FaultFamily, Strike>> = {
   },
   usurp: (sim, prng) => usurp(sim, prng),
   "row-rot": rotRow,
+  "odd-apply": applyOddly,
   echo: (sim, prng) => {
     for (let i = prng.between(3, 12); i > 0; i--)
       sim.world.at(sim.world.now + 1_000 * prng.float(), () => {

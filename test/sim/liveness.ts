@@ -4,7 +4,7 @@ import type { NewTask } from "../../src/queue/types.ts";
 import { DEFAULT_RETRY } from "../../src/queue/types.ts";
 import type { Millis } from "../../src/replica/ports.ts";
 import type { SimNode } from "./node.ts";
-import { isRotten, rotIsFound } from "./rot.ts";
+import { rotIsFound } from "./rot.ts";
 import type { Simulation } from "./simulation.ts";
 import { EPOCH } from "./world.ts";
 
@@ -36,7 +36,8 @@ export async function checkLiveness(sim: Simulation): Promise<void> {
     return;
   }
   await settles(sim);
-  if (sim.options.families.has("row-rot")) await rotIsFound(sim);
+  const { families } = sim.options;
+  if (families.has("row-rot") || families.has("odd-apply")) await rotIsFound(sim);
   if (sim.failure !== null) return;
   // What was handed over in the last moment ends, well or badly, before anybody is expected to stay.
   await sim.until(2 * electionTimeoutMs);
@@ -72,7 +73,7 @@ export async function checkLiveness(sim: Simulation): Promise<void> {
     return;
   }
   // Where nobody can be judged, rot stays; the members tell of it.
-  const sound = sim.core().filter((node) => !node.wasRotten || !isRotten(node.db));
+  const sound = sim.core().filter((node) => !node.isWrong);
   const hashes = new Map(sound.map((node) => [node.id, node.machine?.hash()]));
   if (new Set(hashes.values()).size > 1)
     fail("L3", `equal indexes, unequal states: ${JSON.stringify([...hashes])}`);

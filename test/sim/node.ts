@@ -70,10 +70,12 @@ export class SimNode {
   /** Its disk is almost full, or takes no writes. */
   diskFull = false;
   readOnly = false;
-  /** A row of its state rotted, or came rotten with a snapshot. */
+  /** A row of its state rotted, or came rotten with a snapshot; or it was odd. */
   wasRotten = false;
   /** And no other state has taken the place of that one: what it makes of a task may be wrong. */
   isSuspect = false;
+  /** Its state came about by an entry that was applied differently; `wasRotten` and `isSuspect` say so as well. */
+  isOdd = false;
   /** The snapshot that was installed last took the place of a state that was wrong: it may be older than that was. */
   replacedWrong = false;
   /** Why its state is known to be wrong: outlives the process, until another state takes its place. */
@@ -147,6 +149,11 @@ export class SimNode {
     return this.#db;
   }
 
+  /** Its state is not that of the others, and it is not known to have been mended. */
+  get isWrong(): boolean {
+    return this.isOdd || (this.wasRotten && isRotten(this.#db));
+  }
+
   /** Null without a core, and while a snapshot takes the place of its log. */
   get coreState(): CoreState | null {
     const core = this.replica?.core ?? null;
@@ -176,6 +183,7 @@ export class SimNode {
     const reader = new InlineReader(db);
     this.machine = machine;
     this.startedAt = machine.applied().index;
+    this.isOdd = sim.oddChains.isOdd(machine);
     this.store = new SimLogStore(world, this.disk, clock, sim.diskFaults(this));
     this.transport = new SimTransport(sim.network, this.id, clock);
     sim.trace.say(this.id, `starts, boot ${this.disk.boot + 1}, applied ${this.startedAt}`);
@@ -204,7 +212,8 @@ export class SimNode {
         reader.reopen(this.#db);
         this.startedAt = machine.applied().index;
         sim.trace.say(this.id, `installs a snapshot, applied ${this.startedAt}`);
-        const rotten = sim.options.families.has("row-rot") && isRotten(this.#db);
+        this.isOdd = sim.oddChains.isOdd(machine);
+        const rotten = this.isOdd || (sim.options.families.has("row-rot") && isRotten(this.#db));
         if (this.wasRotten && !rotten) sim.faults.count("rot repaired");
         this.wasRotten ||= rotten;
         this.isSuspect = rotten;
@@ -656,7 +665,8 @@ export class SimNode {
     });
     const apply = (entries: readonly CommittedEntry[]): readonly RequestAnswer[] => {
       signals = [];
-      const given = machine.apply(entries);
+      const given = machine.apply(entries.map((entry) => sim.oddChains.seen(this, entry)));
+      if (this.isOdd) sim.oddChains.went(machine, entries);
       // Its state was lost, and it goes by the first entries of another log than the rules know.
       if (sim.isStranger(this)) return given;
       let at = 0;

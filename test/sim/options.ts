@@ -68,6 +68,7 @@ export const YOUNG_CODES = {
   "slow-read": "D1",
   "leader-hang": "D1, D2",
   "short-queues": "D2",
+  "odd-apply": "T9",
 } as const;
 type YoungFamily = keyof typeof YOUNG_CODES;
 /** What ends a run in another way than usual, or stands for a rare moment, has a smaller share of them. */

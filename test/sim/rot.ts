@@ -55,10 +55,11 @@ export function rotRow(sim: Simulation, prng: Prng): boolean {
   return true;
 }
 
-/** After the healing: the rot is found and gone, as far as enough voters are left to judge by; else they all know of it. */
+/** After the healing: the rot, or what was applied differently, is found and gone, as far as enough voters are left to judge by; else they all know of it. */
 export async function rotIsFound(sim: Simulation): Promise<void> {
   const isCondemned = ({ replica }: SimNode): boolean => (replica?.condemned() ?? null) !== null;
-  const rotten = (): readonly SimNode[] => sim.core().filter(({ db }) => isRotten(db));
+  const rotten = (): readonly SimNode[] =>
+    sim.core().filter(({ db, isOdd }) => isOdd || isRotten(db));
   const isMajority = (some: readonly SimNode[]): boolean => {
     const voters = sim.membership?.configuration.voters ?? [];
     return 2 * some.filter(({ id }) => voters.includes(id)).length > voters.length;
@@ -83,5 +84,5 @@ export async function rotIsFound(sim: Simulation): Promise<void> {
   }
   if (sim.failure !== null) return;
   const found = rotten().map(({ id, replica }) => `${id}: ${replica?.condemned() ?? "no word"}`);
-  sim.fail("T9", `rot of a row is neither mended nor told of: ${found.join("; ")}`);
+  sim.fail("T9", `what is wrong with a state is neither mended nor told of: ${found.join("; ")}`);
 }

@@ -22,6 +22,7 @@ import { Network } from "./network.ts";
 import { isQuorum, votes } from "./membership.ts";
 import { SimNode, type StateLoss } from "./node.ts";
 import { openState } from "./database.ts";
+import { OddChains } from "./odd-apply.ts";
 import { Operator, rot } from "./operators.ts";
 import {
   describeOptions,
@@ -86,6 +87,7 @@ export class Simulation {
   readonly faults: Faults;
   readonly history: History;
   readonly ledger: Ledger;
+  readonly oddChains = new OddChains(this);
   /** The rules that look at each kind of event. */
   readonly watching: Watching;
   /** Terms of the committed entries; [0] is index 1. */

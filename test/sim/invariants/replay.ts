@@ -3,7 +3,6 @@ import { TaskMachine } from "../../../src/queue/machine.ts";
 import { decodeEntry } from "../../../src/replica/envelope.ts";
 import { openState } from "../database.ts";
 import type { SimNode } from "../node.ts";
-import { isRotten } from "../rot.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
 
@@ -21,7 +20,7 @@ export class Replay implements Invariant {
     const { nodes, appliedMax, options } = this.#sim;
     const node = this.#sim
       .core()
-      .find(({ applied, wasRotten, db }) => applied === appliedMax && !(wasRotten && isRotten(db)));
+      .find(({ applied, isWrong }) => applied === appliedMax && !isWrong);
     if (!options.replay || node === undefined) return;
     const { reborn } = this.#sim;
     if (reborn === null) this.#replay(node, 0);

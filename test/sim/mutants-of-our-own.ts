@@ -368,6 +368,13 @@ export const OF_OUR_OWN: readonly Mutant[] = [
     "except.has(id) || (wrong.size > 99 && wrong.has(id))",
   ),
   one(
+    "chain-unheard",
+    "a member judges itself by its rows alone, and not by the chain of hashes",
+    "src/replica/consistency.ts",
+    'of ["digest", "chain"] as const) {',
+    'of ["digest"] as const) {',
+  ),
+  one(
     "wrong-copies",
     "a member whose state is wrong gives copies of it",
     "src/replica/snapshot-sender.ts",

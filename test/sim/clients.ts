@@ -8,7 +8,7 @@ import type { IdempotencyScope, NewTask, RetryPolicy } from "../../src/queue/typ
 import { DEFAULT_RETRY } from "../../src/queue/types.ts";
 import type { Millis } from "../../src/replica/ports.ts";
 import { another } from "./claim-again.ts";
-import { KeyedCalls } from "./keyed.ts";
+import { commonKey, KeyedCalls } from "./keyed.ts";
 import { POOL_NAMES, type SimNode } from "./node.ts";
 import { streamOf } from "./options.ts";
 import type { Simulation } from "./simulation.ts";
@@ -48,6 +48,8 @@ export class Client {
   readonly #keyed: KeyedCalls;
   /** Decides which answers get lost on their way. */
   readonly #loss: Prng;
+  /** Decides when a key is used for something else. */
+  readonly #misuse: Prng;
   #keys = 0;
 
   constructor(sim: Simulation, number: number) {
@@ -56,6 +58,7 @@ export class Client {
     this.#name = `${sim.era}c${number}`;
     this.#keyed = new KeyedCalls(sim, this.#name, this.#name);
     this.#loss = streamOf(sim.options.seed, `answers to ${this.#name}`);
+    this.#misuse = streamOf(sim.options.seed, `other bodies of ${this.#name}`);
   }
 
   /** Calls one after the other, until the phase with faults is over. */
@@ -163,11 +166,12 @@ export class Client {
   }
 
   #key(): IdempotencyScope {
+    const { families } = this.#sim.options;
     this.#keys += 1;
     return {
       principal: this.#name,
       route: "submit",
-      key: `${this.#name}-${this.#keys}`,
+      key: families.has("stranger") ? commonKey(this.#keys) : `${this.#name}-${this.#keys}`,
       hash: this.#prng.hex(4),
     };
   }
@@ -191,6 +195,7 @@ export class Client {
         (queue) => this.#send(queue, call),
         asked,
         (reason) => {
+          if (reason === "idempotency-mismatch") history.mismatched(call.idempotency?.key ?? "?");
           if (!repeatable && NOTHING_HAPPENED.has(reason)) history.refused(call.tasks, reason);
         },
       );
@@ -208,8 +213,26 @@ export class Client {
         continue;
       }
       history.submitted(answer.ids, since, attempt === 1 && !answer.existing && !answer.replayed);
+      await this.#otherBody(call);
       return;
     }
+  }
+
+  /** Another body under a key that was answered: it must be refused, and nothing of it may happen. */
+  async #otherBody({ idempotency, tasks: [first] }: SubmitCall): Promise<void> {
+    const { faults, mood, options, world } = this.#sim;
+    if (idempotency === null || first === undefined || !mood.wild()) return;
+    if (!options.families.has("stranger") || !this.#misuse.chance(0.3)) return;
+    faults.count("stranger");
+    const task = { ...first, id: this.#misuse.uuid(EPOCH + world.now), body_hash: null };
+    const call = { tasks: [task], idempotency: { ...idempotency, hash: this.#misuse.hex(8) } };
+    const node = another(this.#sim, this.#misuse, null);
+    const answer = await this.#call((queue) => this.#send(queue, call), node);
+    if (answer !== null)
+      this.#sim.fail(
+        "Q3",
+        `the key ${idempotency.key} of ${this.#name} was used with another body, and answered ${answer.ids.join(" ")}`,
+      );
   }
 
   /** What the member said never came: so it is asked again, elsewhere. */

@@ -119,6 +119,11 @@ export class History {
       );
   }
 
+  /** Of a key that its principal uses for one body only. */
+  mismatched(key: string): void {
+    this.#fail(`the key ${key} is said to have been used with another body`);
+  }
+
   /**
    * A wait for the end of a task, of `waitMs` at most, was over: the task has ended or is gone, or the time is up. It is
    * as it was at some moment of the wait.

@@ -21,6 +21,9 @@ const JUDGED: ReadonlySet<QueueErrorCode> = new Set([
   "idempotency-mismatch",
 ]);
 
+/** A key that every client uses, each as another principal and for more than one thing. */
+export const commonKey = (n: number): string => `key-${n}`;
+
 export class KeyedCalls {
   readonly #sim: Simulation;
   readonly #principal: string;
@@ -40,7 +43,9 @@ export class KeyedCalls {
 
   scope(route: string, who: string): IdempotencyScope {
     this.#keys += 1;
-    const key = `${who}-${route}-${this.#keys}`;
+    // Others use such a key too, and whoever asks uses it for something else.
+    const isCommon = this.#sim.options.families.has("stranger") && who === this.#principal;
+    const key = isCommon ? commonKey(this.#keys) : `${who}-${route}-${this.#keys}`;
     return { principal: this.#principal, route, key, hash: this.#prng.hex(4) };
   }
 
@@ -89,6 +94,8 @@ export class KeyedCalls {
       else history.answeredUnder(name, what);
       return answer;
     } catch (error) {
+      if (error instanceof QueueError && error.reason === "idempotency-mismatch")
+        history.mismatched(name);
       if (error instanceof QueueError && JUDGED.has(error.reason)) refused(error.reason);
       return null;
     }

@@ -80,6 +80,8 @@ export class Ledger implements Invariant {
   readonly heldAtFirst: OldLease[] = [];
   /** Idempotency keys under which something is kept, and since when, by index. */
   readonly keys = new Map<string, { readonly scope: IdempotencyScope; readonly at: number }>();
+  /** Cancels and retries of which the answer was looked at. */
+  readonly #judged = new Set<string>();
   readonly counts: Record<Status, number> = {
     Pending: 0,
     Running: 0,
@@ -160,11 +162,16 @@ export class Ledger implements Invariant {
   ): void {
     this.#logTime = Math.max(this.#logTime, entry.now);
     const retried = new Set<string>();
+    const plain = new Map<string, number>();
+    let others = false;
     /** Fences of the leases that the leader gives up in this entry. */
     const givenUp = new Set<number>();
     const commands = commandsOf(entry);
     for (const asked of commands) {
       if (asked.type === "retry") retried.add(asked.id);
+      if (asked.type === "retry" || asked.type === "cancel")
+        plain.set(asked.id, (plain.get(asked.id) ?? 0) + 1);
+      else others ||= asked.type !== "submit";
       if (asked.type === "expire" || asked.type === "timeout")
         for (const { fence } of asked.items) givenUp.add(fence);
     }
@@ -176,9 +183,15 @@ export class Ledger implements Invariant {
       if ((reason === "expired" || reason === "timeout") && !givenUp.has(fence))
         this.#fail(`the lease of ${id} under fence ${fence} is ${reason}, and nobody said so`);
     }
-    for (const [i, command] of commands.entries()) {
+    for (const [i, asked] of commands.entries()) {
       const answer = answers[i];
-      if (answer !== undefined) this.#answered(entry, command, answer);
+      const request = entry.requests[i];
+      if (answer === undefined || request === undefined) continue;
+      this.#answered(entry, asked, answer);
+      if (asked.type !== "cancel" && asked.type !== "retry") continue;
+      const isNews = this.#isNews(request) && asked.idem === undefined;
+      if (isNews && !others && plain.get(asked.id) === 1 && !node.isSuspect)
+        this.#isSo(asked, answer, node);
     }
     // A restart gives leases back for free, so often; then it counts as a crash.
     const restarts = commands.some(({ type }) => type === "boot");
@@ -359,6 +372,30 @@ export class Ledger implements Invariant {
     }
   }
 
+  /** False: it was logged before, and is answered as then. */
+  #isNews({ member, boot, seq }: CommittedEntry["requests"][number]): boolean {
+    const number = `${member} ${boot} ${seq}`;
+    if (this.#judged.has(number)) return false;
+    this.#judged.add(number);
+    return true;
+  }
+
+  /** What is said of one task, by an entry that does nothing else to it, is how the task is then. */
+  #isSo(
+    { type, id }: Extract<Command, { readonly type: "cancel" | "retry" }>,
+    answer: Answer,
+    { machine }: SimNode,
+  ): void {
+    const { status = null, cancelling = false } = this.tasks.get(id) ?? {};
+    const said = answer.ok ? "ok" : answer.code;
+    if (!isPossible(type, said, status, cancelling))
+      this.#fail(`the ${type} of ${id} is answered ${said}, and it is ${status ?? "gone"}`);
+    if (type !== "retry" || !answer.ok) return;
+    const { retries = 0, crashes = 0, result = null } = machine?.task(id) ?? {};
+    if (retries > 0 || crashes > 0 || result !== null)
+      this.#fail(`${id} is retried and keeps ${retries} retries, ${crashes} crashes, or a result`);
+  }
+
   #fail(what: string): void {
     this.#sim.fail("ledger (Q1, Q2, Q4, Q5, Q6, Q8)", what);
   }
@@ -375,6 +412,27 @@ export class Ledger implements Invariant {
           );
       }
     }
+  }
+}
+
+function isPossible(
+  type: "cancel" | "retry",
+  said: string,
+  status: Status | null,
+  cancelling: boolean,
+): boolean {
+  switch (said) {
+    case "ok":
+      if (type === "retry") return status === "Pending";
+      return status === "Cancelled" || (status === "Running" && cancelling);
+    case "not-found":
+      return status === null;
+    case "already-final":
+      return status === "Completed" || status === "Failed";
+    case "not-final":
+      return status === "Pending" || status === "Running";
+    default:
+      return true;
   }
 }
 

@@ -3,6 +3,7 @@
  * a name were invented here, after the sources were written.
  */
 import { type Mutant, one } from "./mutant.ts";
+import { FROM_OUTSIDE } from "./mutants-from-outside.ts";
 import { OF_OUR_OWN } from "./mutants-of-our-own.ts";
 
 const RAFT = "src/raft/raft.ts";
@@ -448,4 +449,5 @@ export const MUTANTS: readonly Mutant[] = [
     "    if (this.#isInRepair() && term < 0) {\n",
   ),
   ...OF_OUR_OWN,
+  ...FROM_OUTSIDE,
 ];

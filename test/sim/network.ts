@@ -77,8 +77,8 @@ const HELD_VOTES_MAX = 16;
 export interface NetworkWatch {
   sent(from: NodeId, to: NodeId, frame: PeerFrame): void;
   delivered(from: NodeId, to: NodeId, frame: PeerFrame): void;
-  /** The receiver has dealt with what was delivered. */
-  taken?(to: NodeId, frame: PeerFrame): void;
+  /** The receiver has dealt with what was delivered; `incarnation`: of the folder on whose connection it came. */
+  taken?(to: NodeId, frame: PeerFrame, incarnation: string): void;
 }
 
 const REDIAL_MS: Millis = 50;
@@ -329,7 +329,7 @@ export class SimTransport implements Transport {
     endpoint.enter(() => {
       this.#network.watch?.delivered(this.#self, to, frame);
       endpoint.events.frame(this.#self, frame, connection.incarnation);
-      this.#network.watch?.taken?.(to, frame);
+      this.#network.watch?.taken?.(to, frame, connection.incarnation);
     });
     return true;
   }
@@ -421,7 +421,7 @@ export class SimTransport implements Transport {
     connection.to.enter(() => {
       this.#network.watch?.delivered(this.#self, to, frame);
       connection.to.events.frame(this.#self, frame, connection.incarnation);
-      this.#network.watch?.taken?.(to, frame);
+      this.#network.watch?.taken?.(to, frame, connection.incarnation);
     });
   }
 

@@ -69,6 +69,7 @@ export const YOUNG_CODES = {
   "leader-hang": "D1, D2",
   "short-queues": "D2",
   "odd-apply": "T9",
+  stranger: "Q3, Q4",
 } as const;
 type YoungFamily = keyof typeof YOUNG_CODES;
 /** What ends a run in another way than usual, or stands for a rare moment, has a smaller share of them. */

@@ -164,13 +164,14 @@ export class Simulation {
         for (const rule of this.watching.heard) rule.heard(node, message);
         this.#before = node.coreState;
       },
-      taken: (to, frame) => {
+      taken: (to, frame, incarnation) => {
         const before = this.#before;
         const node = this.#byId.get(to);
         if (frame.kind !== "raft" || node === undefined || before === null) return;
         const after = node.coreState;
         if (after !== null)
-          for (const rule of this.watching.took) rule.took(node, frame.message, before, after);
+          for (const rule of this.watching.took)
+            rule.took(node, frame.message, before, after, incarnation);
       },
     };
     this.faults = new Faults(this);

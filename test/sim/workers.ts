@@ -25,6 +25,8 @@ export class OutsideWorker {
   readonly #explicit: boolean;
   readonly #again: Prng;
   readonly #keyed: KeyedCalls;
+  /** Decides when others name its leases. */
+  readonly #strangers: Prng;
   #requests = 0;
   readonly #old: LeaseRef[] = [];
 
@@ -35,6 +37,7 @@ export class OutsideWorker {
     this.#explicit = explicit;
     this.#again = streamOf(sim.options.seed, `claims of ${this.#id}`);
     this.#keyed = new KeyedCalls(sim, OUTSIDE, this.#id);
+    this.#strangers = streamOf(sim.options.seed, `strangers at ${this.#id}`);
   }
 
   async run(): Promise<void> {
@@ -113,6 +116,7 @@ export class OutsideWorker {
     const ref: LeaseRef = { task_id: id, attempt: lease.attempt, fence: lease.fence };
     this.#old.push(ref);
     if (this.#old.length > 20) this.#old.shift();
+    if (wild) await this.#meddle(ref);
     if (wild && p.chance(0.08)) return;
     if (wild && p.chance(0.08)) {
       // Gives the task back in the very moment in which the leader gives the lease up.
@@ -138,6 +142,30 @@ export class OutsideWorker {
     if (periods > 1 && !faithful) this.#sim.faults.count("end after expiry");
     await this.#end(ref, this.#drawEnd(wild));
     if (wild && p.chance(0.1)) await this.#end(ref, { kind: "complete", result: "1" });
+  }
+
+  /** Somebody else names this lease as it is: it is neither kept nor ended by that. */
+  async #meddle(ref: LeaseRef): Promise<void> {
+    const { families } = this.#sim.options;
+    if (!families.has("stranger") || !this.#strangers.chance(0.2)) return;
+    this.#sim.faults.count("stranger");
+    const another = this.#strangers.chance(0.5);
+    const worker = another ? `${this.#id}x` : this.#id;
+    const principal = another ? OUTSIDE : "stranger";
+    const verdict = await this.#call((queue) => queue.heartbeat(worker, principal, [ref]));
+    const [told] = verdict?.verdicts ?? [];
+    if (told !== undefined && told !== "lost")
+      this.#sim.fail("Q4", `${worker} of ${principal} is told "${told}" of ${ref.task_id}`);
+    const end: LeaseEnd = { kind: "complete", result: '"stolen"' };
+    const answers = await this.#call((queue) =>
+      queue.end(worker, principal, [{ ...ref, end }], null),
+    );
+    const [said] = answers ?? [];
+    if (said === "ok" || said === "cancelled")
+      this.#sim.fail(
+        "Q4",
+        `${worker} of ${principal} ended ${ref.task_id}, which it does not hold`,
+      );
   }
 
   #drawEnd(wild: boolean): LeaseEnd {

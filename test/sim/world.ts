@@ -193,6 +193,8 @@ export class NodeClock implements Clock {
   #stillUntil: Millis = 0;
   /** How often it stood still so far. */
   pauses = 0;
+  /** The last time, virtual ms; null where its monotonic clock stood still as well. */
+  lastPause: { readonly from: Millis; readonly until: Millis } | null = null;
   /** What came while the process stood still, oldest first. */
   #held: (() => void)[] = [];
   readonly #world: World;
@@ -232,13 +234,16 @@ export class NodeClock implements Clock {
   /** The process stands still (stopped, or its event loop is blocked); clocks go on. */
   pause(ms: Millis): void {
     this.pauses += 1;
+    const from = this.still ? (this.lastPause?.from ?? null) : this.#world.now;
     this.#stillUntil = Math.max(this.#stillUntil, this.#world.now + ms);
+    this.lastPause = from === null ? null : { from, until: this.#stillUntil };
     this.#world.at(this.#stillUntil, () => this.#wake());
   }
 
   /** The whole machine stands still: the monotonic clock does not count that time; the wall clock is set afterwards. */
   suspend(ms: Millis): void {
     this.pause(ms);
+    this.lastPause = null;
     this.#shown = this.monotonic();
     this.#since = this.#world.now + ms;
   }
@@ -246,6 +251,7 @@ export class NodeClock implements Clock {
   resume(): void {
     this.pauses += 1;
     this.#stillUntil = Math.min(this.#stillUntil, this.#world.now);
+    if (this.lastPause !== null) this.lastPause = { ...this.lastPause, until: this.#stillUntil };
     this.#since = Math.min(this.#since, this.#world.now);
     this.#wake();
   }

@@ -22,11 +22,13 @@ import { OddClock } from "./odd-clock.ts";
 import { Once } from "./once.ts";
 import { OneLeaderPerTerm } from "./one-leader-per-term.ts";
 import { Order } from "./order.ts";
+import { Overdue } from "./overdue.ts";
 import { PromisesAreDurable } from "./promises-are-durable.ts";
 import { Replay } from "./replay.ts";
 import { SameState } from "./same-state.ts";
 import { SlowDisk } from "./slow-disk.ts";
 import { StickyLeader } from "./sticky-leader.ts";
+import { Terms } from "./terms.ts";
 import { TransferHoldsWrites } from "./transfer-holds-writes.ts";
 import { Votes } from "./votes.ts";
 
@@ -39,6 +41,7 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new NoSelfTruncation(sim),
   (sim) => new MatchesAreDurable(sim),
   (sim) => new Memberships(sim),
+  (sim) => new Terms(sim),
   (sim) => new ElectionTimer(sim),
   (sim) => new StickyLeader(sim),
   (sim) => new Votes(sim),
@@ -58,5 +61,6 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new LeasePeriod(sim),
   (sim) => new LogTime(sim),
   (sim) => new OddClock(sim),
+  (sim) => new Overdue(sim),
   (sim) => new Replay(sim),
 ];

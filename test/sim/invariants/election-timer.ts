@@ -9,7 +9,7 @@ import type { Millis } from "../../../src/replica/ports.ts";
 import { votes } from "../membership.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
-import type { CoreState, Invariant } from "./invariant.ts";
+import { type CoreState, type Invariant, isWordOfLeader } from "./invariant.ts";
 
 /** A few ticks, and what an excuse may have lasted on since the look before it ended. */
 const SLACK_MS: Millis = 200;
@@ -122,10 +122,6 @@ export class ElectionTimer implements Invariant {
   #set(node: SimNode): void {
     this.#timers.set(node, { since: node.clock.monotonic(), pauses: node.clock.pauses });
   }
-}
-
-function isWordOfLeader(type: Message["type"]): boolean {
-  return type === "append" || type === "commit" || type === "heartbeat" || type === "snapshot";
 }
 
 function told({ type, from, term }: Message): string {

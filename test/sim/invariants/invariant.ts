@@ -49,8 +49,17 @@ export interface Invariant {
   installed?(node: SimNode): void;
   /** A member's core hears a message. */
   heard?(node: SimNode, message: Message): void;
-  /** A member's core has heard a message, and this is what became of it, before its effects are carried out. */
-  took?(node: SimNode, message: Message, before: CoreState, after: CoreState): void;
+  /**
+   * A member's core has heard a message, and this is what became of it, before its effects are carried out.
+   * `incarnation`: of the folder on whose connection it came.
+   */
+  took?(
+    node: SimNode,
+    message: Message,
+    before: CoreState,
+    after: CoreState,
+    incarnation: string,
+  ): void;
   /** A member hears what the wall clock of `from` shows, epoch ms. */
   heardClock?(node: SimNode, from: NodeId, wall: Millis): void;
   /** A leader was asked to hand leadership over, just now. */
@@ -66,6 +75,11 @@ export interface Invariant {
 /** Ticks of an election timeout, as the driver counts them. */
 export function electionTicks({ options }: Simulation): number {
   return Math.max(3, Math.round(options.electionTimeoutMs / TICK_MS));
+}
+
+/** Only who leads a term sends that. */
+export function isWordOfLeader(type: Message["type"]): boolean {
+  return type === "append" || type === "commit" || type === "heartbeat" || type === "snapshot";
 }
 
 /** By kind of event the rules that look at it: most events are looked at by few, and there are very many events. */

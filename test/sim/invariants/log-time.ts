@@ -1,8 +1,8 @@
-/** Q8, T1: log time never goes back, and is within 10 s of true time while most clocks are right. */
+/** Q8, T1: log time never goes back, is bent by a tenth at most, and is within 10 s of true time while most clocks are right. */
 import type { PersistOp } from "../../../src/raft/types.ts";
 import { decodeEntry } from "../../../src/replica/envelope.ts";
 import type { TaskMachine } from "../../../src/queue/machine.ts";
-import type { CommittedEntry } from "../../../src/replica/ports.ts";
+import type { CommittedEntry, Millis } from "../../../src/replica/ports.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import { EPOCH } from "../world.ts";
@@ -11,9 +11,21 @@ import type { Invariant } from "./invariant.ts";
 const ERROR_MAX_MS = 10_000;
 /** Undisturbed for so long, members have told each other what their clocks show. */
 const HEARD_MS = 3_000;
+/** Log time is bent towards the wall clock by so much of what passes, at most; and is told in whole ms. */
+const SLEW_MAX = 0.1;
+const WHOLE_MS: Millis = 3;
+
+interface Sealed {
+  readonly term: number;
+  readonly now: Millis;
+  /** By the leader's own clock. */
+  readonly at: Millis;
+}
 
 export class LogTime implements Invariant {
   readonly #sim: Simulation;
+  /** What each leader sealed last. */
+  readonly #sealed = new Map<SimNode, Sealed>();
   #last = 0;
   #excused = false;
 
@@ -28,11 +40,13 @@ export class LogTime implements Invariant {
   }
 
   /** As the leader seals it: when it commits, much later perhaps, it is old by right. */
-  appending({ id, leadership, suspendedMs }: SimNode, { entries }: PersistOp): void {
+  appending(node: SimNode, { entries }: PersistOp): void {
+    const { id, leadership, suspendedMs } = node;
     for (const entry of entries) {
       const { kind, term, index } = entry;
       if (kind !== "command" || leadership?.role !== "leader" || term !== leadership.term) continue;
       const { now } = decodeEntry(entry);
+      this.#slewed(node, term, now);
       const error = now - EPOCH - this.#sim.world.now;
       if (error <= ERROR_MAX_MS && error >= -ERROR_MAX_MS - suspendedMs) continue;
       // Log time never goes back: from here on it may be as wrong.
@@ -43,6 +57,21 @@ export class LogTime implements Invariant {
           `${id} seals ${index} with a log time that is off by ${Math.round(error)} ms`,
         );
     }
+  }
+
+  /** One leader's log time goes on as its own clock does, but for the bend: it neither jumps nor stands still. */
+  #slewed(node: SimNode, term: number, now: Millis): void {
+    const at = node.clock.monotonic();
+    const before = this.#sealed.get(node);
+    this.#sealed.set(node, { term, now, at });
+    if (before?.term !== term || at < before.at) return;
+    const passed = at - before.at;
+    const error = Math.abs(now - before.now - passed);
+    if (error > SLEW_MAX * passed + WHOLE_MS)
+      this.#sim.fail(
+        "T1",
+        `log time goes on by ${now - before.now} ms at ${node.id}, whose clock went on by ${passed}`,
+      );
   }
 
   /**

@@ -1,9 +1,10 @@
 /**
- * Q7: who is claimed comes first. Of the tasks of one queue and name that were ready before an entry, none is left
- * behind that comes before one that the entry took: higher priority first, then who became ready first. Looks
+ * Q7: who is claimed comes first. Of the tasks of all queues and names that a claim asked for, and that were ready before
+ * an entry, none is left behind that comes before one that the claim took: higher priority first, then who became ready first. Looks
  * now and then, since it reads all that is ready.
  */
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
+import type { Claim } from "../../../src/queue/types.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
@@ -45,23 +46,32 @@ export class Order implements Invariant {
   logged({ index }: CommittedEntry, _answers: readonly Answer[], signals: readonly Signal[]): void {
     if (this.#ready.length === 0) return;
     const touched = new Set<string>();
-    const claimed = new Set<string>();
+    const claimed = new Map<string, Claim>();
     for (const signal of signals) {
       if (signal.type === "cleared") return;
       if (signal.type === "changed") touched.add(signal.id);
-      if (signal.type === "claimed") claimed.add(signal.task.id);
+      if (signal.type === "claimed") claimed.set(signal.task.id, signal.claim);
     }
-    const taken = this.#ready.filter(({ id }) => claimed.has(id));
     const left = this.#ready.filter(({ id }) => !touched.has(id) && !claimed.has(id));
-    for (const one of taken)
+    for (const one of this.#ready) {
+      const claim = claimed.get(one.id);
+      if (claim === undefined) continue;
       for (const other of left)
-        if (other.queue === one.queue && other.name === one.name && comesBefore(other, one))
+        if (mightHave(claim, one, other) && comesBefore(other, one))
           this.#sim.fail(
             "Q7",
             `${one.id} was claimed at ${index} before ${other.id}: ${JSON.stringify([one, other])}`,
           );
+    }
     this.#ready = [];
   }
+}
+
+/** Whether whoever claimed `one` asked as much for `other`; a star takes what it takes when nothing is left by name. */
+function mightHave({ queues, names }: Claim, one: Ready, other: Ready): boolean {
+  if (other.queue === one.queue && other.name === one.name) return true;
+  if (queues?.includes(other.queue) === false) return false;
+  return names === null || (names.includes(one.name) && names.includes(other.name));
 }
 
 function comesBefore(a: Ready, b: Ready): boolean {

@@ -6,7 +6,7 @@ import type { Message, NodeId } from "../../../src/raft/types.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import { Asks } from "./asks.ts";
-import { type CoreState, electionTicks, type Invariant } from "./invariant.ts";
+import { type CoreState, electionTicks, type Invariant, isWordOfLeader } from "./invariant.ts";
 
 interface Word {
   readonly from: NodeId;
@@ -35,7 +35,7 @@ export class StickyLeader implements Invariant {
 
   took(node: SimNode, message: Message, before: CoreState, after: CoreState): void {
     const { type, from, term } = message;
-    if (type === "append" || type === "commit" || type === "heartbeat" || type === "snapshot") {
+    if (isWordOfLeader(type)) {
       if (term === after.term) this.#words.set(node, { from, term });
       return;
     }

@@ -1,5 +1,6 @@
 /**
- * 5.2, 5.4.1: an answer counts in the election that it was asked for, once, and only of a voter; nobody votes for a log
+ * 5.2, 5.4.1, 3.10: who asks for votes is a voter, says where its log ends, and disregards a leader only when that told it
+ * to; an answer counts in the election that it was asked for, once, and only of a voter; nobody votes for a log
  * that ends before its own; nobody votes whose damaged log lacks what it promised.
  */
 import type { Message } from "../../../src/raft/types.ts";
@@ -15,12 +16,15 @@ export class Votes implements Invariant {
   /** Pre-votes that must be refused for the log of who asks, and votes that need not be. */
   readonly #outdated = new Asks();
   readonly #free = new Asks();
+  /** The term in which each was told to take over. */
+  readonly #toTakeOver = new Map<SimNode, number>();
 
   constructor(sim: Simulation) {
     this.#sim = sim;
   }
 
   took(node: SimNode, message: Message, before: CoreState, after: CoreState): void {
+    if (message.type === "timeout-now") this.#toTakeOver.set(node, message.term);
     if (message.type === "vote-reply") this.#counts(node, message, before, after);
     if (message.type === "vote") this.#votes(node, message, before, after);
     const given = after.vote !== null && (after.term > before.term || after.vote !== before.vote);
@@ -97,11 +101,33 @@ export class Votes implements Invariant {
           `${node.id} grants ${message.to} a pre-vote for term ${message.term}, whose log ends before its own`,
         );
     }
+    if (message.type === "vote") this.#asks(node, message);
     const { owes } = node;
     if (asks && owes !== null)
       this.#sim.fail(
         "I3",
         `${node.id} asks for votes in term ${message.term}, its damaged log may have ended at ${owes.index} of term ${owes.term}`,
       );
+  }
+
+  #asks(node: SimNode, message: Extract<Message, { type: "vote" }>): void {
+    const { term, pre, transfer, lastIndex, lastTerm } = message;
+    const { id, store } = node;
+    if (transfer && this.#toTakeOver.get(node) !== term - 1)
+      this.#sim.fail("3.10", `${id} asks for votes in term ${term} as if it had been told to`);
+    const core = node.replica?.core ?? null;
+    // It may have heard of something else since, in the same turn.
+    const asked = pre ? "pre-candidate" : "candidate";
+    if (core === null || core.role !== asked || core.term !== term - (pre ? 1 : 0)) return;
+    if (core.lastIndex !== lastIndex || core.lastTerm !== lastTerm)
+      this.#sim.fail(
+        "5.4.1",
+        `${id} asks for votes with a log up to ${lastIndex} of term ${lastTerm}, and its own ends at ${core.lastIndex} of ${core.lastTerm}`,
+      );
+    if (!pre && core.vote !== id)
+      this.#sim.fail("5.2", `${id} stands in term ${term}, and its vote is ${core.vote}`);
+    const known = store?.membershipsSince(core.commit) ?? [];
+    if (known.length > 0 && !known.some(({ configuration }) => votes(configuration, id)))
+      this.#sim.fail("I13", `${id} asks for votes in term ${term} and is no voter`);
   }
 }

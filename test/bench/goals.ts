@@ -1,12 +1,13 @@
 /**
  * The table of goals: three members and one, and other systems beside them, by turns in one run.
  *
- *     bun run test/bench/goals.ts [--peers DIR] [--systems A,B] [--rounds N] [--short] [--out FILE.md] [--json FILE]
+ *     bun run test/bench/goals.ts [--peers DIR] [--systems A,B] [--rounds N] [--minutes N] [--short] [--out FILE.md] [--json FILE]
  *     bun run test/bench/goals.ts --from FILE.json        the tables again, of what was measured
  *
  * `--peers`: a harness of other systems (`DIR/bench.ts MODULE --only … --out FILE`, `DIR/systems/NAME.ts`), in which this
  * queue is measured too, by peers-module.ts and peers-module-one.ts. Without it: this queue alone.
- * A round takes about ten minutes with three systems; `--short` is for seeing that everything works.
+ * A round takes about ten minutes with three systems, and after `--minutes` none of its steps begins any more; `--short` is
+ * for seeing that everything works.
  * What was measured is written after each step, so that a run that ends early is not lost.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -27,6 +28,7 @@ const { values } = parseArgs({
     peers: { type: "string" },
     systems: { type: "string", default: SYSTEMS },
     rounds: { type: "string", default: "2" },
+    minutes: { type: "string", default: "25" },
     short: { type: "boolean", default: false },
     out: { type: "string", default: "goals.md" },
     json: { type: "string", default: "goals.json" },
@@ -113,6 +115,8 @@ async function attempt(what: string, measure: () => Promise<void>): Promise<void
 }
 
 const rounds = short ? 1 : Number(values.rounds);
+/** Monotonic ms. */
+const endAt = performance.now() + Number(values.minutes) * 60_000;
 for (let round = 0; round < rounds; round++) {
   // A failover takes the other harness half a minute: one for each system is enough.
   const failover = round === 0 && !short;
@@ -131,7 +135,10 @@ for (let round = 0; round < rounds; round++) {
     for (const module of [...modules, ...own.slice(theirs.length)])
       turns.push([module, () => measurePeer(peers, module, failover)]);
   }
-  for (const [what, measure] of turns) await attempt(what, measure);
+  for (const [what, measure] of turns) {
+    if (performance.now() < endAt) await attempt(what, measure);
+    else console.error(`no time is left for ${what} in round ${round + 1}`);
+  }
 }
 rmSync(folder, { recursive: true, force: true });
 console.log(readFileSync(out, "utf8"));

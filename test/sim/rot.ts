@@ -70,10 +70,13 @@ export async function rotIsFound(sim: Simulation): Promise<void> {
       .some(({ replica }) => replica?.status().alarms.some(({ kind }) => kind === "inconsistent"));
   const isOver = (): boolean => {
     const core = sim.core();
+    // Who was judged takes the state of the leader, however few of those that judged it are left; its tries are ten seconds
+    // apart, since a snapshot is work, and until then it rightly answers nothing: what comes next asks it for answers.
+    if (core.some(isCondemned)) return false;
     const wrong = rotten();
-    if (wrong.length === 0) return !core.some(isCondemned);
+    if (wrong.length === 0) return true;
     // A snapshot carried it on before it was found: then all agree on what is wrong, and nobody can know better.
-    if (isMajority(wrong)) return wrong.length === core.length && !core.some(isCondemned);
+    if (isMajority(wrong)) return wrong.length === core.length;
     if (isMajority(core.filter((node) => !wrong.includes(node)))) return false;
     return isTold() || core.length < 2;
   };

@@ -12,6 +12,9 @@ const KEPT_MAX = 4;
 /** Of an earlier term hardly anything is heard: mostly the newest one is chosen. */
 const NEWEST_TERM_SHARE = 0.8;
 
+/** Share of the word that hands leadership over which comes late only: it does its work at once, or not at all. */
+const HELD_BACK_SHARE = 0.5;
+
 /** Lets the message arrive; false where it cannot any more: its receiver's process is another one by now. */
 type Arrive = () => boolean;
 
@@ -28,10 +31,12 @@ export class Echoes {
     this.#prng = prng;
   }
 
-  keep({ to, type, term }: Message, arrive: Arrive): void {
+  /** True: only what is kept of it comes, some time. */
+  keep({ to, type, term }: Message, arrive: Arrive): boolean {
     const kinds = this.#kept.get(to) ?? new Map<Message["type"], readonly Kept[]>();
     this.#kept.set(to, kinds);
     kinds.set(type, [...(kinds.get(type) ?? []), { term, arrive }].slice(-KEPT_MAX));
+    return type === "timeout-now" && this.#prng.chance(HELD_BACK_SHARE);
   }
 
   /** A message of a random kind comes to this member once more. False: there is none. */

@@ -251,6 +251,7 @@ export class SimTransport implements Transport {
       if (connection.halfOpen) counts.swallowed += 1;
       return true;
     }
+    if (this.#keptBack(to, connection, frame)) return true;
     if (this.#network.isSieved(this.#self, to, frame)) {
       counts.sieved += 1;
       return true;
@@ -258,7 +259,6 @@ export class SimTransport implements Transport {
     const whole = options.codec === true ? decodeFrame(encodeFrame(frame)) : frame;
     const sent = this.#perhapsShortened(whole);
     this.#perhapsLate(to, connection, sent);
-    this.#kept(to, connection, sent);
     this.#perhapsForLaterElection(to, connection, sent);
     let copies = 1;
     if (options.loss > 0 && prng.chance(options.loss)) {
@@ -334,11 +334,12 @@ export class SimTransport implements Transport {
     return true;
   }
 
-  #kept(to: NodeId, connection: Connection, frame: PeerFrame): void {
+  /** Kept to come again. True: it does not come now. */
+  #keptBack(to: NodeId, connection: Connection, frame: PeerFrame): boolean {
     const { echoes, counts } = this.#network;
-    if (echoes === null || frame.kind !== "raft") return;
+    if (echoes === null || frame.kind !== "raft") return false;
     const { to: endpoint } = connection;
-    echoes.keep(frame.message, () => {
+    return echoes.keep(frame.message, () => {
       const arrives = this.#arriveAgain(to, endpoint, connection, frame);
       if (arrives) counts.echoed += 1;
       return arrives;

@@ -5,7 +5,6 @@
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
 import type { CommittedEntry, Millis } from "../../../src/replica/ports.ts";
 import type { SimNode } from "../node.ts";
-import type { FaultFamily } from "../options.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
 
@@ -18,8 +17,9 @@ const LATE_MS: Millis = 2_000;
  * then looks at its clock.
  */
 const STILL_MS: Millis = 1_500;
-/** A leader that refuses commands, its own too, or has a wrong state, has an excuse. */
-const EXCUSED: readonly FaultFamily[] = ["disk-full", "read-only", "row-rot", "odd-apply"];
+
+/** A leader that refuses commands, its own too, or has a wrong state, has so long after that is over. */
+const EXCUSED_MS: Millis = 3_000;
 
 interface Attempt {
   readonly id: string;
@@ -28,19 +28,25 @@ interface Attempt {
 
 export class Overdue implements Invariant {
   readonly #sim: Simulation;
-  readonly #excused: boolean;
   /** By fence. */
   readonly #attempts = new Map<number, Attempt>();
   #term = 0;
-  /** Log time of the first entry of that term. */
+  /** Log time since which its leader has no excuse: that of the first entry of its term, as a rule. */
   #since: Millis = 0;
   #lookedAt: Millis = 0;
+  /** Virtual time of the last excuse that anybody had. */
+  #excusedAt: Millis = -EXCUSED_MS;
   /** By what is late: when that was seen first. */
   #late = new Map<string, Millis>();
 
   constructor(sim: Simulation) {
     this.#sim = sim;
-    this.#excused = EXCUSED.some((family) => sim.options.families.has(family));
+  }
+
+  often(): void {
+    const { nodes, world } = this.#sim;
+    if (nodes.some(({ diskFull, readOnly, wasRotten }) => diskFull || readOnly || wasRotten))
+      this.#excusedAt = world.now;
   }
 
   logged(
@@ -49,14 +55,15 @@ export class Overdue implements Invariant {
     signals: readonly Signal[],
     node: SimNode,
   ): void {
-    if (this.#excused || now === 0) return;
+    if (now === 0) return;
     for (const signal of signals)
       if (signal.type === "claimed") {
         const { id, lease, started_at, timeout_ms } = signal.task;
         if (timeout_ms !== null)
           this.#attempts.set(lease.fence, { id, timeoutAt: (started_at ?? now) + timeout_ms });
       } else if (signal.type === "lease-end") this.#attempts.delete(signal.fence);
-    if (term !== this.#term) {
+    const isExcused = this.#sim.world.now - this.#excusedAt < EXCUSED_MS;
+    if (term !== this.#term || isExcused) {
       this.#term = term;
       this.#since = now;
       this.#lookedAt = now;

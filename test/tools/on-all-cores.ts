@@ -1,0 +1,53 @@
+/**
+ * Preloaded by `bun test` (bunfig.toml), and puts a better started one in its place, once, before a test is loaded:
+ *
+ * - A run of all files has a process for each core, up to four: `--parallel`, which bunfig.toml cannot ask for. One process
+ *   uses one core while it computes, and most files do; the scenarios of test/cluster wait meanwhile on the other. The
+ *   processes keep what they have loaded from file to file (`--no-isolate`), as a single one does. What names files is run
+ *   as it was asked for.
+ * - The engine's last compiler (FTL) comes as late as in a member (src/system/engine.ts). Thousands of short tests never
+ *   earn back what it costs: a quarter of the processor time of those that compute.
+ *
+ * Where the system cannot do it, the tests take longer and nothing else.
+ */
+import { readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { ENGINE_SETTINGS } from "../../src/system/engine.ts";
+
+const LAST_COMPILER = "BUN_JSC_thresholdForFTLOptimizeAfterWarmUp";
+/** A process takes half a GiB. */
+const PROCESSES_MAX = 4;
+/** Tests of files that run beside it take their turn on the same cores: they are slower then, not wrong. */
+const TIMEOUT_MS = 60_000;
+/** Whoever says how the files are to be shared out has it so. */
+const SHARES = /^--(?:parallel|isolate|no-isolate|shard|watch|hot|test-worker|randomize|bail)\b/;
+
+/** The words behind `bun test` that share all files out among the cores, or those that were given. */
+function better(given: readonly string[]): readonly string[] {
+  const processes = Math.min(availableParallelism(), PROCESSES_MAX);
+  // A word that is no flag names files, or is the value of the flag before it, which nothing here can tell.
+  if (processes < 2 || given.some((word) => !word.startsWith("-") || SHARES.test(word)))
+    return given;
+  return [`--parallel=${processes}`, "--no-isolate", `--timeout=${TIMEOUT_MS}`, ...given];
+}
+
+function beginAgain(): void {
+  try {
+    const [program = "", test, ...given] = readFileSync("/proc/self/cmdline", "utf8")
+      .split("\0")
+      .slice(0, -1);
+    const words = better(given);
+    const isSettled = process.env[LAST_COMPILER] !== undefined && words === given;
+    // The sampling profiler's signal would end the process in its place.
+    const isProfiled = given.some((word) => word.startsWith("--cpu-prof"));
+    if (test !== "test" || isSettled || isProfiled || process.execve === undefined) return;
+    process.execve(process.execPath, [program, test, ...words], {
+      [LAST_COMPILER]: ENGINE_SETTINGS[LAST_COMPILER],
+      ...process.env,
+    });
+  } catch {
+    // As it is, then.
+  }
+}
+
+beginAgain();

@@ -258,17 +258,17 @@ export function freePorts(count: number): number[] {
   return ports;
 }
 
-/** Asks again every 20 ms until there is an answer. @throws when there is none in time. */
+/** Asks again until there is an answer: after 20 ms, then ever later, up to 100 ms. @throws when there is none in time. */
 export async function eventually<T>(
   what: string,
   look: () => Promise<T | null | false>,
   timeoutMs = 20_000,
 ): Promise<T> {
   const deadline = Date.now() + timeoutMs;
-  for (;;) {
+  for (let pauseMs = 20; ; pauseMs = Math.min(pauseMs + 5, 100)) {
     const found = await look();
     if (found !== null && found !== false) return found;
     if (Date.now() > deadline) throw new Error(`waited ${timeoutMs} ms in vain for ${what}`);
-    await Bun.sleep(20);
+    await Bun.sleep(pauseMs);
   }
 }

@@ -5,6 +5,7 @@
  *   uses one core while it computes, and most files do; the scenarios of test/cluster wait meanwhile on the other. The
  *   processes keep what they have loaded from file to file (`--no-isolate`), as a single one does. What names files is run
  *   as it was asked for.
+ * - A test has a minute, where it does not say itself how long. Whatever else the machine does, a test is slower, not wrong.
  * - The engine's last compiler (FTL) comes as late as in a member (src/system/engine.ts). Thousands of short tests never
  *   earn back what it costs: a quarter of the processor time of those that compute.
  *
@@ -17,18 +18,19 @@ import { ENGINE_SETTINGS } from "../../src/system/engine.ts";
 const LAST_COMPILER = "BUN_JSC_thresholdForFTLOptimizeAfterWarmUp";
 /** A process takes half a GiB. */
 const PROCESSES_MAX = 4;
-/** Tests of files that run beside it take their turn on the same cores: they are slower then, not wrong. */
 const TIMEOUT_MS = 60_000;
 /** Whoever says how the files are to be shared out has it so. */
 const SHARES = /^--(?:parallel|isolate|no-isolate|shard|watch|hot|test-worker|randomize|bail)\b/;
 
-/** The words behind `bun test` that share all files out among the cores, or those that were given. */
+/** The words behind `bun test`, with those that give time, and where all files are to run, those that share them out. */
 function better(given: readonly string[]): readonly string[] {
+  const words = [...given];
+  if (!given.some((word) => word.startsWith("--timeout"))) words.unshift(`--timeout=${TIMEOUT_MS}`);
   const processes = Math.min(availableParallelism(), PROCESSES_MAX);
   // A word that is no flag names files, or is the value of the flag before it, which nothing here can tell.
-  if (processes < 2 || given.some((word) => !word.startsWith("-") || SHARES.test(word)))
-    return given;
-  return [`--parallel=${processes}`, "--no-isolate", `--timeout=${TIMEOUT_MS}`, ...given];
+  if (processes > 1 && given.every((word) => word.startsWith("-") && !SHARES.test(word)))
+    words.unshift(`--parallel=${processes}`, "--no-isolate");
+  return words;
 }
 
 function beginAgain(): void {
@@ -37,7 +39,7 @@ function beginAgain(): void {
       .split("\0")
       .slice(0, -1);
     const words = better(given);
-    const isSettled = process.env[LAST_COMPILER] !== undefined && words === given;
+    const isSettled = process.env[LAST_COMPILER] !== undefined && words.length === given.length;
     // The sampling profiler's signal would end the process in its place.
     const isProfiled = given.some((word) => word.startsWith("--cpu-prof"));
     if (test !== "test" || isSettled || isProfiled || process.execve === undefined) return;

@@ -14,10 +14,14 @@ import type { Handler } from "../../src/executor/handler.ts";
 import { eventually, RealCluster } from "../cluster/harness.ts";
 import { clientOf, type DisposableClient, ScriptedMember } from "./scripted-member.ts";
 
+/** A machine that is busy with other work may keep a process waiting for a second or two. */
+const LEASE = "6s";
+const LONGER_THAN_A_LEASE_MS = 8_000;
+
 let cluster: RealCluster;
 let client: DisposableClient;
 beforeAll(async () => {
-  cluster = await RealCluster.start({ size: 1, args: ["--concurrency", "0", "--lease", "2s"] });
+  cluster = await RealCluster.start({ size: 1, args: ["--concurrency", "0", "--lease", LEASE] });
   client = clientOf([cluster.member(0)]);
 }, 60_000);
 afterAll(async () => {
@@ -208,7 +212,9 @@ describe("A worker", () => {
   test.concurrent(
     "keeps its leases for as long as handlers run",
     async () => {
-      const { worker, errors } = started({ slow: () => Bun.sleep(3_000).then(() => "done") });
+      const { worker, errors } = started({
+        slow: () => Bun.sleep(LONGER_THAN_A_LEASE_MS).then(() => "done"),
+      });
       const handle = await client.enqueue("slow");
       expect(await handle.result()).toBe("done");
       expect(await handle.task()).toMatchObject({ attempt: 1, crashes: 0 });
@@ -278,7 +284,7 @@ describe("A worker", () => {
       await running;
       const ends = await client.enqueue("quick");
       await eventually("both to run", async () => worker.running === 2);
-      await worker.stop({ drainMs: 200 });
+      await worker.stop({ drainMs: 2_000 });
       expect(await ends.task()).toMatchObject({ status: "Completed", result: 1 });
       expect(await stays.task()).toMatchObject({ status: "Pending", retries: 0, crashes: 0 });
       expect(errors).toEqual([]);
@@ -297,7 +303,7 @@ describe("A worker", () => {
       const first = await client.enqueue("gated");
       await eventually("the first to run", async () => worker.running === 1);
       await cluster.member(0).post(`/api/workers/${worker.workerId}/quiet`, {});
-      await Bun.sleep(600);
+      await Bun.sleep(2_500);
       const second = await client.enqueue("gated");
       gate.resolve("done");
       expect(await first.result()).toBe("done");
@@ -386,7 +392,7 @@ describe("A worker on its own", () => {
         }
         const claims = member.asked.filter((asked) => asked.path === "/api/leases/claim").length;
         if (path !== "/api/leases/claim" || claims > 2) return never;
-        return claims === 1 ? new Response("", { status: 502 }) : Response.json(claimed(600));
+        return claims === 1 ? new Response("", { status: 502 }) : Response.json(claimed(6_000));
       });
       using lonely = clientOf([member]);
       const { handler, reasons, running } = stoppable();

@@ -78,7 +78,7 @@ describe("the concurrency cap", () => {
     expect(most).toBe(12);
     console.log(`all 12 slots were busy in ${full} of ${samples} samples`);
     // A loose bound: how soon a freed slot works again is a time, and times on a shared machine are noise.
-    expect(full / Math.max(1, samples)).toBeGreaterThan(0.2);
+    expect(full / Math.max(1, samples)).toBeGreaterThan(0.1);
   }, 90_000);
 });
 

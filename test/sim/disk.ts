@@ -195,6 +195,7 @@ export class SimLogStore implements LogStore {
   readonly #memberships: Membership[] = [];
   readonly #queue: { op: PersistOp; done: (ack: PersistAck) => void }[] = [];
   #inFlight: PersistOp[] = [];
+  #unheard = 0;
   #busy = false;
   /** Resolved when nothing waits to be written any more. */
   readonly #idle: (() => void)[] = [];
@@ -304,8 +305,14 @@ export class SimLogStore implements LogStore {
     return this.#queue.length + this.#inFlight.length;
   }
 
+  /** Writes that the process has not heard of yet: one that stands still hears later of what its disk has done. */
+  get unheard(): number {
+    return this.#unheard;
+  }
+
   append(op: PersistOp, done: (ack: PersistAck) => void): void {
     if (this.#killed) return;
+    this.#unheard += 1;
     overwrite(this.handed, op.entries);
     for (const { data } of op.entries) this.#bytesWritten += data.length;
     this.#note(op.entries);
@@ -344,6 +351,7 @@ export class SimLogStore implements LogStore {
     this.#clock.enter(() => {
       for (const { op, done } of batch) {
         if (this.#killed) return;
+        this.#unheard -= 1;
         const last = op.entries.at(-1);
         done({
           hardState: op.hardState,

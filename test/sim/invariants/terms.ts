@@ -39,7 +39,7 @@ export class Terms implements Invariant {
   /** With so many writes under way a core hears nothing that would need another one; half of them are an excuse. */
   #isFull({ store }: SimNode): boolean {
     const { maxWritesUnderWay } = { ...DEFAULT_LIMITS, ...this.#sim.options.limits };
-    return 2 * (store?.pending ?? 0) >= maxWritesUnderWay;
+    return 2 * (store?.unheard ?? 0) >= maxWritesUnderWay;
   }
 
   #fail(node: SimNode, { type, from, term }: Message, before: CoreState, after: CoreState): void {

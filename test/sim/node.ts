@@ -100,6 +100,7 @@ export class SimNode {
   startedAt = 0;
 
   #snapshots: MemorySnapshots | null = null;
+  #votes = NO_VOTES;
 
   constructor(
     sim: Simulation,
@@ -159,9 +160,15 @@ export class SimNode {
     const core = this.replica?.core ?? null;
     if (core === null || !this.up) return null;
     const { term, vote, role, leader, commit, lastIndex, lastTerm, electionElapsedTicks } = core;
-    const votes = core.votes.size === 0 ? NO_VOTES : new Map(core.votes);
+    const votes = this.#votesOf(core.votes);
     const elapsedTicks = electionElapsedTicks;
     return { term, vote, role, leader, commit, lastIndex, lastTerm, elapsedTicks, votes };
+  }
+
+  /** A copy, made only when they changed: a leader keeps those of its election, and hears most messages. */
+  #votesOf(votes: ReadonlyMap<NodeId, boolean>): ReadonlyMap<NodeId, boolean> {
+    if (!isSame(votes, this.#votes)) this.#votes = new Map(votes);
+    return this.#votes;
   }
 
   // ------------------------------------------------------------------ life
@@ -767,6 +774,12 @@ export class SimNode {
       error: say("error"),
     };
   }
+}
+
+function isSame(a: ReadonlyMap<NodeId, boolean>, b: ReadonlyMap<NodeId, boolean>): boolean {
+  if (a.size !== b.size) return false;
+  for (const [id, granted] of a) if (b.get(id) !== granted) return false;
+  return true;
 }
 
 function positionOf(image: Uint8Array): Position {

@@ -102,7 +102,11 @@ export async function mainJob(
     await eventually(
       "every task to be final",
       async () => {
-        const { stats } = await follower.json<{ stats: Record<string, number> }>("/api/stats");
+        // On a busy machine the members may be without a leader for a moment.
+        const response = await follower.fetch("/api/stats");
+        if (response.status === 503) return false;
+        if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
+        const { stats } = (await response.json()) as { stats: Record<string, number> };
         return (stats.Pending ?? 0) + (stats.Running ?? 0) === 0;
       },
       120_000,

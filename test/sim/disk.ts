@@ -1,8 +1,9 @@
 /**
- * A model of the log's disk. What was acknowledged survives everything; of what was handed over and not
- * acknowledged, a crash keeps a prefix drawn from the seed.
+ * A model of the log's disk. What was acknowledged survives every death of the process and every loss of power; of
+ * what was handed over and not acknowledged, a crash keeps a prefix of whole writes, drawn from the seed. Damage is an index
+ * from which the log cannot be read any more (`damagedFrom`), or the loss of term and vote (`voteLost`).
  *
- * What it does not model: torn pages and flipped bits (test/storage does that on real files).
+ * What it does not model: a write that is torn in its middle, and which bits flip (test/storage does that on real files).
  *
  * `entries` is the whole log ever written, also what was compacted or came by a snapshot, so that invariants
  * find any index; the member itself reads nothing at or below `compacted`.
@@ -180,7 +181,7 @@ export interface DiskFaults {
   fails?(): boolean;
   /** Nothing can be written: the disk is mounted read-only. */
   readOnly?(): boolean;
-  /** Entries that are read back come only after so long, and then as they were when they were asked for, or as they are. */
+  /** Entries that are read back come only after so long, as they were when they were asked for, or as they are by then. */
   slowRead?(): { readonly ms: Millis; readonly isOld: boolean } | null;
 }
 

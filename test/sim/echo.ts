@@ -1,7 +1,7 @@
 /**
- * Late duplicates of everything. Of each kind of Raft's messages the newest that a member was sent are kept, and come
- * again when what they are about may be over. Drawn at random, a copy of a rare message hardly ever meets the moment that
- * it could do harm in.
+ * Late duplicates of Raft's messages. Of each kind the newest that a member was sent are kept, and come again when what
+ * they are about may be over. Drawn at random, a copy of a rare message hardly ever meets the moment that it could do harm
+ * in. Of one kind some come late only: the word that hands leadership over.
  */
 import type { Message, NodeId, Term } from "../../src/raft/types.ts";
 import type { Prng } from "./world.ts";
@@ -12,7 +12,7 @@ const KEPT_MAX = 4;
 /** Of an earlier term hardly anything is heard: mostly the newest one is chosen. */
 const NEWEST_TERM_SHARE = 0.8;
 
-/** Share of the word that hands leadership over which comes late only: it does its work at once, or not at all. */
+/** Share of the words that hand leadership over which come late, or never, and not at once. */
 const HELD_BACK_SHARE = 0.5;
 
 /** Lets the message arrive; false where it cannot any more: its receiver's process is another one by now. */
@@ -39,7 +39,7 @@ export class Echoes {
     return type === "timeout-now" && this.#prng.chance(HELD_BACK_SHARE);
   }
 
-  /** A message of a random kind comes to this member once more. False: there is none. */
+  /** A message of a random kind comes to this member once more. False: there is none, or it cannot arrive any more. */
   again(to: NodeId): boolean {
     const kinds = [...(this.#kept.get(to)?.values() ?? [])];
     if (kinds.length === 0) return false;

@@ -3,7 +3,8 @@
  * these settings.
  *
  * The engine's last compiler (FTL) is off: over code that is wide and flat it costs a sixth of a short run's processor
- * time, and gains nothing in a long one (measured: docs/simulator.md). And garbage is collected half as often as in a heap that begins small.
+ * time, and gains nothing in a long one (measured: docs/simulator.md). And garbage is collected half as often as in a heap
+ * that begins small.
  */
 import { settleEngine } from "../../src/system/engine.ts";
 

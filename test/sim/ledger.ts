@@ -1,6 +1,6 @@
 /**
  * What the log made of every task, told by the machine's own signals as each entry is applied for the first
- * time, and held against what a task may do (CONTRACT section 2). Clients' answers are judged by it: it
+ * time, and held against what a task may do (`LEGAL`, and the rules Q1 to Q8). Clients' answers are judged by it: it
  * knows each task's status as of each index.
  */
 import type { Database } from "bun:sqlite";

@@ -36,8 +36,8 @@ interface Verdict {
 
 /**
  * Runs each mutant until a seed fails on it that does not fail on the unchanged sources, or `seeds` have passed; then,
- * if it lives, the tests of the folders that it may be in (not with `seedsOnly`). One in the real files is given to their tests at once.
- * Resolves with how many survived both.
+ * if it lives, the tests of the folders that it may be in. One in the real files is given to their tests at once. With
+ * `seedsOnly` no tests are run, and one in the real files counts as a survivor. Resolves with how many survived.
  */
 export async function runMutants(
   seeds: number,

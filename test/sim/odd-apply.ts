@@ -2,9 +2,9 @@
  * A member that applies one entry differently than the others (T9): a defect of its build or of its memory. The chain of
  * hashes must show it, with or without an audit of the rows; it must say nothing more, and take the state of the others.
  *
- * It sees another seed in one entry without anything that backs off. That decides nothing but the chain, so its answers stay right
- * until it is found, and the rules may believe it. Whose state it is that goes on from there (its own, of who
- * takes a snapshot of it, or nobody's any more, when a loss of power took it) is known by the chain itself.
+ * It sees another seed in one entry, of commands that draw nothing from it. That decides nothing but the chain, so its
+ * answers stay right until it is found, and the rules may believe it. Whose state it is that goes on from there (its own,
+ * of who takes a snapshot of it, or nobody's any more, when a loss of power took it) is known by the chain itself.
  */
 import { decodeCommand } from "../../src/queue/command-codec.ts";
 import type { Command } from "../../src/queue/commands.ts";
@@ -18,7 +18,7 @@ import type { Prng } from "./world.ts";
 /** Commands that no randomness goes into. */
 const CALM: ReadonlySet<Command["type"]> = new Set(["submit", "claim", "cancel", "confirm", "due"]);
 
-/** Where a member of three or more will do so, once in a run. False: it counts when it does. */
+/** Chooses who will do so: one voter of three or more, once in a run. Always false, since it is counted when it happens. */
 export function applyOddly(sim: Simulation, prng: Prng): boolean {
   const { membership, nodes } = sim;
   if (membership === null || sim.oddChains.due !== null) return false;

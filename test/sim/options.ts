@@ -1,6 +1,6 @@
 /**
  * What one seed decides (swarm): the shape of the cluster, its timing, its limits, the workload, and which
- * families of faults strike. About half of the families are off in each seed, so that rare combinations get room.
+ * families of faults strike. More than half of the families are off in each seed, so that rare combinations get room.
  */
 import type { CoreLimits } from "../../src/raft/options.ts";
 import type { Millis } from "../../src/replica/ports.ts";

@@ -55,7 +55,10 @@ export function rotRow(sim: Simulation, prng: Prng): boolean {
   return true;
 }
 
-/** After the healing: the rot, or what was applied differently, is found and gone, as far as enough voters are left to judge by; else they all know of it. */
+/**
+ * After the healing: the rot, or what was applied differently, is found and gone, as far as enough voters are left to judge
+ * by; else somebody tells of it.
+ */
 export async function rotIsFound(sim: Simulation): Promise<void> {
   const isCondemned = ({ replica }: SimNode): boolean => (replica?.condemned() ?? null) !== null;
   const rotten = (): readonly SimNode[] =>

@@ -3,7 +3,7 @@ import { asThen, runSeed } from "./batch.ts";
 import { SEEDS_VARIABLE } from "./coverage.ts";
 import { type SimResult, Simulation } from "./simulation.ts";
 
-/** Quick ones of many kinds: two, three and four members, with few faults and with many, and members that come and go. */
+/** Quick ones of many kinds: two to seven members, a dozen families of faults and more, and members that come and go. */
 const ALWAYS = [15, 21, 26, 49, 50, 70];
 
 /** A seed of the file, and the families of faults that were not there when it was found. */

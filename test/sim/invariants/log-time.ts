@@ -1,4 +1,7 @@
-/** Q8, T1: log time never goes back, is bent by a tenth at most, and is within 10 s of true time while most clocks are right. */
+/**
+ * Q8, T1: log time never goes back, is bent by a tenth at most, and is within 10 s of true time while most clocks are
+ * right.
+ */
 import type { PersistOp } from "../../../src/raft/types.ts";
 import { decodeEntry } from "../../../src/replica/envelope.ts";
 import type { TaskMachine } from "../../../src/queue/machine.ts";

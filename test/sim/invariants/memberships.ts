@@ -1,7 +1,7 @@
 /**
  * I12: a leader has at most one membership that is not committed, and neighbours share quorums. A learner that is
- * promoted holds the log, as far as its leader can know. What a member takes for the membership is the newest one in its log, also when that was
- * cut back (dissertation 4.1).
+ * promoted holds the log, as far as its leader can know. What a member takes for the membership is the newest one in its
+ * log, also when that was cut back (dissertation 4.1).
  */
 import { asIndex, type Configuration, type PersistOp } from "../../../src/raft/types.ts";
 import { decodeConfigurationEntry } from "../../../src/raft/configuration.ts";

@@ -1,4 +1,7 @@
-/** I2: term and vote on a disk never go back, restarts included; applied and leadership's term never in a process. */
+/**
+ * I2: term and vote on a disk never go back, restarts included; applied and leadership's term never in a process. What was
+ * applied may go back with a loss of power; a commit index is not looked at, but for `LogBounds`: it stays above applied.
+ */
 import type { PersistOp } from "../../../src/raft/types.ts";
 import type { Leadership } from "../../../src/replica/consensus.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";

@@ -1,7 +1,7 @@
 /**
  * Q7: who is claimed comes first. Of the tasks of all queues and names that a claim asked for, and that were ready before
- * an entry, none is left behind that comes before one that the claim took: higher priority first, then who became ready first. Looks
- * now and then, since it reads all that is ready.
+ * an entry, none is left behind that comes before one that the claim took: higher priority first, then who became ready
+ * first. Looks now and then, since it reads all that is ready.
  */
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
 import type { Claim } from "../../../src/queue/types.ts";

@@ -1,6 +1,7 @@
 /**
  * T6, Q8, from the other side: what a leader has to do by itself is done in time. An attempt that ran too long is ended,
- * and a task whose time has come is ready, two seconds of log time later, under a leader that logs entries all the while.
+ * and a task whose time has come is ready, within some four seconds of log time, under a leader that logs entries all the
+ * while.
  */
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
 import type { CommittedEntry, Millis } from "../../../src/replica/ports.ts";

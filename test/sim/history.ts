@@ -218,10 +218,10 @@ export class History {
     }
   }
 
-  /** After more than a period of silence the lease may be given up already, in an entry that is on its way. */
+  /** However long it was silent before: a leader that has given it up, in an entry that is on its way, says nothing. */
   #heard(fence: number, at: number): void {
     const before = this.heardAt.get(fence) ?? this.#sim.ledger.claimedMs.get(fence) ?? 0;
-    if (at > before && at - before < this.#sim.options.leaseMs) this.heardAt.set(fence, at);
+    if (at > before) this.heardAt.set(fence, at);
   }
 
   /** A linearizable read of one task. */

@@ -106,6 +106,14 @@ export class Charges implements Invariant {
       const known = this.#budgets.get(id) ?? NEW;
       const [first, ...more] = (causes.get(id) ?? []).filter(({ fence }) => ended.has(fence));
       let { releases } = known;
+      if (task !== null && first === undefined && !restarts) {
+        const wrong = this.#free(known, task);
+        if (wrong !== null)
+          this.#sim.fail(
+            "Q5",
+            `nothing at ${index} is charged to ${id}, of which ${JSON.stringify(known)} was: ${JSON.stringify(task)}`,
+          );
+      }
       if (task !== null && first !== undefined && more.length === 0 && count === 1 && !restarts) {
         const wrong = this.#wrong(first.fence, first.cause, known, task);
         if (wrong !== null)

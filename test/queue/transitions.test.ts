@@ -61,6 +61,14 @@ describe("a task's life", () => {
     expect(h.claim()).toHaveLength(1);
   });
 
+  test("tasks that come due together become ready in the order of their times", () => {
+    const h = new Harness();
+    const ids = [300, 100, 200].map((ms) => h.submit({ run_at: START + ms }));
+    h.now = START + 1_000;
+    h.do({ type: "due", term: 1, max: 10 });
+    expect(h.claim(3).map(({ id }) => id)).toEqual([ids[1], ids[2], ids[0]].map((id) => id ?? ""));
+  });
+
   test("log time that would go back stays where it was", () => {
     const h = new Harness();
     h.submit();
@@ -144,8 +152,12 @@ describe("failures", () => {
     expect(h.task(id).retries).toBe(1);
     expect(h.end(first, complete)).toBe("stale-lease");
     expect(h.end(first, failure())).toBe("stale-lease");
+    // The time of the next attempt begins with that attempt.
     const second = h.claimOne();
-    h.now += 100;
+    h.now += 99;
+    h.do({ type: "timeout", term: 1, items: [second] });
+    expect(h.state(id)).toBe("Running/running");
+    h.now += 1;
     h.do({ type: "timeout", term: 1, items: [second] });
     expect(h.state(id)).toBe("Failed/timeout");
     expect(h.machine.attempts(id)?.map((a) => a.outcome)).toEqual(["timeout", "timeout"]);
@@ -381,15 +393,18 @@ describe("cancel", () => {
 describe("retry", () => {
   test("gives a final task fresh budgets and keeps its attempts", () => {
     const h = new Harness();
-    const id = h.submit({ max_retries: 0 });
+    const id = h.submit({ max_retries: 1 });
+    h.end(h.claimOne(), failure({ crashed: true }));
+    h.end(h.claimOne(), failure());
     h.end(h.claimOne(), failure());
     expect(h.state(id)).toBe("Failed/exhausted");
+    expect([h.task(id).retries, h.task(id).crashes]).toEqual([1, 1]);
     h.value({ type: "retry", id, if_version: h.task(id).version });
     expect(h.state(id)).toBe("Pending/ready");
     const task = h.task(id);
-    expect([task.retries, task.crashes, task.attempt, task.completed_at]).toEqual([0, 0, 1, null]);
-    expect(h.claimOne().attempt).toBe(2);
-    expect(h.machine.attempts(id)).toHaveLength(2);
+    expect([task.retries, task.crashes, task.attempt, task.completed_at]).toEqual([0, 0, 3, null]);
+    expect(h.claimOne().attempt).toBe(4);
+    expect(h.machine.attempts(id)).toHaveLength(4);
   });
 
   test("refuses what is not final, another version, and an unknown id", () => {
@@ -417,11 +432,14 @@ describe("submit", () => {
       ids: [id],
       existing: true,
     });
-    expect(h.do({ type: "submit", tasks: [newTask(id, { body_hash: "h2" })] })).toMatchObject({
-      code: "id-conflict",
-      id,
-    });
+    const other = [newTask(id, { body_hash: "h2" })];
+    expect(h.do({ type: "submit", tasks: other })).toMatchObject({ code: "id-conflict", id });
     expect(h.machine.counts().Pending).toBe(1);
+    // Whatever became of the task since.
+    h.end(h.claimOne(), complete);
+    expect(h.value({ type: "submit", tasks })).toMatchObject({ ids: [id], existing: true });
+    expect(h.do({ type: "submit", tasks: other })).toMatchObject({ code: "id-conflict", id });
+    expect(h.state(id)).toBe("Completed");
   });
 
   test("a bulk is all or nothing", () => {

@@ -15,6 +15,7 @@ import { LogBounds } from "./log-bounds.ts";
 import { LogMatching } from "./log-matching.ts";
 import { LogTime } from "./log-time.ts";
 import { MatchesAreDurable } from "./matches-are-durable.ts";
+import { MembersAsk } from "./members-ask.ts";
 import { Memberships } from "./memberships.ts";
 import { NeverBack } from "./never-back.ts";
 import { NoSelfTruncation } from "./no-self-truncation.ts";
@@ -55,6 +56,7 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new Order(sim),
   (sim) => new OneKeyOneTask(sim),
   (sim) => new Once(sim),
+  (sim) => new MembersAsk(sim),
   (sim) => new Counters(sim),
   (sim) => new Bounds(sim),
   (sim) => new LogBounds(sim),

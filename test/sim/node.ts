@@ -35,6 +35,7 @@ import { SimTransport } from "./network.ts";
 import { diskOf, type Reborn, type Stranger } from "./beginning.ts";
 import { isRotten } from "./rot.ts";
 import type { Simulation } from "./simulation.ts";
+import { watchedConsensus } from "./watched-consensus.ts";
 import { NodeClock, Prng } from "./world.ts";
 
 /** Names that the members' executors handle by name; the star takes what nobody ever named. */
@@ -287,7 +288,10 @@ export class SimNode {
     const { options } = this.#sim;
     const random = this.#prng;
     const queue = new FlotillaQueue({
-      consensus: replica,
+      consensus: watchedConsensus(replica, (command, answer) => {
+        if (!clock.alive) return;
+        for (const rule of this.#sim.watching.answered) rule.answered(this, command, answer);
+      }),
       machine,
       reader,
       clock,

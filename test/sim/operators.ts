@@ -32,6 +32,7 @@ type Deed = Extract<
   | "old-copy"
   | "log-rot"
   | "vote-rot"
+  | "same-again"
 >;
 const DEEDS: readonly Deed[] = [
   "add",
@@ -43,6 +44,7 @@ const DEEDS: readonly Deed[] = [
   "old-copy",
   "log-rot",
   "vote-rot",
+  "same-again",
 ];
 
 export class Operator {
@@ -85,6 +87,8 @@ export class Operator {
         return this.#lose("old-copy");
       case "vote-rot":
         return this.#loseVote();
+      case "same-again":
+        return this.#sameAgain();
       case "log-rot":
         return Promise.resolve(this.#rot());
     }
@@ -156,6 +160,24 @@ export class Operator {
     this.#sim.trace.say(node.id, "comes back with an empty folder");
     node.wipe();
     this.#join(node);
+    return true;
+  }
+
+  /**
+   * Removed in the first start of its folder, and back at once with an empty one: while it hears of what the earlier folder
+   * asked, it is asked for something itself, under the same start and numbers (T2).
+   */
+  async #sameAgain(): Promise<boolean> {
+    const node = this.#pick();
+    if (node === null || node.disk.boot !== 1 || !node.answers) return false;
+    for (let i = 0; i < 12; i++) this.#sim.writeAt(node);
+    await this.#sim.sleep(300 * this.#prng.float());
+    if (!(await this.#remove(node)) || !this.#sim.mood.wild()) return false;
+    this.#sim.trace.say(node.id, "comes back at once with an empty folder");
+    node.wipe();
+    this.#join(node);
+    const { world } = this.#sim;
+    for (let i = 0; i < 40; i++) world.at(world.now + 10 * i, () => this.#sim.writeAt(node));
     return true;
   }
 

@@ -24,6 +24,7 @@ import { Once } from "./once.ts";
 import { OneLeaderPerTerm } from "./one-leader-per-term.ts";
 import { Order } from "./order.ts";
 import { Overdue } from "./overdue.ts";
+import { OwnAnswers } from "./own-answers.ts";
 import { PromisesAreDurable } from "./promises-are-durable.ts";
 import { Replay } from "./replay.ts";
 import { SameState } from "./same-state.ts";
@@ -57,6 +58,7 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new OneKeyOneTask(sim),
   (sim) => new Once(sim),
   (sim) => new MembersAsk(sim),
+  (sim) => new OwnAnswers(sim),
   (sim) => new Counters(sim),
   (sim) => new Bounds(sim),
   (sim) => new LogBounds(sim),

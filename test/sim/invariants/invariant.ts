@@ -62,6 +62,8 @@ export interface Invariant {
   ): void;
   /** A member hears what the wall clock of `from` shows, epoch ms. */
   heardClock?(node: SimNode, from: NodeId, wall: Millis): void;
+  /** A member that is up was told what became of a command which it had submitted, with these bytes. */
+  answered?(node: SimNode, asked: Uint8Array, answer: unknown): void;
   /** A leader was asked to hand leadership over, just now. */
   transferring?(node: SimNode): void;
   /** Every tenth of a second of virtual time, between two events. */
@@ -104,6 +106,7 @@ export function watching(rules: readonly Invariant[]): Watching {
     heard: those("heard"),
     took: those("took"),
     heardClock: those("heardClock"),
+    answered: those("answered"),
     transferring: those("transferring"),
     marked: those("marked"),
     often: those("often"),

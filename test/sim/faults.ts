@@ -4,6 +4,7 @@ import type { DiskFaults } from "./disk.ts";
 import type { SimNode } from "./node.ts";
 import { applyOddly } from "./odd-apply.ts";
 import { type FaultFamily, streamOf } from "./options.ts";
+import { rotAndLag } from "./rot-and-lag.ts";
 import { rotRow } from "./rot.ts";
 import type { Simulation } from "./simulation.ts";
 import { Prng } from "./world.ts";
@@ -242,6 +243,7 @@ const STRIKES: Partial<Record<FaultFamily, Strike>> = {
   },
   usurp: (sim, prng) => usurp(sim, prng),
   "row-rot": rotRow,
+  "rot-and-lag": rotAndLag,
   "odd-apply": applyOddly,
   echo: (sim, prng) => {
     for (let i = prng.between(3, 12); i > 0; i--)

@@ -339,7 +339,7 @@ function isVoteOver(sim: Simulation, { disk }: SimNode): boolean {
 }
 
 /** Whether every promise that this member's disk keeps is kept by a quorum of the others as well. */
-function mayLose(sim: Simulation, node: SimNode): boolean {
+export function mayLose(sim: Simulation, node: SimNode): boolean {
   const { nodes, membership } = sim;
   if (membership === null) return false;
   const last = node.disk.entries.at(-1);

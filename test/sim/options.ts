@@ -70,6 +70,7 @@ export const YOUNG_CODES = {
   "short-queues": "D2",
   "odd-apply": "T9",
   stranger: "Q3, Q4",
+  "rot-and-lag": "D8, N5",
   "same-again": "M4, T2",
 } as const;
 type YoungFamily = keyof typeof YOUNG_CODES;

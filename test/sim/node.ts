@@ -288,9 +288,18 @@ export class SimNode {
     const { options } = this.#sim;
     const random = this.#prng;
     const queue = new FlotillaQueue({
-      consensus: watchedConsensus(replica, (command, answer) => {
-        if (!clock.alive) return;
-        for (const rule of this.#sim.watching.answered) rule.answered(this, command, answer);
+      consensus: watchedConsensus(replica, {
+        submitted: (command) => {
+          for (const rule of this.#sim.watching.submitted) rule.submitted(this, command);
+        },
+        answered: (command, answer) => {
+          if (!clock.alive) return;
+          for (const rule of this.#sim.watching.answered) rule.answered(this, command, answer);
+        },
+        refused: (command, reason) => {
+          if (!clock.alive) return;
+          for (const rule of this.#sim.watching.refused) rule.refused(this, command, reason);
+        },
       }),
       machine,
       reader,

@@ -1,14 +1,20 @@
-/** A member's consensus, as its queue uses it, that tells what each of its commands was answered. */
-import type { Consensus } from "../../src/replica/consensus.ts";
+/** A member's consensus, as its queue uses it, that tells what was asked and what became of it. */
+import { type Consensus, ConsensusError } from "../../src/replica/consensus.ts";
 
-export function watchedConsensus(
-  consensus: Consensus,
-  answered: (command: Uint8Array, answer: unknown) => void,
-): Consensus {
+interface Told {
+  readonly submitted: (command: Uint8Array) => void;
+  readonly answered: (command: Uint8Array, answer: unknown) => void;
+  readonly refused: (command: Uint8Array, reason: string) => void;
+}
+
+export function watchedConsensus(consensus: Consensus, told: Told): Consensus {
   const watch = (command: Uint8Array, answer: Promise<unknown>): Promise<unknown> => {
+    told.submitted(command);
     answer.then(
-      (said) => answered(command, said),
-      () => undefined,
+      (said) => told.answered(command, said),
+      (error: unknown) => {
+        if (error instanceof ConsensusError) told.refused(command, error.reason);
+      },
     );
     return answer;
   };

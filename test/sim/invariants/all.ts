@@ -26,6 +26,7 @@ import { Order } from "./order.ts";
 import { Overdue } from "./overdue.ts";
 import { OwnAnswers } from "./own-answers.ts";
 import { PromisesAreDurable } from "./promises-are-durable.ts";
+import { RefusedForGood } from "./refused-for-good.ts";
 import { Replay } from "./replay.ts";
 import { SameState } from "./same-state.ts";
 import { SlowDisk } from "./slow-disk.ts";
@@ -59,6 +60,7 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new Once(sim),
   (sim) => new MembersAsk(sim),
   (sim) => new OwnAnswers(sim),
+  (sim) => new RefusedForGood(sim),
   (sim) => new Counters(sim),
   (sim) => new Bounds(sim),
   (sim) => new LogBounds(sim),

@@ -62,6 +62,9 @@ export interface Invariant {
   ): void;
   /** A member hears what the wall clock of `from` shows, epoch ms. */
   heardClock?(node: SimNode, from: NodeId, wall: Millis): void;
+  /** A member's queue hands a command over, and is told that nothing happened, or that nobody knows. */
+  submitted?(node: SimNode, asked: Uint8Array): void;
+  refused?(node: SimNode, asked: Uint8Array, reason: string): void;
   /** A member that is up was told what became of a command which it had submitted, with these bytes. */
   answered?(node: SimNode, asked: Uint8Array, answer: unknown): void;
   /** A leader was asked to hand leadership over, just now. */
@@ -106,6 +109,8 @@ export function watching(rules: readonly Invariant[]): Watching {
     heard: those("heard"),
     took: those("took"),
     heardClock: those("heardClock"),
+    submitted: those("submitted"),
+    refused: those("refused"),
     answered: those("answered"),
     transferring: those("transferring"),
     marked: those("marked"),

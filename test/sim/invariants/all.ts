@@ -30,6 +30,7 @@ import { RefusedForGood } from "./refused-for-good.ts";
 import { Replay } from "./replay.ts";
 import { SameState } from "./same-state.ts";
 import { SlowDisk } from "./slow-disk.ts";
+import { SnapshotMembership } from "./snapshot-membership.ts";
 import { StickyLeader } from "./sticky-leader.ts";
 import { Terms } from "./terms.ts";
 import { TransferHoldsWrites } from "./transfer-holds-writes.ts";
@@ -61,6 +62,7 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new MembersAsk(sim),
   (sim) => new OwnAnswers(sim),
   (sim) => new RefusedForGood(sim),
+  (sim) => new SnapshotMembership(sim),
   (sim) => new Counters(sim),
   (sim) => new Bounds(sim),
   (sim) => new LogBounds(sim),

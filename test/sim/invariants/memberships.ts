@@ -65,6 +65,19 @@ export class Memberships implements Invariant {
     }
   }
 
+  often(): void {
+    for (const { id, up, replica, store } of this.#sim.nodes) {
+      const core = replica?.core ?? null;
+      const membership = store?.membership ?? null;
+      if (!up || core?.role !== "leader" || membership === null) continue;
+      if (membership.index <= core.commit && !votes(membership.configuration, id))
+        this.#sim.fail(
+          "4.2.2",
+          `${id} leads term ${core.term} on, and its removal at ${membership.index} is committed`,
+        );
+    }
+  }
+
   marked(): void {
     for (const node of this.#sim.nodes)
       if (this.#differs(node))

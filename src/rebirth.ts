@@ -1,6 +1,7 @@
 /**
  * The beginning of a new cluster out of the state of an old one: what a rescue makes of a survivor's folder,
- * and a restore of a backup (DESIGN 6). What is new in it is rescue/new-beginning.ts; here are the files.
+ * and a restore of a backup (docs/lost-quorum.md, docs/backup.md). What is new in it is rescue/new-beginning.ts; here
+ * are the files.
  *
  * It is put in place like a snapshot (S5): a changed copy of the state, then a mark in the log, then CURRENT.
  * After a crash at any point the folder is as it was, or it is the new cluster.

@@ -1,4 +1,4 @@
-/** `Idempotency-Key`: what makes a repeated POST the same POST (CONTRACT section 3). */
+/** `Idempotency-Key`: what makes a repeated POST the same POST (docs/api.md). */
 import type { TaskQueue } from "../queue/service.ts";
 import type { IdempotencyScope } from "../queue/types.ts";
 import { badFields } from "./problem.ts";

@@ -29,7 +29,7 @@ export function json(status: number, value: unknown, headers: Headers = NONE): A
 }
 
 /**
- * A task as CONTRACT section 2 shows it. Put together by hand: a member does it for every task it answers, and
+ * A task as the API shows it (schema.ts). Put together by hand: a member does it for every task it answers, and
  * JSON.stringify would have to be asked three times, around the payload and the result.
  */
 export function taskText(task: Task): string {

@@ -1,5 +1,5 @@
 /**
- * Idempotency keys (CONTRACT section 3): the same key with the same body gives the first answer again, for
+ * Idempotency keys (docs/api.md): the same key with the same body gives the first answer again, for
  * 24 h of log time; with another body it is refused. What is kept, and what is not, is in first-answer.ts.
  */
 import type { Database, Statement } from "bun:sqlite";

@@ -1,5 +1,5 @@
 /**
- * Calls with an Idempotency-Key that the log alone does not settle (CONTRACT section 3): heartbeats and
+ * Calls with an Idempotency-Key that the log alone does not settle (docs/api.md): heartbeats and
  * directives live in the leader's memory, and a claim waits there. Ends and reports are commands, and only say
  * here whether they were the first.
  *

@@ -175,7 +175,7 @@ export const MAX_RETRIES_DEFAULT = 3;
 export const PRIORITY_DEFAULT = 5;
 export const QUEUE_DEFAULT = "default";
 
-/** Limits of CONTRACT section 2, in bytes of UTF-8 unless the name says otherwise. */
+/** What a task, a call and the table of keys may be at most, in bytes of UTF-8 unless the name says otherwise. */
 export const LIMITS = {
   body: 8 * 1024 * 1024,
   name: 255,
@@ -215,7 +215,7 @@ export interface NewTask {
   readonly body_hash: string | null;
 }
 
-/** Repeats of a POST with the same key answer the same (CONTRACT section 3). */
+/** Repeats of a POST with the same key answer the same (docs/api.md). */
 export interface IdempotencyScope {
   readonly principal: string;
   readonly route: string;

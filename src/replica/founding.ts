@@ -1,5 +1,5 @@
 /**
- * The birth of a cluster (DESIGN 6): how members with empty folders agree, once, on one entry 1.
+ * The birth of a cluster (docs/architecture.md): how members with empty folders agree, once, on one entry 1.
  *
  * The member with the smallest id founds, and only after EVERY listed member has answered with an empty
  * folder and the same list of ids. Its record names each member with the incarnation of its folder. A

@@ -1,5 +1,5 @@
 /**
- * Changes of the membership, as the leader makes them (DESIGN 6): adding, removing, new addresses, and the
+ * Changes of the membership, as the leader makes them (docs/membership.md): adding, removing, new addresses, and the
  * promotion of learners, which nobody has to ask for. The core turns a change into a joint configuration and
  * leaves that; here is what must hold before one is begun, and who waits for it.
  *

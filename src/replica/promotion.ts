@@ -1,6 +1,6 @@
 /**
- * When learners become voters (DESIGN 6). They do so by themselves once caught up, but never so that the number
- * of voters becomes even: four voters survive no more losses than three, and need one more for every decision.
+ * When learners become voters (docs/membership.md). They do so by themselves once caught up, but never so that the
+ * number of voters becomes even: four voters survive no more losses than three, and need one more for every decision.
  * So a learner waits until a second one is ready, and both enter in one joint change. What its record wishes
  * goes before that rule: to be a voter in any case, or to take another member's place.
  */

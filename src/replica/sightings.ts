@@ -1,5 +1,5 @@
 /**
- * The furthest that each member was ever seen (DESIGN 6): how often its process was started, how far its log
+ * The furthest that each member was ever seen (docs/membership.md): how often its process was started, how far its log
  * had acknowledged what is committed, and the term that it had on disk. None of these goes back on a folder
  * that is whole. A member that shows less has an old copy of its folder, and has forgotten entries or votes
  * that the others count on: it must not take part. Nor must one that shows a start which another process made: under

@@ -36,6 +36,8 @@ const { values } = parseArgs({
   },
 });
 const { peers, short, out, json, from } = values;
+const rounds = short ? 1 : wholeFrom1("rounds", values.rounds);
+const minutes = wholeFrom1("minutes", values.minutes);
 
 if (from !== undefined) {
   writeFileSync(out, goalsPage(JSON.parse(readFileSync(from, "utf8")) as GoalsRun));
@@ -56,9 +58,18 @@ const run: GoalsRun = {
   faults: [],
 };
 
+/** Ends the process with a sentence for anything else: by a NaN no round would run, and no step would be late. */
+function wholeFrom1(flag: string, text: string): number {
+  if (/^[1-9]\d{0,5}$/.test(text)) return Number(text);
+  console.error(`--${flag} takes a whole number from 1, not "${text}"`);
+  return process.exit(2);
+}
+
 /** Figures of `bun run bench` for so many members. */
 async function measureOwn(members: 3 | 1): Promise<void> {
   const file = join(folder, "own.json");
+  // That of the turn before would be taken for this one's when this one ends without any.
+  rmSync(file, { force: true });
   const only = "submit,client,batch,e2e,latency,reads,fsync,memory,own,failover";
   const sizes = short
     ? ["--quick", "--tasks", "2000", "--warm", "1"]
@@ -114,9 +125,8 @@ async function attempt(what: string, measure: () => Promise<void>): Promise<void
   writeFileSync(out, goalsPage(run));
 }
 
-const rounds = short ? 1 : Number(values.rounds);
 /** Monotonic ms. */
-const endAt = performance.now() + Number(values.minutes) * 60_000;
+const endAt = performance.now() + minutes * 60_000;
 for (let round = 0; round < rounds; round++) {
   // A failover takes the other harness half a minute: one for each system is enough.
   const failover = round === 0 && !short;

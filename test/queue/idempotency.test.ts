@@ -1,4 +1,4 @@
-/** What an idempotency key is answered with, whatever has become of the tasks since (CONTRACT section 3). */
+/** What an idempotency key is answered with, whatever has become of the tasks since (docs/api.md). */
 import { describe, expect, test } from "bun:test";
 import type { Answer, Command } from "../../src/queue/commands.ts";
 import { TaskMachine } from "../../src/queue/machine.ts";

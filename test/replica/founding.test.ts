@@ -1,4 +1,4 @@
-/** The first start of a cluster (DESIGN 6): by whom, and what everybody waits for. */
+/** The first start of a cluster (docs/architecture.md): by whom, and what everybody waits for. */
 import { expect, test } from "bun:test";
 import { asIndex, asNodeId, asTerm, type NodeId } from "../../src/raft/types.ts";
 import { foundingStep } from "../../src/replica/founding.ts";

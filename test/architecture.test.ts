@@ -60,6 +60,8 @@ const PURE_GLOBALS = new Set(
 const IMPURE_MEMBERS = new Set([
   "Math.random",
   "AbortSignal.timeout",
+  // Of a function it compiles any text.
+  "constructor",
   "localeCompare",
   "toLocaleString",
   "toLocaleDateString",
@@ -67,6 +69,13 @@ const IMPURE_MEMBERS = new Set([
   "toLocaleLowerCase",
   "toLocaleUpperCase",
 ]);
+
+/** Those of them that have such members: only a member of theirs may be used, by its name. */
+const PARTLY_PURE = new Set(["Math", "AbortSignal"]);
+
+/** Functions of SQLite that read a clock or draw, in the text of a statement. */
+const IMPURE_SQL =
+  /\b(?:random|randomblob|unixepoch|julianday|strftime|datetime|date|time|timediff)\s*\(|\bcurrent_(?:timestamp|time|date)\b/i;
 
 /** Uses beyond the pure ones, each for a reason. */
 const EXCEPTIONS: Readonly<Record<string, readonly string[]>> = {
@@ -76,8 +85,10 @@ const EXCEPTIONS: Readonly<Record<string, readonly string[]>> = {
   "src/queue/task-reader.ts": ["Worker", "URL", "import.meta"],
   // Starts the thread that reads all rows for the consistency check; no transition waits for it.
   "src/queue/auditor.ts": ["Worker", "URL", "import.meta"],
-  // The reader thread itself: a connection of its own, read-only, and a wait on the flag that pauses readers.
-  "src/queue/reader-thread.ts": ["Atomics"],
+  // The two threads themselves, the only ones that hear messages (`self`): they read on a connection of their own that
+  // writes nothing, and no state depends on what they answer. The first waits on the flag that pauses readers.
+  "src/queue/reader-thread.ts": ["Atomics", "self"],
+  "src/queue/audit-thread.ts": ["self"],
 };
 
 interface Import {
@@ -160,7 +171,7 @@ describe("The architecture", () => {
 
   test("the search for impure uses finds each kind, and is not misled by names", () => {
     const text = `
-      import { fetch as got } from "./other.ts";
+      import { db, fetch as got } from "./other.ts";
       // Date.now() in a comment, and "setTimeout" in a string, are nothing.
       export const label = "setTimeout(fetch)";
       export function pure(setTimeout: () => void, at: { fetch(): void; Date: number }) {
@@ -174,6 +185,15 @@ describe("The architecture", () => {
       void fetch("/"), performance.now(), crypto.randomUUID(), process.env, globalThis.x;
       export const lazy = import("node:fs"), here = import.meta.url, sleeper = Bun.sleep;
       export const due = AbortSignal.timeout(5), random = Math["random"];
+      declare const Worker: unknown;
+      declare global { var Date2: unknown; }
+      void [Worker, Date2];
+      const { timeout } = AbortSignal, { constructor: make } = pure, plain = { constructor: 1 };
+      db.run("SELECT random(), datetime('now')"), db.run("UPDATE t SET at = CURRENT_TIMESTAMP");
+      // A column of that name, and a word that ends like one, are nothing.
+      const columns = "SELECT date, updated_at, max(run_at) FROM t WHERE outdated(id)";
+      const { random: dice } = Math, M = Math, again = (Math as any)[\`random\`]();
+      (() => 0).constructor("return 1")(), db.query(\`SELECT \${M}, unixepoch()\`);
     `;
     const source = ts.createSourceFile("probe.ts", text, ts.ScriptTarget.Latest, true);
     expect(impureUses(new Map([["probe.ts", source]])).map(({ use }) => use)).toEqual([
@@ -192,6 +212,33 @@ describe("The architecture", () => {
       "Bun.sleep",
       "AbortSignal.timeout",
       "Math.random",
+      "Worker",
+      "Date2",
+      "AbortSignal",
+      "constructor",
+      "SQL",
+      "SQL",
+      "Math",
+      "Math",
+      "Math.random",
+      "constructor",
+      "SQL",
+    ]);
+  });
+
+  test("an import is found in each way to write one", () => {
+    const text = `
+      import "./a.ts";
+      import type { B } from "./b.ts";
+      export * from "./c.ts";
+      type D = import("./d.ts").D;
+      const e = import("./e.ts"), f = import(\`./f.ts\`);
+      import fs = require("node:fs");
+    `;
+    const source = ts.createSourceFile("src/probe.ts", text, ts.ScriptTarget.Latest, true);
+    expect(importsOf("src/probe.ts", source).map(({ target }) => target)).toEqual([
+      ...["a", "b", "c", "d", "e", "f"].map((name) => `src/${name}.ts`),
+      "node:fs",
     ]);
   });
 });
@@ -219,7 +266,9 @@ function importsOf(file: string, source: ts.SourceFile): Import[] {
       if (ts.isStringLiteral(node.argument.literal)) add(node.argument.literal.text, true);
     } else if (ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword) {
       const [specifier] = node.arguments;
-      if (specifier !== undefined && ts.isStringLiteral(specifier)) add(specifier.text, false);
+      if (specifier !== undefined && ts.isStringLiteralLike(specifier)) add(specifier.text, false);
+    } else if (ts.isExternalModuleReference(node) && ts.isStringLiteralLike(node.expression)) {
+      add(node.expression.text, false);
     }
     ts.forEachChild(node, visit);
   };
@@ -287,6 +336,7 @@ function impureUses(parts: ReadonlyMap<string, ts.SourceFile>): ImpureUse[] {
   for (const [file, source] of parts) {
     const visit = (node: ts.Node): void => {
       if (ts.isTypeNode(node) && !ts.isExpressionWithTypeArguments(node)) return;
+      if (isDeclareStatement(node)) return;
       const use = impureUse(node, checker);
       if (use !== null) {
         const { line } = source.getLineAndCharacterOfPosition(node.getStart(source));
@@ -305,12 +355,18 @@ function impureUse(node: ts.Node, checker: ts.TypeChecker): string | null {
     return "import()";
   const member = memberOf(node);
   if (member !== null && IMPURE_MEMBERS.has(member.name)) return member.name;
+  if (ts.isBindingElement(node)) {
+    const taken = node.propertyName ?? node.name;
+    return ts.isIdentifier(taken) && IMPURE_MEMBERS.has(taken.text) ? taken.text : null;
+  }
+  if (isText(node) && IMPURE_SQL.test(node.text)) return "SQL";
   if (!ts.isIdentifier(node) || !isReference(node) || isDeclared(node, checker)) return null;
   if (PURE_GLOBALS.has(node.text)) {
-    const whole = memberOf(node.parent);
-    return whole !== null && whole.of === node && IMPURE_MEMBERS.has(`${node.text}.${whole.name}`)
-      ? `${node.text}.${whole.name}`
-      : null;
+    const whole = memberOf(bareParent(node));
+    if (whole === null || bare(whole.of) !== node)
+      return PARTLY_PURE.has(node.text) ? node.text : null;
+    const name = `${node.text}.${whole.name}`;
+    return IMPURE_MEMBERS.has(name) ? name : null;
   }
   const whole = memberOf(node.parent);
   return node.text === "Bun" && whole?.of === node ? `Bun.${whole.name}` : node.text;
@@ -319,9 +375,51 @@ function impureUse(node: ts.Node, checker: ts.TypeChecker): string | null {
 /** `of.name` and `of["name"]`. */
 function memberOf(node: ts.Node): { readonly of: ts.Node; readonly name: string } | null {
   if (ts.isPropertyAccessExpression(node)) return { of: node.expression, name: node.name.text };
-  if (ts.isElementAccessExpression(node) && ts.isStringLiteral(node.argumentExpression))
+  if (ts.isElementAccessExpression(node) && ts.isStringLiteralLike(node.argumentExpression))
     return { of: node.expression, name: node.argumentExpression.text };
   return null;
+}
+
+type Text = ts.StringLiteralLike | ts.TemplateHead | ts.TemplateMiddle | ts.TemplateTail;
+
+function isText(node: ts.Node): node is Text {
+  return (
+    ts.isStringLiteralLike(node) ||
+    ts.isTemplateHead(node) ||
+    ts.isTemplateMiddleOrTemplateTail(node)
+  );
+}
+
+/** What stands around it, past parentheses and what only the type checker sees. */
+function bareParent({ parent }: ts.Node): ts.Node {
+  return isWrapping(parent) ? bareParent(parent) : parent;
+}
+
+/** What stands in it. */
+function bare(node: ts.Node): ts.Node {
+  return isWrapping(node) ? bare(node.expression) : node;
+}
+
+function isWrapping(
+  node: ts.Node,
+): node is
+  ts.ParenthesizedExpression | ts.AsExpression | ts.NonNullExpression | ts.SatisfiesExpression {
+  return (
+    ts.isParenthesizedExpression(node) ||
+    ts.isAsExpression(node) ||
+    ts.isNonNullExpression(node) ||
+    ts.isSatisfiesExpression(node)
+  );
+}
+
+/** It only tells the type checker of something. */
+function isDeclareStatement(node: ts.Node): boolean {
+  const modifiers = ts.canHaveModifiers(node) ? ts.getModifiers(node) : undefined;
+  return modifiers?.some(({ kind }) => kind === ts.SyntaxKind.DeclareKeyword) === true;
+}
+
+function isAmbient(node: ts.Node): boolean {
+  return !ts.isSourceFile(node) && (isDeclareStatement(node) || isAmbient(node.parent));
 }
 
 /** Whether the identifier stands for a value, and is not the name of a member. */
@@ -342,7 +440,9 @@ function isDeclared(node: ts.Identifier, checker: ts.TypeChecker): boolean {
   const symbol = ts.isShorthandPropertyAssignment(node.parent)
     ? checker.getShorthandAssignmentValueSymbol(node.parent)
     : checker.getSymbolAtLocation(node);
-  return symbol !== undefined;
+  if (symbol === undefined) return false;
+  // What is declared without being there is a global after all.
+  return symbol.declarations?.every(isAmbient) !== true;
 }
 
 /** `src/raft` of `src/raft/raft.ts`; `views` of `views/task.tsx`. */

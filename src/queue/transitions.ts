@@ -1,5 +1,6 @@
 /**
- * The transitions of one task, as functions over the store: each checks that it is due, changes the row and answers. A transition that is not due changes nothing.
+ * The transitions of one task, as functions over the store: each checks that it is due, changes the row and
+ * answers. A transition that is not due changes nothing.
  */
 import { cutError } from "./cut.ts";
 import {

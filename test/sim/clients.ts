@@ -18,6 +18,7 @@ import { EPOCH, Prng } from "./world.ts";
 export const OUTSIDE_NAME = "outside";
 const QUEUES = ["default", "bulk"];
 const KNOWN_MAX = 200;
+const OWN_MAX = 40;
 const TRIES_MAX = 4;
 /** Between two looks for a leader that is none any more: such moments are short. */
 const WATCH_MS: Millis = 10;
@@ -50,6 +51,10 @@ export class Client {
   readonly #loss: Prng;
   /** Decides when a key is used for something else. */
   readonly #misuse: Prng;
+  /** Decides when an id is used for another body. */
+  readonly #twins: Prng;
+  /** Tasks under ids of this client's own that were submitted, oldest first. */
+  readonly #own: NewTask[] = [];
   #keys = 0;
 
   constructor(sim: Simulation, number: number) {
@@ -59,6 +64,7 @@ export class Client {
     this.#keyed = new KeyedCalls(sim, this.#name, this.#name);
     this.#loss = streamOf(sim.options.seed, `answers to ${this.#name}`);
     this.#misuse = streamOf(sim.options.seed, `other bodies of ${this.#name}`);
+    this.#twins = streamOf(sim.options.seed, `twins of ${this.#name}`);
   }
 
   /** Calls one after the other, until the phase with faults is over. */
@@ -214,6 +220,7 @@ export class Client {
       }
       history.submitted(answer.ids, since, attempt === 1 && !answer.existing && !answer.replayed);
       await this.#otherBody(call);
+      await this.#twin(call);
       return;
     }
   }
@@ -233,6 +240,22 @@ export class Client {
         "Q3",
         `the key ${idempotency.key} of ${this.#name} was used with another body, and answered ${answer.ids.join(" ")}`,
       );
+  }
+
+  /** Another body under the id of a task, whatever became of that since: it must be refused. */
+  async #twin({ tasks }: SubmitCall): Promise<void> {
+    const { faults, mood, options } = this.#sim;
+    if (!options.families.has("twin") || !mood.wild()) return;
+    this.#own.push(...tasks.filter(({ body_hash }) => body_hash !== null));
+    if (this.#own.length > OWN_MAX) this.#own.splice(0, this.#own.length - OWN_MAX);
+    if (this.#own.length === 0 || !this.#twins.chance(0.3)) return;
+    faults.count("twin");
+    const task = { ...this.#twins.pick(this.#own), body_hash: this.#twins.hex(9) };
+    const node = another(this.#sim, this.#twins, null);
+    const call = { tasks: [task], idempotency: null };
+    const answer = await this.#call((queue) => this.#send(queue, call), node);
+    if (answer !== null)
+      this.#sim.fail("T8", `${task.id} was submitted with another body, and that was taken for it`);
   }
 
   /** What the member said never came: so it is asked again, elsewhere. */

@@ -7,7 +7,10 @@ import { ClaimedNames } from "./claimed-names.ts";
 import { Commitment } from "./commitment.ts";
 import { Counters } from "./counters.ts";
 import { OneKeyOneTask } from "./idempotency.ts";
+import { OneIdOneBody } from "./one-id.ts";
+import { Restarts } from "./restarts.ts";
 import { ElectionTimer } from "./election-timer.ts";
+import { FullPeriods } from "./full-periods.ts";
 import { HeardQuorum } from "./heard-quorum.ts";
 import type { Invariant } from "./invariant.ts";
 import { LeasePeriod } from "./lease-period.ts";
@@ -58,6 +61,7 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new SameState(sim),
   (sim) => new Order(sim),
   (sim) => new OneKeyOneTask(sim),
+  (sim) => new OneIdOneBody(sim),
   (sim) => new Once(sim),
   (sim) => new MembersAsk(sim),
   (sim) => new OwnAnswers(sim),
@@ -67,8 +71,10 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new Bounds(sim),
   (sim) => new LogBounds(sim),
   (sim) => new LeasePeriod(sim),
+  (sim) => new FullPeriods(sim),
   (sim) => new LogTime(sim),
   (sim) => new OddClock(sim),
   (sim) => new Overdue(sim),
   (sim) => new Replay(sim),
+  (sim) => new Restarts(sim),
 ];

@@ -1,11 +1,12 @@
 /**
- * Q7: who is claimed comes first. Of the tasks of all queues and names that a claim asked for, and that were ready before
+ * Q7: who comes due first is ready first; who is claimed comes first. Of the tasks of all queues and names that a claim asked for, and that were ready before
  * an entry, none is left behind that comes before one that the claim took: higher priority first, then who became ready
  * first. Looks now and then, since it reads all that is ready.
  */
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
 import type { Claim } from "../../../src/queue/types.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
+import { commandsOf } from "../commands.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
@@ -43,7 +44,15 @@ export class Order implements Invariant {
       .filter(({ id }) => this.#sim.ledger.tasks.get(id)?.status === "Pending");
   }
 
-  logged({ index }: CommittedEntry, _answers: readonly Answer[], signals: readonly Signal[]): void {
+  logged(
+    entry: CommittedEntry,
+    _answers: readonly Answer[],
+    signals: readonly Signal[],
+    { machine }: SimNode,
+  ): void {
+    const { index } = entry;
+    const [only, ...more] = commandsOf(entry);
+    if (only?.type === "due" && more.length === 0) this.#dueInOrder(index, signals, machine);
     if (this.#ready.length === 0) return;
     const touched = new Set<string>();
     const claimed = new Map<string, Claim>();
@@ -64,6 +73,22 @@ export class Order implements Invariant {
           );
     }
     this.#ready = [];
+  }
+
+  /** They became ready in the order in which the machine tells of them. */
+  #dueInOrder(index: number, signals: readonly Signal[], machine: SimNode["machine"]): void {
+    let before = 0;
+    for (const signal of signals) {
+      if (signal.type !== "changed" || signal.from !== "Pending" || signal.to !== "Pending")
+        continue;
+      const { run_at = before } = machine?.task(signal.id) ?? {};
+      if (run_at < before)
+        this.#sim.fail(
+          "Q7",
+          `${signal.id}, due at ${run_at}, becomes ready at ${index} behind what was due at ${before}`,
+        );
+      before = run_at;
+    }
   }
 }
 

@@ -16,6 +16,9 @@ import { Prng } from "./world.ts";
 
 /** Members beyond the founders that one run may see. */
 const NEWCOMERS_MAX = 4;
+/** How often, and how many times, is looked whether a membership is a joint one. */
+const JOINT_LOOK_MS: Millis = 1;
+const JOINT_LOOKS = 4_000;
 /** For one change of the membership; a leader takes four seconds at most. */
 const CHANGE_MS: Millis = 6_000;
 /** For a removal to become true, however often it is asked for. */
@@ -33,6 +36,7 @@ type Deed = Extract<
   | "log-rot"
   | "vote-rot"
   | "same-again"
+  | "joint-cut"
 >;
 const DEEDS: readonly Deed[] = [
   "add",
@@ -45,6 +49,7 @@ const DEEDS: readonly Deed[] = [
   "log-rot",
   "vote-rot",
   "same-again",
+  "joint-cut",
 ];
 
 export class Operator {
@@ -89,6 +94,8 @@ export class Operator {
         return this.#loseVote();
       case "same-again":
         return this.#sameAgain();
+      case "joint-cut":
+        return this.#replaceAndCut();
       case "log-rot":
         return Promise.resolve(this.#rot());
     }
@@ -120,6 +127,35 @@ export class Operator {
     const asked = await this.#ask("members.add", { ...wish(node.id), replaces: old.id });
     this.#join(node);
     return asked;
+  }
+
+  /** As above; in the moment in which both halves must agree the old one is not heard, and reads are asked for (6.4). */
+  async #replaceAndCut(): Promise<boolean> {
+    const { network, world, nodes, mood, options } = this.#sim;
+    let looks = JOINT_LOOKS;
+    const look = (): void => {
+      const leader = nodes.find(({ up, replica }) => up && replica?.core?.role === "leader");
+      const { voters = [], outgoing = [] } = leader?.replica?.core?.configuration ?? {};
+      looks -= 1;
+      if (leader === undefined || outgoing.length === 0) {
+        if (looks > 0 && mood.wild()) world.at(world.now + JOINT_LOOK_MS, look);
+        return;
+      }
+      const deaf = outgoing.filter((id) => id !== leader.id);
+      this.#sim.trace.say(leader.id, `hears nothing of ${deaf.join(" ")} between two memberships`);
+      this.#sim.faults.count("joint-cut");
+      for (const id of deaf) network.setCut(id, leader.id, true);
+      for (const node of nodes)
+        if (node !== leader && voters.includes(node.id))
+          node.clock.enter(() => void node.replica?.linearize(1_000).catch(() => undefined));
+      world.at(world.now + options.electionTimeoutMs, () => {
+        this.#sim.disturbed();
+        for (const id of deaf) network.setCut(id, leader.id, false);
+      });
+    };
+    look();
+    await this.#replace();
+    return false;
   }
 
   /** `cut`: the others do not hear of it, or it does not. */

@@ -73,6 +73,7 @@ export const YOUNG_CODES = {
   "rot-and-lag": "D8, N5",
   "same-again": "M4, T2",
   twin: "T8",
+  "joint-cut": "M1, N5",
 } as const;
 type YoungFamily = keyof typeof YOUNG_CODES;
 /** What ends a run in another way than usual, or stands for a rare moment, has a smaller share of them. */

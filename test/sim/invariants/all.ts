@@ -6,6 +6,7 @@ import { CheckedCommits } from "./checked-commits.ts";
 import { ClaimedNames } from "./claimed-names.ts";
 import { Commitment } from "./commitment.ts";
 import { Counters } from "./counters.ts";
+import { CoreLimitsHold } from "./core-limits.ts";
 import { OneKeyOneTask } from "./idempotency.ts";
 import { OneIdOneBody } from "./one-id.ts";
 import { Restarts } from "./restarts.ts";
@@ -69,6 +70,7 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new SnapshotMembership(sim),
   (sim) => new Counters(sim),
   (sim) => new Bounds(sim),
+  (sim) => new CoreLimitsHold(sim),
   (sim) => new LogBounds(sim),
   (sim) => new LeasePeriod(sim),
   (sim) => new FullPeriods(sim),

@@ -86,12 +86,18 @@ function membershipOf({ foundations = [], configurations }: RecoveredLog): reado
   return all.filter((entry) => entry === all.findLast(({ kind }) => kind === entry.kind));
 }
 
-/** Where no membership can be read: whom it was told of, at this start or earlier. They dial it at its address. */
+/**
+ * By the newest membership that can be read. Where none can, it is whom this member was told of, at this start or earlier:
+ * they dial it at its address. Where that one knows nobody else, an entry that is damaged, or one behind it, may have let
+ * others in: it is whom this member saw since then and has not heard to be removed.
+ */
 function hasOthers({ peers, join = null, seen }: RepairPort, recovered: RecoveredLog): boolean {
   const newest = [...(recovered.foundations ?? []), ...recovered.configurations].at(-1);
   const { id } = recovered.identity;
   const isOther = (member: string): boolean => member !== id;
-  if (newest !== undefined)
-    return Object.keys(decodeConfigurationEntry(newest).members).some(isOther);
-  return join !== null || [...peers.keys(), ...new Sightings(seen).ids()].some(isOther);
+  const sightings = new Sightings(seen);
+  if (newest === undefined)
+    return join !== null || [...peers.keys(), ...sightings.ids()].some(isOther);
+  if (Object.keys(decodeConfigurationEntry(newest).members).some(isOther)) return true;
+  return (recovered.damage ?? null) !== null && sightings.idsSince(newest.index).some(isOther);
 }

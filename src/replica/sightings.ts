@@ -81,6 +81,16 @@ export class Sightings {
     return [...this.#seen.keys()];
   }
 
+  /**
+   * Who acknowledged an entry from `index` on, or nothing yet that was kept. Not those of the cluster out of which this one
+   * was rescued: what they acknowledged lies before its beginning.
+   */
+  idsSince(since: LogIndex): readonly NodeId[] {
+    return [...this.#seen]
+      .filter(([, { index }]) => index === INDEX_0 || index >= since)
+      .map(([id]) => id);
+  }
+
   forget(id: NodeId): void {
     if (!this.#seen.delete(id)) return;
     this.#changes += 1;

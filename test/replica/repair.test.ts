@@ -1,7 +1,10 @@
 /** A log or a state that is found damaged at a start, in the whole driver and in virtual time (docs/storage.md). */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { asIndex } from "../../src/raft/types.ts";
+import { EMPTY_CONFIGURATION, encodeConfiguration } from "../../src/raft/configuration.ts";
+import { asIndex, asNodeId, asTerm } from "../../src/raft/types.ts";
 import { FatalError } from "../../src/replica/ports.ts";
+import { repaired } from "../../src/replica/repair.ts";
+import { silent } from "../storage/manual-clock.ts";
 import { Cluster, type Node } from "./cluster.ts";
 
 // A machine that is busy with other work is slow, not wrong.
@@ -242,6 +245,73 @@ test("a member that joined is repaired from the first entry on, with no word of 
     expect(n4.fatal).toBeNull();
     cluster.check();
   }
+});
+
+test("a member that began alone is repaired by those that joined it, though what is left of its log knows none of them", async () => {
+  for (const anew of [false, true]) {
+    const { cluster, follower: n1 } = await working(34, 1);
+    const others = ["n2", "n3"].map((id) => cluster.add(id));
+    for (const node of others) await cluster.start(node, n1);
+    const areVoters = (): boolean => n1.replica?.status().configuration.voters.length === 3;
+    expect(await cluster.run(10_000, areVoters)).toBe(true);
+    await submit(cluster, n1, 3);
+    for (const node of others) expect(await converged(cluster, node)).toBe(true);
+    n1.image = anew ? n1.machine.image() : null;
+    cluster.kill(n1);
+    n1.disk.damagedFrom = asIndex(5);
+    await start(cluster, n1);
+    expect(await converged(cluster, n1)).toBe(true);
+    expect(n1.disk.entries.length).toBeGreaterThanOrEqual(n1.disk.promised?.index ?? Infinity);
+    expect(n1.fatal).toBeNull();
+    expect(areVoters()).toBe(true);
+    await submit(cluster, n1, 1);
+    cluster.check();
+  }
+});
+
+test("who was seen in the cluster before a rescue, or is not seen at all, repairs nothing: a rescued member that is alone stops", async () => {
+  const index = asIndex(5_059);
+  const term = asTerm(5);
+  const id = asNodeId("n2");
+  const members = { [id]: { url: "http://n2", incarnation: "own" } };
+  const data = encodeConfiguration({ ...EMPTY_CONFIGURATION, voters: [id], members });
+  const cuts: unknown[] = [];
+  const start = (seen: unknown) =>
+    repaired(
+      {
+        store: { cut: () => Promise.resolve(void cuts.push(seen)) },
+        snapshots: { reset: () => Promise.resolve() },
+        log: silent,
+        peers: new Map(),
+        seen: { load: () => seen, keep: () => undefined },
+        applied: () => asIndex(5_059),
+        stateDamage: null,
+      },
+      {
+        identity: { id, incarnation: "own", clusterId: "c", boot: 7 },
+        hardState: { term, vote: null },
+        compacted: { index, term },
+        foundations: [{ index, term, kind: "config", data }],
+        lastIndex: index,
+        terms: [],
+        configurations: [],
+        tail: [],
+        damage: {
+          index: asIndex(5_060),
+          what: "entry 5060 is damaged",
+          promised: { index: asIndex(5_107), term },
+        },
+      },
+    );
+  const own = ["n2", "own", 7, 5_107, 5];
+  for (const seen of [null, [own], [own, ["n1", "old", 3, 59, 4]]]) {
+    const said = await start(seen).catch(String);
+    expect(said).toContain("entry 5060 is damaged. This cluster has one member");
+  }
+  expect(cuts).toEqual([]);
+  for (const acknowledged of [0, 5_100])
+    await start([own, ["n1", "old", 3, 59, 4], ["n4", "new", 2, acknowledged, 5]]);
+  expect(cuts).toHaveLength(2);
 });
 
 test("a folder that has lost the log of its cluster founds no other", async () => {

@@ -44,6 +44,8 @@ export class Disk {
   /** Name of the state that belongs to this log. */
   currentState: string | null = null;
   installing: LogInstall | null = null;
+  /** The file `SEEN`: whom its member has seen. */
+  seen: unknown = null;
   /** The first entry that the next start finds damaged. */
   damagedFrom: LogIndex | null = null;
   promised: LogPromise | null = null;

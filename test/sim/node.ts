@@ -198,6 +198,7 @@ export class SimNode {
     const log = this.#log();
     const random = this.#prng;
     const watchedStore = this.#watchedStore(this.store);
+    const { disk } = this;
     const snapshots = new MemorySnapshots({
       clock,
       log: watchedStore,
@@ -250,6 +251,12 @@ export class SimNode {
           : sim.founders.map((id) => [id, `http://${id}`] as const),
       ),
       join: this.through === null ? null : `http://${this.through}`,
+      // Read by a start that finds its log damaged: whom to ask may be told by it alone. Any other start has lost the file, as
+      // it may, so that who comes with an older folder is known by what members have heard of each other.
+      seen: {
+        load: () => (disk.damagedFrom === null ? null : disk.seen),
+        keep: (seen) => (disk.seen = seen),
+      },
       onJoinRefused: (sentence) => {
         sim.trace.say(this.id, `may not join: ${sentence}`);
         this.end();
@@ -444,8 +451,8 @@ export class SimNode {
     const disk = this.#emptyDisk();
     const { entries, hardState, clusterId, boot, compacted, foundations, currentState } = this.disk;
     Object.assign(disk, { entries: [...entries], hardState, clusterId, boot, compacted });
-    const { incarnation, promised, lostEnd } = this.disk;
-    Object.assign(disk, { foundations, currentState, incarnation, promised, lostEnd });
+    const { incarnation, promised, lostEnd, seen } = this.disk;
+    Object.assign(disk, { foundations, currentState, incarnation, promised, lostEnd, seen });
     const state = this.#db.serialize();
     this.#copy = { disk, state };
     return this.applied <= entries.length && this.applied >= compacted.index;

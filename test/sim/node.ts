@@ -210,7 +210,9 @@ export class SimNode {
       position: positionOf,
       switchTo: (state, image) => {
         this.disk.currentState = state;
-        this.replacedWrong = this.#condemned !== null;
+        // Whoever starts on a wrong state, and has to begin it anew with the log, goes on taking it for wrong: it answers
+        // nothing until a snapshot has come, which the log may be beyond by then. The log stays, and is applied from there.
+        this.replacedWrong = (this.#condemned ?? this.replica?.condemned() ?? null) !== null;
         this.#condemned = null;
         this.#db = openState(image, this.#committed);
         this.#checkpoint = image;

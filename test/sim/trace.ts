@@ -1,5 +1,5 @@
 /** What happened in a run, as one number, and for people as lines. */
-import type { NodeId } from "../../src/raft/types.ts";
+import type { Message, NodeId } from "../../src/raft/types.ts";
 import type { PeerFrame } from "../../src/replica/ports.ts";
 import type { World } from "./world.ts";
 
@@ -52,8 +52,14 @@ export class Trace {
     a = Math.imul(a ^ number(from), 0x01000193);
     a = Math.imul(a ^ number(to), 0x01000193);
     a = Math.imul(a ^ kind.length, 0x01000193);
-    if (frame.kind === "raft")
-      a = Math.imul(a ^ frame.message.term ^ (frame.message.type.length << 16), 0x01000193);
+    if (frame.kind === "raft") {
+      const { message } = frame;
+      // No two types have both in common.
+      const type = (message.type.length << 8) | message.type.charCodeAt(0);
+      a = Math.imul(a ^ message.term ^ (type << 16), 0x01000193);
+      a = Math.imul(a ^ position(message), 0x01000193);
+      a = Math.imul(a ^ size(message), 0x01000193);
+    }
     this.#a = a;
     this.#b = Math.imul(this.#b ^ (a >>> 13), 0x85ebca6b);
   }
@@ -70,6 +76,58 @@ export class Trace {
     this.#print?.(line);
     this.#lines.push(line);
     if (this.#lines.length > 2 * LINES_KEPT) this.#lines = this.#lines.slice(-LINES_KEPT);
+  }
+}
+
+/** Where in the log, or which round or read, it is about. */
+function position(message: Message): number {
+  switch (message.type) {
+    case "append":
+    case "append-reply":
+    case "commit":
+      return message.prevIndex;
+    case "heartbeat":
+    case "heartbeat-reply":
+      return message.round;
+    case "vote":
+      return message.lastIndex;
+    case "snapshot":
+      return message.snapshot.index;
+    case "snapshot-reply":
+      return message.index;
+    case "read-index":
+    case "read-index-reply":
+      return message.id;
+    case "vote-reply":
+    case "timeout-now":
+      return 0;
+  }
+}
+
+/** How much it holds, or grants. */
+function size(message: Message): number {
+  switch (message.type) {
+    case "append":
+      return (message.entries.length << 20) ^ message.commit;
+    case "append-reply":
+      return message.match ?? -1 - (message.hint?.index ?? 0);
+    case "commit":
+    case "heartbeat":
+      return message.commit;
+    case "vote":
+      return 2 * message.lastTerm + (message.pre ? 1 : 0);
+    case "vote-reply":
+      return (message.pre ? 2 : 0) + (message.granted ? 1 : 0);
+    case "read-index-reply":
+      return message.index ?? -1;
+    case "snapshot":
+      return message.snapshot.term;
+    case "snapshot-reply":
+      return message.ok ? 1 : 0;
+    case "heartbeat-reply":
+    case "read-index":
+    case "timeout-now":
+      return 0;
   }
 }
 

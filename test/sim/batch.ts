@@ -1,15 +1,19 @@
-/** Many seeds, in this process or over several: what came of them, counted together. */
-import { ACTIONS } from "./faults.ts";
-import { drawOptions, FAULT_CODES, YOUNG_CODES } from "./options.ts";
+/** Many seeds, in this process or over several: what came of them, told as it happens and counted together. */
+import { Jobs, tellEnd, tellSummary } from "./jobs.ts";
+import { drawOptions } from "./options.ts";
 import { asOptions, type Override } from "./shrink.ts";
 import { type SimResult, Simulation } from "./simulation.ts";
+import { count as countSeed, merged, nothingRan, print, type Summary } from "./summary.ts";
 
 /** Newest lines of the story that are printed with a failure. */
 const LINES_SHOWN = 40;
-/** Begins the line in which a process tells its parent what it counted. */
-const SUMMARY = "summary ";
 /** Begins the line that names a seed before it runs. */
 export const ANNOUNCEMENT = "next is seed ";
+/** How often a batch says on standard error how far it is. */
+const PROGRESS_MS = 60_000;
+/** Of a batch that is stopped from outside. */
+const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
+const SIGNALS = ["SIGINT", "SIGTERM"] as const;
 
 export interface BatchOptions {
   readonly from: number;
@@ -20,25 +24,16 @@ export interface BatchOptions {
   readonly first: boolean;
   /** Names each seed before it runs. */
   readonly announce: boolean;
-  readonly override: string;
+  readonly override: Override;
 }
 
-/** What a part of a batch took. Processor time is of the whole process: compiling and collecting garbage count. */
-interface Taken {
-  simulatedMs: number;
-  cpuMs: number;
-  /** By the clock; of several processes together. */
-  wallMs: number;
-}
-
-interface Summary extends Taken {
-  ran: number;
-  failed: number;
-  events: number;
-  /** Of the second half of the seeds, when most of the code is compiled. */
-  warm: Taken;
-  /** Seeds in which each kind of fault really struck. */
-  struck: Record<string, number>;
+/** How a batch is run where it is not by a person. */
+export interface BatchRun {
+  /** Every so many seeds only. */
+  readonly step: number;
+  /** For another batch, which adds up what this one counts. */
+  readonly child: boolean;
+  readonly run: typeof runSeed;
 }
 
 export async function runSeed(
@@ -68,123 +63,109 @@ function commit(): string {
   return stdout.toString().trim();
 }
 
-export function report({ seed, failure, lines }: SimResult, trace: boolean): void {
+/** The command that runs the seed once more, to the last message. For a shell. */
+export function replayLine(seed: number, override: Override): string {
+  const line = `bun run sim --seed ${seed} --trace`;
+  return Object.keys(override).length === 0
+    ? line
+    : `${line} --override '${JSON.stringify(override)}'`;
+}
+
+/** Prints what failed, if anything did, with the line that replays it. `trace`: its story is printed already. */
+export function report(
+  { seed, failure, lines }: SimResult,
+  trace: boolean,
+  override: Override,
+): void {
   if (failure === null) return;
   const { rule, detail, atMs, event } = failure;
   if (!trace) console.log(lines.slice(-LINES_SHOWN).join("\n"));
   console.log(`\nseed ${seed} broke ${rule} at ${(atMs / 1_000).toFixed(4)} s, event ${event}`);
   console.log(detail);
-  console.log(`commit ${commit()}; replay: bun run sim --seed ${seed} --trace\n`);
+  console.log(`commit ${commit()}; replay: ${replayLine(seed, override)}\n`);
 }
 
-/** Prints what was counted, and answers how many seeds failed. `child`: prints it for the parent. */
-export async function runBatch(options: BatchOptions, step = 1, child = false): Promise<number> {
+/**
+ * Runs them, prints what was counted, and resolves with the exit code: 1 when a seed failed, or a process that ran some
+ * died; 130 and 143 when it was stopped by a signal, which costs nothing of what had run until then.
+ */
+export async function runBatch(
+  options: BatchOptions,
+  { step = 1, child = false, run = runSeed }: Partial<BatchRun> = {},
+): Promise<number> {
   const startedAt = performance.now();
-  const summary = options.jobs > 1 ? await overJobs(options) : await alone(options, step);
-  if (child) console.log(SUMMARY + JSON.stringify(summary));
-  else print(summary, options.from, (performance.now() - startedAt) / 60_000);
-  return summary.failed;
+  const jobs = options.jobs > 1 ? new Jobs(options) : null;
+  const alone = nothingRan();
+  const soFar = (): Summary => (jobs === null ? alone : merged(jobs.parts));
+  const running = jobs === null ? runAlone(options, alone, { step, child, run }) : jobs.run();
+  if (child) return ofParent(running, alone);
+
+  const signalled = Promise.withResolvers<(typeof SIGNALS)[number]>();
+  for (const signal of SIGNALS) process.on(signal, signalled.resolve);
+  const progress = setInterval(() => {
+    const { ran, failed } = soFar();
+    const next = jobs?.next ?? [options.from + ran * step];
+    console.error(`${ran} seeds ran, ${failed} failed; next: ${next.join(" ")}`);
+  }, PROGRESS_MS);
+  try {
+    const end = await Promise.race([running, signalled.promise]);
+    jobs?.stop();
+    print(soFar(), options.from, (performance.now() - startedAt) / 60_000);
+    if (typeof end === "string") {
+      console.error(`${end}: ${soFar().ran} of ${options.count} seeds had run`);
+      return EXIT_CODES[end];
+    }
+    return soFar().failed === 0 && end === 0 ? 0 : 1;
+  } finally {
+    clearInterval(progress);
+    for (const signal of SIGNALS) process.off(signal, signalled.resolve);
+  }
 }
 
-async function alone(options: BatchOptions, step: number): Promise<Summary> {
-  const { from, count, minutes, first, announce } = options;
-  const override = JSON.parse(options.override) as Override;
+/** A signal to all of a terminal's processes is for the parent, which ends this one. */
+async function ofParent(running: Promise<unknown>, summary: Summary): Promise<number> {
+  for (const signal of SIGNALS) process.on(signal, () => undefined);
+  await running;
+  tellEnd();
+  return summary.failed === 0 ? 0 : 1;
+}
+
+/** One seed after the other, counted in `summary`. Resolves with how many processes died: none. */
+async function runAlone(
+  { from, count, minutes, first, announce, override }: BatchOptions,
+  summary: Summary,
+  { step, child, run }: BatchRun,
+): Promise<number> {
   const deadline = performance.now() + minutes * 60_000;
-  const summary = nothingRan();
   for (let i = 0; i < count && performance.now() < deadline; i++) {
-    if (announce) console.log(`${ANNOUNCEMENT}${from + i * step}`);
+    // Seeds that are over at once would leave no moment in which a signal is heard.
+    await Bun.sleep(0);
+    const seed = from + i * step;
+    if (announce) console.log(`${ANNOUNCEMENT}${seed}`);
     const since = { cpu: process.cpuUsage(), at: performance.now() };
-    const result = await runSeed(from + i * step, false, override);
+    let result: SimResult;
+    try {
+      result = await run(seed, false, override);
+    } catch (error) {
+      // Not even the simulator went on: the others have their turn all the same.
+      summary.ran += 1;
+      summary.failed += 1;
+      console.log(`\nseed ${seed} ended with an error: ${String(error)}`);
+      console.log(`commit ${commit()}; replay: ${replayLine(seed, override)}\n`);
+      if (child) tellSummary(summary);
+      if (first) break;
+      continue;
+    }
     const { user, system } = process.cpuUsage(since.cpu);
-    const taken: Taken = {
+    const taken = {
       simulatedMs: result.simulatedMs,
       cpuMs: (user + system) / 1_000,
       wallMs: performance.now() - since.at,
     };
-    add(summary, taken);
-    if (2 * i >= count) add(summary.warm, taken);
-    summary.ran += 1;
-    summary.events += result.events;
-    for (const what of result.struck.keys()) summary.struck[what] = (summary.struck[what] ?? 0) + 1;
-    if (result.failure === null) continue;
-    summary.failed += 1;
-    report(result, false);
-    if (first) break;
+    countSeed(summary, result, taken, 2 * i >= count);
+    report(result, false, override);
+    if (child) tellSummary(summary);
+    if (result.failure !== null && first) break;
   }
-  return summary;
-}
-
-function nothingRan(): Summary {
-  const nothing: Taken = { simulatedMs: 0, cpuMs: 0, wallMs: 0 };
-  return { ran: 0, failed: 0, events: 0, ...nothing, warm: { ...nothing }, struck: {} };
-}
-
-function add(sum: Taken, part: Taken): void {
-  sum.simulatedMs += part.simulatedMs;
-  sum.cpuMs += part.cpuMs;
-  sum.wallMs += part.wallMs;
-}
-
-/** Each process takes every jobs-th seed, so that they are even whenever the time is up. */
-async function overJobs(options: BatchOptions): Promise<Summary> {
-  const { from, count, minutes, jobs, override } = options;
-  const parts = await Promise.all(
-    Array.from({ length: Math.min(jobs, count) }, async (_, i) => {
-      const flags = {
-        seeds: Math.ceil((count - i) / jobs),
-        from: from + i,
-        step: jobs,
-        minutes,
-        override,
-      };
-      const args = Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, String(value)]);
-      const command = [
-        process.execPath,
-        "--no-orphans",
-        "run",
-        new URL("main.ts", import.meta.url).pathname,
-      ];
-      const running = Bun.spawn([...command, ...args, "--child"], {
-        stdout: "pipe",
-        stderr: "inherit",
-      });
-      const text = await new Response(running.stdout).text();
-      const at = text.lastIndexOf(SUMMARY);
-      console.log(at < 0 ? text : text.slice(0, at).trimEnd());
-      await running.exited;
-      if (at < 0) throw new Error(`a process with every ${jobs}th seed from ${from + i} died`);
-      return JSON.parse(text.slice(at + SUMMARY.length)) as Summary;
-    }),
-  );
-  const sum = nothingRan();
-  for (const part of parts) {
-    sum.ran += part.ran;
-    sum.failed += part.failed;
-    sum.events += part.events;
-    add(sum, part);
-    add(sum.warm, part.warm);
-    for (const [what, seeds] of Object.entries(part.struck))
-      sum.struck[what] = (sum.struck[what] ?? 0) + seeds;
-  }
-  return sum;
-}
-
-/** How often real time: by processor time, and by the clock of a process. */
-function speed({ simulatedMs, cpuMs, wallMs }: Taken): string {
-  const times = (ms: number): string => (simulatedMs / Math.max(1, ms)).toFixed(0);
-  return `${times(cpuMs)} x real time by processor time, ${times(wallMs)} x by the clock of a process`;
-}
-
-function print(summary: Summary, from: number, minutes: number): void {
-  const { ran, failed, events, simulatedMs, struck, warm } = summary;
-  const hours = simulatedMs / 3_600_000;
-  for (const [what, code] of Object.entries({ ...FAULT_CODES, ...YOUNG_CODES, ...ACTIONS })) {
-    const share = ((100 * (struck[what] ?? 0)) / Math.max(1, ran)).toFixed(1);
-    console.log(`  ${code.padEnd(8)} ${what.padEnd(24)} ${share.padStart(5)} % of seeds`);
-  }
-  console.log(
-    `${ran} seeds from ${from}: ${ran - failed} passed, ${failed} failed; ${events} events, ${hours.toFixed(2)} simulated hours in ${minutes.toFixed(2)} minutes (${(hours / minutes).toFixed(2)} simulated hours per minute)`,
-  );
-  const later = warm.simulatedMs === 0 ? "" : `; the second half: ${speed(warm)}`;
-  console.log(`${speed(summary)}${later}`);
+  return 0;
 }

@@ -24,12 +24,13 @@ type Counts = ReadonlyMap<number, number>;
 
 /**
  * Prints each file's share of lines and the lines that no seed reached, which faults struck, and the branches by what took
- * them. Nothing is printed before all of it has run. @throws Error when a seed fails, or takes more than a minute
+ * them. Nothing is printed before all of it has run, but for what is under way, on standard error. @throws Error when a seed fails, or takes more than a minute
  */
 export async function reportCoverage(from: number, seeds: number): Promise<void> {
   const root = new URL("../..", import.meta.url).pathname;
   const folder = await mkdtemp(join(tmpdir(), "flotilla-coverage-"));
   try {
+    console.error(`lines: ${seeds} seeds from ${from} under the test runner's counters`);
     const flags = ["--coverage", "--coverage-reporter=lcov", `--coverage-dir=${folder}`];
     const child = Bun.spawn(
       [
@@ -65,11 +66,13 @@ async function branchesOf(copy: string, from: number, seeds: number): Promise<re
   await mkdir(copy);
   await copySources(root, copy);
   const branches = await countBranches(copy, CORE);
+  console.error("branches: the same seeds in a copy that counts");
   const args = ["test/sim/main.ts", "--seeds", String(seeds), "--from", String(from)];
   const { said, counts } = await countedRun(copy, ["run", ...args]);
   const tests = new Map<string, Counts>();
   const preload = `./${CORE}${COUNTS_AFTER_TESTS}`;
   for (const file of [...new Bun.Glob("*.test.ts").scanSync({ cwd: join(copy, TESTS) })].sort()) {
+    console.error(`branches: ${TESTS}${file}`);
     const run = await countedRun(copy, ["test", "--preload", preload, `./${TESTS}${file}`]);
     tests.set(TESTS + file, run.counts);
   }

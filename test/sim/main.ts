@@ -6,6 +6,7 @@
  */
 import "./engine.ts";
 import { parseArgs } from "node:util";
+import { parseOverride, positive, SEED_MAX, UsageError, whole } from "./arguments.ts";
 import { report, runBatch, runSeed } from "./batch.ts";
 import { reportCoverage } from "./coverage.ts";
 import { MUTANTS } from "./mutant-list.ts";
@@ -15,7 +16,7 @@ import { type Override, shrink } from "./shrink.ts";
 async function one(seed: number, trace: boolean, override: Override): Promise<number> {
   const startedAt = performance.now();
   const result = await runSeed(seed, trace, override);
-  report(result, trace);
+  report(result, trace, override);
   const seconds = (performance.now() - startedAt) / 1_000;
   console.log(
     `seed ${seed}: hash ${result.hash}, ${result.events} events, ${result.entries} entries, ${result.tasks} tasks, ${(result.simulatedMs / 1_000).toFixed(1)} s simulated in ${seconds.toFixed(2)} s`,
@@ -24,29 +25,23 @@ async function one(seed: number, trace: boolean, override: Override): Promise<nu
   return result.failure === null ? 0 : 1;
 }
 
-async function shrunk(seed: number): Promise<number> {
-  const found = await shrink(seed, (line) => console.log(line));
+async function shrunk(seed: number, override: Override): Promise<number> {
+  const found = await shrink(seed, override, (line) => console.log(line));
   if (found === null) {
     console.log(`seed ${seed} breaks nothing`);
     return 0;
   }
-  report(found.result, false);
-  console.log(`bun run sim --seed ${seed} --trace --override '${JSON.stringify(found.override)}'`);
+  report(found.result, false, found.override);
   return 1;
 }
 
-function whole(text: string, flag: string): number {
-  const value = Number(text);
-  if (Number.isFinite(value) && value >= 0) return value;
-  console.error(`--${flag} takes a number, not "${text}"`);
-  process.exit(2);
-}
+const JOBS_MAX = 256;
 
 const HELP = `usage: bun run sim COMMAND
 
   --seed N [--trace] [--override JSON]   one run, the same each time: with every event, with other options
-  --seed N --shrink                      the smallest run in which the seed still fails
-  --seeds N [--from N] [--minutes M] [--jobs J] [--first]
+  --seed N --shrink [--override JSON]    the smallest run in which the seed still fails
+  --seeds N [--from N] [--minutes M] [--jobs J] [--first] [--override JSON]
                                          many runs: from a random seed or --from, for M minutes at most,
                                          in J processes, only up to the first that fails
   --mutants [NAME…] [--seeds N] [--from N] [--seeds-only]
@@ -54,7 +49,8 @@ const HELP = `usage: bun run sim COMMAND
                                          which of the others the tests do
   --coverage [--seeds N] [--from N]      what of the core they reach
 
-The first failure of a seed is printed with the line that replays it. Exit code 1: something failed; 2: a bad flag.`;
+The first failure of a seed is printed with the line that replays it. Exit code 1: something failed; 2: a bad flag;
+130 and 143: stopped by Ctrl-C or SIGTERM, with the summary of what had run.`;
 
 const OPTIONS = {
   help: { type: "boolean", short: "h", default: false },
@@ -92,48 +88,70 @@ function flags() {
 const { values, positionals } = flags();
 // Refusals are by the thousand, and where each was made nobody reads: who looks into one seed does.
 Error.stackTraceLimit = values.seed === undefined ? 0 : 12;
-if (values.help) {
-  console.log(HELP);
-} else if (values.mutants) {
-  const seeds = whole(values.seeds ?? "200", "seeds");
-  const unknown = positionals.filter((name) => !MUTANTS.some((mutant) => mutant.name === name));
-  if (unknown.length > 0) {
-    console.error(`there is no mutant ${unknown.join(", ")}`);
-    process.exit(2);
-  }
-  const survived = await runMutants(
-    seeds,
-    whole(values.from ?? "1", "from"),
-    positionals,
-    values["seeds-only"],
-  );
-  process.exit(survived === 0 ? 0 : 1);
-} else if (values.coverage) {
-  await reportCoverage(whole(values.from ?? "1", "from"), whole(values.seeds ?? "100", "seeds"));
-} else if (values.seed !== undefined) {
-  const seed = whole(values.seed, "seed");
-  const override = JSON.parse(values.override) as Override;
-  process.exit(await (values.shrink ? shrunk(seed) : one(seed, values.trace, override)));
-} else if (values.seeds !== undefined) {
-  const from =
-    values.from === undefined
-      ? (crypto.getRandomValues(new Uint32Array(1))[0] ?? 1)
-      : whole(values.from, "from");
-  const failed = await runBatch(
+
+/** How many seeds, from which on: no more than there are. */
+function seedsOf(count: string, from: string): { readonly from: number; readonly count: number } {
+  const first = whole(from, "from", 0, SEED_MAX);
+  return { from: first, count: whole(count, "seeds", 1, SEED_MAX - first + 1) };
+}
+
+async function batch(seeds: string): Promise<number> {
+  const step = whole(values.step, "step", 1, JOBS_MAX);
+  const count = whole(seeds, "seeds", 1, SEED_MAX);
+  // So far before the end that they are all seeds.
+  const fresh = (): number => Math.floor((SEED_MAX - count) * Math.random());
+  const { from } = seedsOf(seeds, values.from ?? String(fresh()));
+  return runBatch(
     {
       from,
-      count: whole(values.seeds, "seeds"),
-      minutes: whole(values.minutes, "minutes"),
-      jobs: Math.max(1, whole(values.jobs, "jobs")),
+      count,
+      minutes: positive(values.minutes, "minutes"),
+      jobs: whole(values.jobs, "jobs", 1, JOBS_MAX),
       first: values.first,
       announce: values.announce,
-      override: values.override,
+      override: parseOverride(values.override),
     },
-    whole(values.step, "step"),
-    values.child,
+    { step, child: values.child },
   );
-  process.exit(failed === 0 ? 0 : 1);
-} else {
+}
+
+async function mutants(): Promise<number> {
+  const unknown = positionals.filter((name) => !MUTANTS.some((mutant) => mutant.name === name));
+  if (unknown.length > 0) throw new UsageError(`there is no mutant ${unknown.join(", ")}`);
+  const { from, count } = seedsOf(values.seeds ?? "200", values.from ?? "1");
+  const survived = await runMutants(count, from, positionals, values["seeds-only"]);
+  return survived === 0 ? 0 : 1;
+}
+
+/** Resolves with the exit code. @throws UsageError */
+async function main(): Promise<number> {
+  if (values.help) {
+    console.log(HELP);
+    return 0;
+  }
+  if (values.mutants) return mutants();
+  if (positionals.length > 0)
+    throw new UsageError(`only --mutants takes names: ${positionals.join(" ")}`);
+  if (values.coverage) {
+    const { from, count } = seedsOf(values.seeds ?? "100", values.from ?? "1");
+    await reportCoverage(from, count);
+    return 0;
+  }
+  if (values.seed !== undefined) {
+    const seed = whole(values.seed, "seed", 0, SEED_MAX);
+    const override = parseOverride(values.override);
+    return values.shrink ? shrunk(seed, override) : one(seed, values.trace, override);
+  }
+  if (values.shrink || values.trace) throw new UsageError("--shrink and --trace take a --seed");
+  if (values.seeds !== undefined) return batch(values.seeds);
   console.error(HELP);
+  return 2;
+}
+
+try {
+  process.exit(await main());
+} catch (error) {
+  if (!(error instanceof UsageError)) throw error;
+  console.error(error.message);
   process.exit(2);
 }

@@ -26,9 +26,9 @@ const ANNOUNCED = new RegExp(`^${ANNOUNCEMENT}\\d+$`, "gm");
 /** Processor time that one seed may take before its process counts as hanging; they take a second or two. */
 const SEED_MS: Millis = 60_000;
 
-/** What became of one mutant. `seeds`: killed by a seed; `tests`: by a test; `nothing`: it lives. */
+/** What became of one mutant. `seeds`: killed by a seed; `tests`: by a test; `nothing`: it lives; `untried`: by nobody. */
 interface Verdict {
-  readonly by: "seeds" | "tests" | "nothing";
+  readonly by: "seeds" | "tests" | "nothing" | "untried";
   /** How many seeds it took. */
   readonly number: number;
   readonly said: string;
@@ -37,7 +37,7 @@ interface Verdict {
 /**
  * Runs each mutant until a seed fails on it that does not fail on the unchanged sources, or `seeds` have passed; then,
  * if it lives, the tests of the folders that it may be in. One in the real files is given to their tests at once. With
- * `seedsOnly` no tests are run, and one in the real files counts as a survivor. Resolves with how many survived.
+ * `seedsOnly` no tests are run, and those in the real files are not tried. Resolves with how many survived.
  */
 export async function runMutants(
   seeds: number,
@@ -57,7 +57,7 @@ export async function runMutants(
       await mutate(folder, mutant);
       const inFiles = mutant.edits.every(({ file }) => file.startsWith(REAL_FILES));
       const hunted: Verdict = inFiles
-        ? { by: "nothing", number: 0, said: "lives in real files" }
+        ? { by: "untried", number: 0, said: "is in real files, of which seeds have models instead" }
         : await hunt(children, folder, unchanged, seeds, from);
       const verdict =
         hunted.by === "seeds" || seedsOnly
@@ -76,8 +76,11 @@ export async function runMutants(
 function summed(verdicts: readonly Verdict[]): number {
   const by = (what: Verdict["by"]): Verdict[] => verdicts.filter((each) => each.by === what);
   const soon = by("seeds").filter(({ number }) => number <= 200).length;
+  const untried = by("untried").length;
+  const aside =
+    untried === 0 ? "" : `, ${untried} in real files were not tried: no seed runs those`;
   console.log(
-    `${verdicts.length} mutants: ${by("seeds").length} killed by seeds (${soon} by one of the first 200), ${by("tests").length} by tests, ${by("nothing").length} survived`,
+    `${verdicts.length} mutants: ${by("seeds").length} killed by seeds (${soon} by one of the first 200), ${by("tests").length} by tests, ${by("nothing").length} survived${aside}`,
   );
   return by("nothing").length;
 }

@@ -1,5 +1,5 @@
 /** Runs the seeds that it is told on a thread of its own, and answers which of them broke what: `[seed, failure]`. */
-import { asThen, runSeed } from "./batch.ts";
+import { asThen, report, runSeed } from "./batch.ts";
 
 declare const self: Worker;
 
@@ -9,7 +9,10 @@ self.addEventListener(
     void (async () => {
       const broken: [seed: number, failure: unknown][] = [];
       for (const [seed, without] of data) {
-        const { failure } = await runSeed(seed, false, asThen(seed, without));
+        const override = asThen(seed, without);
+        const result = await runSeed(seed, false, override);
+        report(result, false, override);
+        const { failure } = result;
         if (failure !== null) broken.push([seed, failure]);
       }
       self.postMessage(broken);

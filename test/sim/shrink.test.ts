@@ -23,7 +23,7 @@ test("a failure that needs one kind of fault and two members shrinks to them", a
     const fails = families.includes(needed) && (override.members ?? drawn.members) >= 2;
     return fails ? { ...clean, failure: { rule: "r", detail: "d", atMs: 0, event: 1 } } : clean;
   };
-  const shrunk = await shrink(SEED, () => undefined, run);
+  const shrunk = await shrink(SEED, {}, () => undefined, run);
   expect(shrunk?.override).toMatchObject({
     families: [needed],
     members: 2,
@@ -35,5 +35,19 @@ test("a failure that needs one kind of fault and two members shrinks to them", a
 
 test("a run that breaks nothing is not shrunk", async () => {
   const run = () => runWith(SEED, { families: [], faultsMs: 300, replay: false });
-  expect(await shrink(SEED, () => undefined, run)).toBeNull();
+  expect(await shrink(SEED, {}, () => undefined, run)).toBeNull();
+});
+
+test("shrinking begins with the override that is given, and keeps what it says", async () => {
+  const clean = await runWith(SEED, { families: [], faultsMs: 300, replay: false });
+  const given: Override = { members: 2, thinkMs: 70, families: ["loss", "crash"] };
+  const tried: Override[] = [];
+  const run = async (_: number, override: Override): Promise<typeof clean> => {
+    tried.push(override);
+    const fails = override.families?.includes("crash") === true && override.thinkMs === 70;
+    return fails ? { ...clean, failure: { rule: "r", detail: "d", atMs: 0, event: 1 } } : clean;
+  };
+  const shrunk = await shrink(SEED, given, () => undefined, run);
+  expect(tried[0]).toEqual(given);
+  expect(shrunk?.override).toMatchObject({ thinkMs: 70, families: ["crash"], members: 1 });
 });

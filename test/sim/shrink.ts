@@ -37,15 +37,16 @@ export async function runWith(seed: number, override: Override): Promise<SimResu
 }
 
 /**
- * The smallest override found under which the seed still breaks the same rule, or null when it breaks none.
- * `run` is how a seed is tried; `report` is told of each step that was kept.
+ * The smallest override found under which the seed still breaks the same rule as under `given`, or null when it breaks
+ * none there. `run` is how a seed is tried; `report` is told of each step that was kept.
  */
 export async function shrink(
   seed: number,
+  given: Override,
   report: (line: string) => void,
   run: (seed: number, override: Override) => Promise<SimResult> = runWith,
 ): Promise<{ readonly override: Override; readonly result: SimResult } | null> {
-  let override: Override = {};
+  let override = given;
   let result = await run(seed, override);
   const rule = result.failure?.rule;
   if (rule === undefined) return null;

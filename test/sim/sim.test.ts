@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { asThen, runSeed } from "./batch.ts";
+import { asThen, report, runSeed } from "./batch.ts";
 import { SEEDS_VARIABLE } from "./coverage.ts";
 import { type SimResult, Simulation } from "./simulation.ts";
 
@@ -75,8 +75,10 @@ describe("whole members in virtual time", () => {
     // Half of them on a second processor.
     const elsewhere = onThread(seeds.filter((_, i) => i % 2 === 0));
     for (const [seed, without] of seeds.filter((_, i) => i % 2 === 1)) {
-      const { failure } = await runSeed(seed, false, asThen(seed, without));
-      expect([seed, failure]).toEqual([seed, null]);
+      const override = asThen(seed, without);
+      const result = await runSeed(seed, false, override);
+      report(result, false, override);
+      expect([seed, result.failure]).toEqual([seed, null]);
     }
     expect(await elsewhere).toEqual([]);
   }, 120_000);

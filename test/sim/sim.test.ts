@@ -49,18 +49,16 @@ async function onThread(seeds: readonly Storied[]): Promise<unknown> {
 }
 
 /** The other way round, and by other settings of the engine: compilers and garbage collector go other ways there. */
-async function inOtherProcess(seeds: readonly number[]): Promise<unknown[]> {
+async function inOtherProcess(seeds: readonly number[]): Promise<string> {
   const script = new URL("again.ts", import.meta.url).pathname;
   const child = Bun.spawn([process.execPath, script, ...seeds.map(String)]);
-  const text = await new Response(child.stdout).text();
-  expect(await child.exited).toBe(0);
-  return text
-    .trim()
-    .split("\n")
-    .map((line) => JSON.parse(line) as unknown);
+  return (await new Response(child.stdout).text()).trim();
 }
 
 describe("whole members in virtual time", () => {
+  // It runs beside the other seeds, on another processor.
+  const elsewhere = inOtherProcess(ALIKE);
+
   for (const seed of ALWAYS) {
     test(`keep every rule under the faults of seed ${seed}`, async () => {
       const { failure, counts } = await run(seed);
@@ -91,13 +89,12 @@ describe("whole members in virtual time", () => {
   }
 
   test("do the same in every run of the same seed, in another process too, and something else under another", async () => {
-    const elsewhere = inOtherProcess(ALIKE);
-    const here: unknown[] = [];
+    const here: string[] = [];
     for (const seed of ALIKE) {
       const { hash, events } = await run(seed);
-      here.push([seed, hash, events]);
+      here.push(JSON.stringify([seed, hash, events]));
     }
-    expect(new Set(here.map((each) => JSON.stringify(each))).size).toBe(ALIKE.length);
-    expect(await elsewhere).toEqual(here.toReversed());
+    expect(new Set(here.map((each) => each.split(",")[1])).size).toBe(ALIKE.length);
+    expect(await elsewhere).toBe(here.toReversed().join("\n"));
   }, 60_000);
 });

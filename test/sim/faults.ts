@@ -69,7 +69,7 @@ export class Faults {
         this.#sim.world.at(this.#sim.world.now + waitMs, () => {
           if (!this.#on) return;
           if (strike?.(this.#sim, this.#prng) === true) {
-            this.count(family);
+            if (!BY_FRAMES.has(family)) this.count(family);
             if (family !== "wall-jump" && family !== "drift") this.#sim.disturbed();
           }
           next();
@@ -100,6 +100,10 @@ export class Faults {
     this.count("chunk-rot", counts.corrupted);
     this.count("sieve", counts.sieved);
     this.count("echo", counts.echoed);
+    this.count("clog", counts.clogged);
+    this.count("partition", counts.partitioned);
+    this.count("half-open", counts.swallowed);
+    this.count("old-frames", counts.stragglers);
   }
 
   /** What was sent to it before comes again: it is about something that is over now. */
@@ -148,6 +152,14 @@ export class Faults {
     };
   }
 }
+
+/** They have struck once they did something to a frame. */
+const BY_FRAMES: ReadonlySet<FaultFamily> = new Set([
+  "clog",
+  "partition",
+  "half-open",
+  "old-frames",
+] as const);
 
 type Strike = (sim: Simulation, prng: Prng) => boolean;
 
@@ -473,7 +485,7 @@ function partition(sim: Simulation, prng: Prng): void {
     "net",
     `${kind}: ${cuts.map(([a, b]) => `${a}>${b}`).join(" ")} for ${Math.round(ms)} ms`,
   );
-  for (const [a, b] of cuts) network.setCut(a, b, true);
+  for (const [a, b] of cuts) network.setCut(a, b, true, true);
   world.at(world.now + ms, () => {
     sim.disturbed();
     for (const [a, b] of cuts) network.setCut(a, b, false);

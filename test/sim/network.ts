@@ -92,7 +92,8 @@ const STRAGGLE_MS: Millis = 2_000;
 
 export class Network {
   readonly #endpoints = new Map<NodeId, Endpoint>();
-  readonly #cut = new Set<string>();
+  /** Whether each cut is one of a partition: others cut as well. */
+  readonly #cut = new Map<string, boolean>();
   /** Until when nothing passes a path; nothing is lost. */
   readonly #clogged = new Map<string, Millis>();
   /** The kind of Raft's messages that a path loses, and until when. */
@@ -106,7 +107,7 @@ export class Network {
     doubled: 0,
     overtaken: 0,
     refused: 0,
-    cut: 0,
+    partitioned: 0,
     clogged: 0,
     corrupted: 0,
     late: 0,
@@ -126,8 +127,8 @@ export class Network {
   ) {}
 
   /** Cuts, or heals, one direction. */
-  setCut(from: NodeId, to: NodeId, cut: boolean): void {
-    if (cut) this.#cut.add(`${from}>${to}`);
+  setCut(from: NodeId, to: NodeId, cut: boolean, isPartition = false): void {
+    if (cut) this.#cut.set(`${from}>${to}`, isPartition);
     else this.#cut.delete(`${from}>${to}`);
   }
 
@@ -151,6 +152,10 @@ export class Network {
     this.echoes?.clear();
     this.#cut.clear();
     this.#clogged.clear();
+  }
+
+  isPartitioned(from: NodeId, to: NodeId): boolean {
+    return this.#cut.get(`${from}>${to}`) === true;
   }
 
   isCut(from: NodeId, to: NodeId): boolean {
@@ -386,7 +391,9 @@ export class SimTransport implements Transport {
     const { world, options, counts } = this.#network;
     const delay = this.#network.delay();
     const overtaken = (options.reorder ?? 0) > 0 && world.prng.chance(options.reorder ?? 0);
-    let at = Math.max(world.now + delay, this.#network.cloggedUntil(this.#self, to));
+    const cloggedUntil = this.#network.cloggedUntil(this.#self, to);
+    if (cloggedUntil > world.now + delay) counts.clogged += 1;
+    let at = Math.max(world.now + delay, cloggedUntil);
     if (overtaken) {
       counts.overtaken += 1;
       at += world.prng.float() * 10 * options.delayMax;
@@ -414,7 +421,7 @@ export class SimTransport implements Transport {
     connection.inFlight -= 1;
     if (connection.brokenAt < world.now) return;
     if (this.#network.isCut(this.#self, to)) {
-      counts.cut += 1;
+      if (this.#network.isPartitioned(this.#self, to)) counts.partitioned += 1;
       return;
     }
     if (this.#network.endpoint(to) !== connection.to) return;

@@ -77,7 +77,7 @@ const list = <T extends TSchema>(
 /** A whole number that only grows: an index, a fence, a version. */
 const counter = (rest: Described = {}) => integer(0, Number.MAX_SAFE_INTEGER, rest);
 /** In answers: no limits worth telling. */
-const any = (description: string) => t.Unsafe<unknown>({ description });
+const opaque = (description: string) => t.Unsafe<unknown>({ description });
 
 /** 8-4-4-4-12 in lower case; version and variant are checked with the time in it (new-task.ts). */
 const TASK_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
@@ -342,7 +342,7 @@ const TaskOut = object({
   created_at: time(),
   retries: counter(),
   max_retries: counter(),
-  payload: any("As it was sent."),
+  payload: opaque("As it was sent."),
   queue: string,
   priority: integer(0, 9),
   detail: nullable(oneOf(DETAILS)),
@@ -353,7 +353,7 @@ const TaskOut = object({
   completed_at: nullable(time()),
   timeout_ms: nullable(counter()),
   retry: RetryOut,
-  result: any("As the worker sent it."),
+  result: opaque("As the worker sent it."),
   last_error: nullable(ErrorOut),
   progress: nullable(object({ percent: number(0, 100), message: nullable(string) })),
   lease: nullable(

@@ -363,7 +363,8 @@ export class Raft {
       this.#becomeFollower(this.#term, null);
       return true;
     }
-    invariant(leading.transfer(successor), "a successor is a voter");
+    const begun = leading.transfer(successor);
+    invariant(begun, "a successor is a voter");
     return false;
   }
 

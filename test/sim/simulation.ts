@@ -636,12 +636,12 @@ export class Simulation {
       )
     )
       return founders;
-    // Also of memberships that are not committed yet: one of them may be in force at whoever leads next.
+    // Also of memberships that are not committed yet, or on their way to a disk: one may be in force at whoever leads next.
     const known = [
       this.membership.configuration,
-      ...this.nodes.flatMap(({ disk }) =>
-        disk.entries
-          .slice(this.appliedMax)
+      ...this.nodes.flatMap(({ disk, store }) =>
+        [disk.entries, store?.handed ?? []]
+          .flatMap((log) => log.slice(this.appliedMax))
           .filter(({ kind }) => kind === "config")
           .map(decodeConfigurationEntry),
       ),

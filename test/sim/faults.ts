@@ -204,6 +204,14 @@ const STRIKES: Partial<Record<FaultFamily, Strike>> = {
     sim.world.at(sim.world.now + ms, () => sim.disturbed());
     return true;
   },
+  "all-pause": (sim, prng) => {
+    const up = sim.nodes.filter((node) => node.up && !node.clock.still);
+    const ms = prng.pick([2_000, 4_000, 8_000]) * (0.8 + 0.4 * prng.float());
+    sim.trace.say("sim", `all members stand still for ${Math.round(ms)} ms`);
+    for (const node of up) node.clock.pause(ms);
+    sim.world.at(sim.world.now + ms, () => sim.disturbed());
+    return up.length > 0;
+  },
   suspend: (sim, prng) => {
     const node = anyUp(sim, prng);
     if (node === null || node.clock.still) return false;

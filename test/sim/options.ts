@@ -74,6 +74,7 @@ export const YOUNG_CODES = {
   "same-again": "M4, T2",
   twin: "T8",
   "joint-cut": "M1, N5",
+  "all-pause": "P2, T6",
 } as const;
 type YoungFamily = keyof typeof YOUNG_CODES;
 /** What ends a run in another way than usual, or stands for a rare moment, has a smaller share of them. */
@@ -85,6 +86,7 @@ const SELDOM: Partial<Record<YoungFamily, number>> = {
   "slow-read": 0.2,
   "leader-hang": 0.15,
   "short-queues": 0.15,
+  "all-pause": 0.2,
 };
 export type FaultFamily = keyof typeof FAULT_CODES | YoungFamily;
 const FAULT_FAMILIES = Object.keys(FAULT_CODES) as readonly (keyof typeof FAULT_CODES)[];

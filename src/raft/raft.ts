@@ -432,6 +432,14 @@ export class Raft {
   // ------------------------------------------------------------------ elections
 
   /**
+   * Gives up a candidacy, or leadership: for who finds out that it should have neither. A vote that was given in this
+   * term, to itself too, stays given (5.2). Nothing at a follower.
+   */
+  standDown(): void {
+    if (this.#role !== "follower") this.#becomeFollower(this.#term, null);
+  }
+
+  /**
    * Asks for votes now, by a pre-election first. Does nothing at a leader, at one that is no voter, while the log is
    * repaired, and while the own disk is too slow to lead with.
    *

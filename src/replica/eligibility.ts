@@ -39,6 +39,15 @@ export class Eligibility {
   }
 
   /**
+   * Whether it gives up what it stands for: who was removed leads no more, though nobody of a later term has told its
+   * core; and a candidate whose wall clock turns out to be the odd one waits for its votes no longer (T1). One that leads
+   * already goes on: its log time leaves that clock alone.
+   */
+  standsDown(raft: Raft): boolean {
+    return this.isOutside || (raft.role !== "leader" && this.#clockWatch.skewed() !== null);
+  }
+
+  /**
    * Whether its election timer may end in a campaign: not with a wall clock that is the odd one out (T1). With a wrong
    * state (T9) only when nobody else led for long: its log is right, and may be the one that the others need. It hands
    * over then.

@@ -2,7 +2,8 @@
  * Log time (rule T1): what a leader writes into its entries as "now". It starts at the later of the wall
  * clock and the log's own last time, then advances by the monotonic clock, slewed towards the wall by at
  * most a tenth: it never goes back, never freezes and never jumps, whatever the wall clock does. A wall
- * clock that most others contradict bends nothing: in a long leadership a tenth would be hours.
+ * clock that most others contradict bends nothing: in a long leadership a tenth would be hours. Nor does log time
+ * start with it, where a member has won an election before it was contradicted.
  */
 import type { Clock, Millis } from "./ports.ts";
 
@@ -14,10 +15,10 @@ export class LogClock {
   #now: number;
   #readAt: Millis;
 
-  /** `logTime`: the newest log time known to this member, epoch ms. */
-  constructor(clock: Clock, logTime: Millis) {
+  /** `wall`: what it shows by the clock that is to be trusted; `logTime`: the log's newest. Both in epoch ms. */
+  constructor(clock: Clock, wall: Millis, logTime: Millis) {
     this.#clock = clock;
-    this.#now = Math.max(clock.wall(), logTime);
+    this.#now = Math.max(wall, logTime);
     this.#readAt = clock.monotonic();
   }
 

@@ -113,6 +113,7 @@ export class Parts {
       log,
       machine,
       skewed: () => this.clockWatch.skewed() !== null,
+      medianWall: () => this.clockWatch.medianWall(),
       steppedDown: () => this.writes.steppedDown(),
       toLeader: (leader) => {
         this.#toLeader(leader);

@@ -13,6 +13,8 @@ export interface StandingPort {
   readonly machine: StateMachine;
   /** This member's wall clock is the odd one out. */
   skewed(): boolean;
+  /** What the middle one of the members' wall clocks shows, epoch ms. */
+  medianWall(): Millis;
   /** It leads no more. */
   steppedDown(): void;
   /** There is another leader to talk to. */
@@ -106,7 +108,9 @@ export class Standing {
     const { role, term, active } = this.#leadership;
     const { machine, clock } = this.#port;
     if (active || role !== "leader" || machine.applied().term !== term) return false;
-    this.#logClock = new LogClock(clock, machine.logTime());
+    // It may have won before it found out that its clock is the odd one: log time never goes back.
+    const wall = this.#port.skewed() ? this.#port.medianWall() : clock.wall();
+    this.#logClock = new LogClock(clock, wall, machine.logTime());
     this.#leadership = { ...this.#leadership, active: true };
     return true;
   }

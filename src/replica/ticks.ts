@@ -67,8 +67,10 @@ export class Ticks {
     core.guard(() => {
       const raft = core.raft;
       // One tick a turn, however late it is: after a stall the messages that wait come first.
-      if (raft !== null && !core.isHalted && !eligibility.isOutside)
-        raft.tick(eligibility.mayCampaign(raft));
+      if (raft !== null && !core.isHalted) {
+        if (eligibility.standsDown(raft)) raft.standDown();
+        if (!eligibility.isOutside) raft.tick(eligibility.mayCampaign(raft));
+      }
       this.#sweep(now);
       core.pump();
     });

@@ -93,6 +93,9 @@ function execute(cluster: TraceCluster, [name = "", ...args]: readonly string[])
         raft.campaign({ disregardLeader: words[1] === "disregarding" }),
       );
       return;
+    case "stand-down":
+      cluster.act(node, ({ raft }) => raft.standDown());
+      return;
     case "leader-lost":
       cluster.act(node, ({ raft }) => raft.leaderLost());
       return;

@@ -1,5 +1,6 @@
 /** Log time stays near true time though a member's wall clock is wrong (T1). Each was found by the simulator. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import type { NodeId, Role } from "../../src/raft/types.ts";
 import { EPOCH } from "../sim/world.ts";
 import { Cluster, type Node } from "./cluster.ts";
 
@@ -84,4 +85,66 @@ describe("a wrong wall clock", () => {
       expect(errorOf(cluster, right)).toBeLessThan(10_000);
     }
   });
+
+  test("makes a member give its candidacy up that finds out while its vote waits for its disk", async () => {
+    const { cluster, wrong, right, third } = await alone(24, "candidate");
+    wrong.store?.hang();
+    await cluster.run(100, () => wrong.replica?.core?.votes.get(right.id) === true);
+    expect(wrong.replica?.core?.role).toBe("candidate");
+    cluster.kill(right);
+    await cluster.start(third);
+    // Its own vote is all that it lacks when it hears the third clock.
+    await cluster.run(250, () => wrong.replica?.clockAlarm() !== null);
+    await cluster.run(20);
+    wrong.store?.recover();
+    expect(await cluster.run(500, () => wrong.replica?.core?.role === "leader")).toBe(false);
+    // The two others elect one of themselves.
+    await cluster.start(right);
+    await cluster.run(10_000, () => cluster.leader() !== null);
+    expect([right.id, third.id]).toContain(cluster.leader()?.id as NodeId);
+  });
+
+  test("of a member that won before it found out is not where log time goes on from", async () => {
+    const { cluster, wrong, right, third } = await alone(25, "leader");
+    // The entry that opens its term is nowhere but here.
+    cluster.kill(right);
+    await cluster.start(third);
+    await cluster.run(2_000, () => cluster.leader() !== null);
+    expect(cluster.leader()).toBe(wrong);
+    expect(errorOf(cluster, wrong)).toBeLessThan(10_000);
+    await cluster.run(60_000);
+    expect(errorOf(cluster, wrong)).toBeLessThan(10_000);
+  });
 });
+
+/**
+ * Of three members one is down, and one of the two others has a wrong clock, which nobody can tell: that one stands for
+ * election, and is in this role just now.
+ */
+async function alone(
+  seed: number,
+  role: Role,
+): Promise<{ cluster: Cluster; wrong: Node; right: Node; third: Node }> {
+  const cluster = new Cluster(seed, 3);
+  await cluster.startAll();
+  const right = cluster.leader();
+  const [wrong, third] = cluster.nodes.filter((node) => node !== right);
+  if (right === null || wrong === undefined || third === undefined) throw new Error("no leader");
+  cluster.kill(third);
+  wrong.clock.wallOffset = HOUR_MS;
+  // What the third one's clock showed is forgotten.
+  await cluster.run(5_000);
+  for (let tries = 0; tries < 20; tries++) {
+    cluster.kill(right);
+    await cluster.run(1_000);
+    await cluster.start(right);
+    await cluster.run(2_000, () => cluster.leader() !== null || isIn(wrong, role));
+    if (isIn(wrong, role)) return { cluster, wrong, right, third };
+    await cluster.run(1_000);
+  }
+  throw new Error(`never ${role}`);
+}
+
+function isIn({ replica }: Node, role: Role): boolean {
+  return replica?.core?.role === role;
+}

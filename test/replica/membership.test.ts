@@ -396,6 +396,27 @@ describe("replacing", () => {
   });
 });
 
+test("a leader that is cut off, and was told before that the others removed it, leads no more", async () => {
+  const cluster = new Cluster(23, 3);
+  await cluster.startAll();
+  const leader = leaderOf(cluster);
+  const others = cluster.nodes.filter((node) => node !== leader);
+  const status = leader.replica?.status();
+  const body = { cluster: status?.clusterId, index: (status?.lastIndex ?? 0) + 2 };
+  others[0]?.replica?.notify(leader.id, "members.removed", body);
+  await cluster.run(100, () => leader.replica?.status().retired === true);
+  // It hears of no later term, and counts no quorum any more.
+  for (const { id } of others) {
+    cluster.network.setCut(leader.id, id, true);
+    cluster.network.setCut(id, leader.id, true);
+  }
+  await cluster.run(1_000);
+  expect(leader.replica?.status()).toMatchObject({ retired: true, role: "follower" });
+  expect(leader.replica?.core?.role).toBe("follower");
+  await write(cluster, leaderOf(cluster), 1);
+  cluster.check();
+});
+
 describe("the wish to take another member's place", () => {
   const wishOf = (cluster: Cluster, id: string): Record<string, unknown> => {
     const { configuration } = leaderOf(cluster).replica?.status() ?? {};

@@ -385,7 +385,7 @@ export const OF_OUR_OWN: readonly Mutant[] = [
     "unheard",
     "who should not lead sticks to a leader that is gone",
     "src/replica/ticks.ts",
-    "        raft.tick(eligibility.mayCampaign(raft));",
+    "        if (!eligibility.isOutside) raft.tick(eligibility.mayCampaign(raft));",
     '        if (eligibility.mayCampaign(raft) || raft.role === "leader") raft.tick();',
   ),
   one(

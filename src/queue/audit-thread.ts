@@ -21,22 +21,31 @@ function read({ id, cursor }: Extract<AuditRequest, { kind: "read" }>): void {
     say({ kind: "failed", id, message: "the audit has no database", damaged: false });
     return;
   }
+  // Said when the transaction is over: whoever hears it may count on that, and a checkpoint may begin.
+  let reply: AuditReply;
   try {
-    db.run("BEGIN");
-    // The first statement takes the snapshot.
-    const state = db.query<{ index: number }, []>("SELECT applied_index AS 'index' FROM state");
-    say({ kind: "begun", id, index: state.get()?.index ?? 0 });
-    const slice = hashSlice(db, cursor, AUDIT_SLICE);
-    const range = sequencesBetween(cursor, slice.next);
-    const fault = range === null ? null : indexFault(db, range.after, range.until);
-    if (fault === null) say({ kind: "slice", id, ...slice });
-    else say({ kind: "failed", id, message: fault, damaged: true });
+    reply = slice(db, id, cursor);
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
-    say({ kind: "failed", id, message, damaged: isMalformed(error) });
-  } finally {
-    if (db.inTransaction) db.run("COMMIT");
+    reply = { kind: "failed", id, message, damaged: isMalformed(error) };
   }
+  try {
+    if (db.inTransaction) db.run("COMMIT");
+  } finally {
+    say(reply);
+  }
+}
+
+function slice(from: Database, id: number, cursor: string | null): AuditReply {
+  from.run("BEGIN");
+  // The first statement takes the snapshot.
+  const state = from.query<{ index: number }, []>("SELECT applied_index AS 'index' FROM state");
+  say({ kind: "begun", id, index: state.get()?.index ?? 0 });
+  const rows = hashSlice(from, cursor, AUDIT_SLICE);
+  const range = sequencesBetween(cursor, rows.next);
+  const fault = range === null ? null : indexFault(from, range.after, range.until);
+  if (fault !== null) return { kind: "failed", id, message: fault, damaged: true };
+  return { kind: "slice", id, ...rows };
 }
 
 function isMalformed(error: unknown): boolean {

@@ -165,8 +165,8 @@ export const OF_OUR_OWN: readonly Mutant[] = [
     "log-time",
     "a new leader begins with its own wall clock as log time",
     "src/replica/log-clock.ts",
-    "this.#now = Math.max(clock.wall(), logTime);",
-    "this.#now = clock.wall();",
+    "this.#now = Math.max(wall, logTime);",
+    "this.#now = wall;",
   ),
   one(
     "sessions",

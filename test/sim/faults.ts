@@ -2,6 +2,7 @@
 import type { Millis } from "../../src/replica/ports.ts";
 import type { DiskFaults } from "./disk.ts";
 import type { SimNode } from "./node.ts";
+import { longLog } from "./long-log.ts";
 import { applyOddly } from "./odd-apply.ts";
 import { type FaultFamily, streamOf } from "./options.ts";
 import { rotAndLag } from "./rot-and-lag.ts";
@@ -264,6 +265,7 @@ const STRIKES: Partial<Record<FaultFamily, Strike>> = {
   usurp: (sim, prng) => usurp(sim, prng),
   "row-rot": rotRow,
   "rot-and-lag": rotAndLag,
+  "long-log": longLog,
   "odd-apply": applyOddly,
   echo: (sim, prng) => {
     for (let i = prng.between(3, 12); i > 0; i--)

@@ -309,6 +309,17 @@ export class SimNode {
           if (!clock.alive) return;
           for (const rule of this.#sim.watching.refused) rule.refused(this, command, reason);
         },
+        reads: () => {
+          // Claims, heartbeats and waits read as well, far more often than clients do; the bound is that of their reads.
+          const since = this.#sim.appliedMax;
+          return (index) => {
+            if (clock.alive && index < since)
+              this.#sim.fail(
+                "I16",
+                `${this.id} serves a read at ${index}, and ${since} was applied before it began`,
+              );
+          };
+        },
       }),
       machine,
       reader,

@@ -75,6 +75,7 @@ export const YOUNG_CODES = {
   twin: "T8",
   "joint-cut": "M1, N5",
   "all-pause": "P2, T6",
+  "long-log": "N5, P1",
 } as const;
 type YoungFamily = keyof typeof YOUNG_CODES;
 /** What ends a run in another way than usual, or stands for a rare moment, has a smaller share of them. */
@@ -87,6 +88,7 @@ const SELDOM: Partial<Record<YoungFamily, number>> = {
   "leader-hang": 0.15,
   "short-queues": 0.15,
   "all-pause": 0.2,
+  "long-log": 0.2,
 };
 export type FaultFamily = keyof typeof FAULT_CODES | YoungFamily;
 const FAULT_FAMILIES = Object.keys(FAULT_CODES) as readonly (keyof typeof FAULT_CODES)[];

@@ -1,10 +1,13 @@
 /** A member's consensus, as its queue uses it, that tells what was asked and what became of it. */
+import type { LogIndex } from "../../src/raft/types.ts";
 import { type Consensus, ConsensusError } from "../../src/replica/consensus.ts";
 
 interface Told {
   readonly submitted: (command: Uint8Array) => void;
   readonly answered: (command: Uint8Array, answer: unknown) => void;
   readonly refused: (command: Uint8Array, reason: string) => void;
+  /** A linearizable read begins; what is returned is told of the index at which it is served. */
+  readonly reads: () => (index: LogIndex) => void;
 }
 
 export function watchedConsensus(consensus: Consensus, told: Told): Consensus {
@@ -22,7 +25,12 @@ export function watchedConsensus(consensus: Consensus, told: Told): Consensus {
     id: consensus.id,
     boot: consensus.boot,
     submit: (command, options) => watch(command, consensus.submit(command, options)),
-    linearize: (timeoutMs) => consensus.linearize(timeoutMs),
+    linearize: (timeoutMs) => {
+      const served = told.reads();
+      const read = consensus.linearize(timeoutMs);
+      read.then(served, () => undefined);
+      return read;
+    },
     confirmLeadership: (timeoutMs) => consensus.confirmLeadership(timeoutMs),
     call: (method, body, timeoutMs, signal) => consensus.call(method, body, timeoutMs, signal),
     serve: (method, handler) => consensus.serve(method, handler),

@@ -114,10 +114,8 @@ function configure(): Config {
  */
 function refuseOtherCluster(
   { peers, join, data, id }: Config,
-  members: readonly string[],
-  foundedAlone: boolean,
+  { isAlone, foundedAlone }: Pick<Replica, "isAlone" | "foundedAlone">,
 ): void {
-  const isAlone = members.length === 1 && members[0] === id;
   // Of a cluster that grew it may stay in the command, and whether this member is still one of it the others say.
   if (join !== null && foundedAlone && isAlone) {
     throw new ConfigError(
@@ -316,7 +314,7 @@ async function run(config: Config, log: Log): Promise<void> {
   });
 
   const members = (): readonly string[] => Object.keys(replica.status().configuration.members);
-  if (config.restore === null) refuseOtherCluster(config, members(), replica.foundedAlone);
+  if (config.restore === null) refuseOtherCluster(config, replica);
   const asStarted = takesPeers;
   // One that joined may know no others yet than the founder, and not that it is a member itself.
   takesPeers = () => asStarted() || members().some((id) => id !== config.id);

@@ -304,6 +304,17 @@ export class Replica implements Consensus {
     return members.length === 1 && members[0]?.id === this.id;
   }
 
+  /**
+   * By its log this member is the only one of its cluster. Not while that log, found damaged, is repaired: what let the
+   * others in may be what it lost, and a member that nobody else repairs does not start.
+   */
+  get isAlone(): boolean {
+    const { raft } = this.#parts.core;
+    if (raft === null || raft.repairingTo !== null) return false;
+    const members = Object.keys(raft.configuration.members);
+    return members.length === 1 && members[0] === this.id;
+  }
+
   /** The core, to look at; null before the founding, and while a snapshot takes the place of state and log. */
   get core(): CoreView | null {
     const { core } = this.#parts;

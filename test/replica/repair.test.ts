@@ -250,6 +250,7 @@ test("a member that joined is repaired from the first entry on, with no word of 
 test("a member that began alone is repaired by those that joined it, though what is left of its log knows none of them", async () => {
   for (const anew of [false, true]) {
     const { cluster, follower: n1 } = await working(34, 1);
+    expect(n1.replica?.isAlone).toBe(true);
     const others = ["n2", "n3"].map((id) => cluster.add(id));
     for (const node of others) await cluster.start(node, n1);
     const areVoters = (): boolean => n1.replica?.status().configuration.voters.length === 3;
@@ -260,6 +261,8 @@ test("a member that began alone is repaired by those that joined it, though what
     cluster.kill(n1);
     n1.disk.damagedFrom = asIndex(5);
     await start(cluster, n1);
+    // With --peers or --join it would be refused if it took itself for a cluster of its own.
+    expect(n1.replica?.isAlone).toBe(false);
     expect(await converged(cluster, n1)).toBe(true);
     expect(n1.disk.entries.length).toBeGreaterThanOrEqual(n1.disk.promised?.index ?? Infinity);
     expect(n1.fatal).toBeNull();

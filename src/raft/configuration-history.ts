@@ -36,7 +36,7 @@ export class ConfigurationHistory {
   }
 
   get #newest(): Dated {
-    return must(this.#dated.at(-1), "there is a configuration at all times");
+    return must(this.#dated[this.#dated.length - 1], "there is a configuration at all times");
   }
 
   /** The configuration in force when the log ended at `index`. */

@@ -77,11 +77,13 @@ export class ClockWatch {
   /** A sentence when this member's clock is the odd one out, else null. */
   skewed(): string | null {
     const now = this.#clock.monotonic();
+    // Read once: this is asked with every tick.
+    const own = this.#clock.wall();
     let agree = 1;
     let disagree = 0;
-    for (const [peer, { at, lostAt }] of this.#heard) {
+    for (const { wall, at, lostAt } of this.#heard.values()) {
       if (now - at > HEARD_LATELY_MS || (lostAt !== null && now - lostAt > KEPT_MS)) continue;
-      if (this.agreesWith(peer)) agree += 1;
+      if (Math.abs(wall + (now - at) - own) <= CLOCK_SKEW_MAX_MS) agree += 1;
       else disagree += 1;
     }
     if (disagree <= agree) return null;

@@ -10,9 +10,11 @@ import { type CoreState, type Invariant, isWordOfLeader } from "./invariant.ts";
 
 export class Terms implements Invariant {
   readonly #sim: Simulation;
+  readonly #maxWritesUnderWay: number;
 
   constructor(sim: Simulation) {
     this.#sim = sim;
+    this.#maxWritesUnderWay = { ...DEFAULT_LIMITS, ...sim.options.limits }.maxWritesUnderWay;
   }
 
   took(
@@ -38,8 +40,7 @@ export class Terms implements Invariant {
 
   /** With so many writes under way a core hears nothing that would need another one; half of them are an excuse. */
   #isFull({ store }: SimNode): boolean {
-    const { maxWritesUnderWay } = { ...DEFAULT_LIMITS, ...this.#sim.options.limits };
-    return 2 * (store?.unheard ?? 0) >= maxWritesUnderWay;
+    return 2 * (store?.unheard ?? 0) >= this.#maxWritesUnderWay;
   }
 
   #fail(node: SimNode, { type, from, term }: Message, before: CoreState, after: CoreState): void {

@@ -1,9 +1,14 @@
-/** Every rule that is checked in every run, beside the ledger and the history. */
+/** Every rule that is checked in every run, beside the history. The ledger, which judges nothing, comes before them. */
 import type { Simulation } from "../simulation.ts";
+import { AsLogged } from "./as-logged.ts";
+import { AskedFor } from "./asked-for.ts";
 import { Bounds } from "./bounds.ts";
+import { Budgets } from "./budgets.ts";
+import { CancelAnswers } from "./cancel-answers.ts";
 import { Charges } from "./charges.ts";
 import { CheckedCommits } from "./checked-commits.ts";
 import { ClaimedNames } from "./claimed-names.ts";
+import { ClaimedOnce } from "./claimed-once.ts";
 import { Commitment } from "./commitment.ts";
 import { Counters } from "./counters.ts";
 import { CoreLimitsHold } from "./core-limits.ts";
@@ -11,10 +16,14 @@ import { OneKeyOneTask } from "./idempotency.ts";
 import { OneIdOneBody } from "./one-id.ts";
 import { Restarts } from "./restarts.ts";
 import { ElectionTimer } from "./election-timer.ts";
+import { Fences } from "./fences.ts";
 import { FullPeriods } from "./full-periods.ts";
+import { GivenUp } from "./given-up.ts";
 import { HeardQuorum } from "./heard-quorum.ts";
 import type { Invariant } from "./invariant.ts";
+import { LeaseAnswers } from "./lease-answers.ts";
 import { LeasePeriod } from "./lease-period.ts";
+import { LegalSteps } from "./legal-steps.ts";
 import { LogBounds } from "./log-bounds.ts";
 import { LogMatching } from "./log-matching.ts";
 import { LogTime } from "./log-time.ts";
@@ -22,6 +31,7 @@ import { MatchesAreDurable } from "./matches-are-durable.ts";
 import { MembersAsk } from "./members-ask.ts";
 import { Memberships } from "./memberships.ts";
 import { NeverBack } from "./never-back.ts";
+import { NotEarly } from "./not-early.ts";
 import { NoSelfTruncation } from "./no-self-truncation.ts";
 import { OddClock } from "./odd-clock.ts";
 import { Once } from "./once.ts";
@@ -41,6 +51,16 @@ import { TransferHoldsWrites } from "./transfer-holds-writes.ts";
 import { Votes } from "./votes.ts";
 
 export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
+  (sim) => new AskedFor(sim),
+  (sim) => new LegalSteps(sim),
+  (sim) => new ClaimedOnce(sim),
+  (sim) => new Fences(sim),
+  (sim) => new NotEarly(sim),
+  (sim) => new GivenUp(sim),
+  (sim) => new LeaseAnswers(sim),
+  (sim) => new CancelAnswers(sim),
+  (sim) => new AsLogged(sim),
+  (sim) => new Budgets(sim),
   (sim) => new OneLeaderPerTerm(sim),
   (sim) => new NeverBack(sim),
   (sim) => new PromisesAreDurable(sim),

@@ -2,10 +2,12 @@
 import type { Database } from "bun:sqlite";
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
 import type { TaskMachine } from "../../../src/queue/machine.ts";
+import type { Task } from "../../../src/queue/types.ts";
 import type { LogIndex, Message, NodeId, PersistOp, Role, Term } from "../../../src/raft/types.ts";
 import type { Leadership } from "../../../src/replica/consensus.ts";
 import type { CommittedEntry, Millis } from "../../../src/replica/ports.ts";
 import { TICK_MS } from "../../../src/replica/core.ts";
+import type { Changed, Granted, LedgerTask } from "../ledger.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 
@@ -40,6 +42,20 @@ export interface Invariant {
     entry: CommittedEntry,
     answers: readonly Answer[],
     signals: readonly Signal[],
+    node: SimNode,
+  ): void;
+  /** A step of a task in an entry that was applied for the first time; `task`: as it was before, undefined: unknown. */
+  changing?(task: LedgerTask | undefined, changed: Changed, entry: CommittedEntry): void;
+  granting?(task: LedgerTask | undefined, granted: Granted, entry: CommittedEntry): void;
+  /**
+   * What an entry that was applied for the first time has made of a task. `known`: by the log, but what it was charged, which
+   * is as of before; `task`: by this member's machine, null: gone.
+   */
+  became?(
+    known: LedgerTask,
+    task: Task | null,
+    entry: CommittedEntry,
+    answers: readonly Answer[],
     node: SimNode,
   ): void;
   /** The cluster begins with this state: that of another one, before anything happens. */
@@ -103,6 +119,9 @@ export function watching(rules: readonly Invariant[]): Watching {
     applied: those("applied"),
     applying: those("applying"),
     logged: those("logged"),
+    changing: those("changing"),
+    granting: those("granting"),
+    became: those("became"),
     begins: those("begins"),
     started: those("started"),
     installed: those("installed"),

@@ -1,0 +1,96 @@
+/**
+ * Q1, Q2: what a cancel or a retry is answered is how the task is then, where its entry does nothing else to that task; and
+ * one that is retried keeps neither charges nor a result.
+ */
+import type { Answer, Command, Signal } from "../../../src/queue/commands.ts";
+import type { Status } from "../../../src/queue/types.ts";
+import type { CommittedEntry } from "../../../src/replica/ports.ts";
+import { commandsOf } from "../commands.ts";
+import { BY_THE_LEDGER } from "../ledger.ts";
+import type { SimNode } from "../node.ts";
+import type { Simulation } from "../simulation.ts";
+import type { Invariant } from "./invariant.ts";
+
+type Asked = Extract<Command, { readonly type: "cancel" | "retry" }>;
+
+export class CancelAnswers implements Invariant {
+  readonly #sim: Simulation;
+  /** Cancels and retries of which the answer was looked at. */
+  readonly #judged = new Set<string>();
+
+  constructor(sim: Simulation) {
+    this.#sim = sim;
+  }
+
+  logged(
+    entry: CommittedEntry,
+    answers: readonly Answer[],
+    _signals: readonly Signal[],
+    node: SimNode,
+  ): void {
+    const commands = commandsOf(entry);
+    for (const [i, asked] of commands.entries()) {
+      if (asked.type !== "cancel" && asked.type !== "retry") continue;
+      const answer = answers[i];
+      const request = entry.requests[i];
+      if (answer === undefined || request === undefined) continue;
+      const isNews = this.#isNews(request) && asked.idem === undefined;
+      if (isNews && isAlone(asked.id, commands) && !node.isSuspect) this.#isSo(asked, answer, node);
+    }
+  }
+
+  /** False: it was logged before, and is answered as then. */
+  #isNews({ member, boot, seq }: CommittedEntry["requests"][number]): boolean {
+    const number = `${member} ${boot} ${seq}`;
+    if (this.#judged.has(number)) return false;
+    this.#judged.add(number);
+    return true;
+  }
+
+  #isSo({ type, id }: Asked, answer: Answer, { machine }: SimNode): void {
+    const { status = null, cancelling = false } = this.#sim.ledger.tasks.get(id) ?? {};
+    const said = answer.ok ? "ok" : answer.code;
+    if (!isPossible(type, said, status, cancelling))
+      this.#fail(`the ${type} of ${id} is answered ${said}, and it is ${status ?? "gone"}`);
+    if (type !== "retry" || !answer.ok) return;
+    const { retries = 0, crashes = 0, result = null } = machine?.task(id) ?? {};
+    if (retries > 0 || crashes > 0 || result !== null)
+      this.#fail(`${id} is retried and keeps ${retries} retries, ${crashes} crashes, or a result`);
+  }
+
+  #fail(what: string): void {
+    this.#sim.fail(BY_THE_LEDGER, what);
+  }
+}
+
+/** Nothing else in the entry can have changed the task. */
+function isAlone(id: string, commands: readonly Command[]): boolean {
+  let asked = 0;
+  for (const each of commands) {
+    if (each.type === "submit") continue;
+    if (each.type !== "cancel" && each.type !== "retry") return false;
+    if (each.id === id) asked += 1;
+  }
+  return asked === 1;
+}
+
+function isPossible(
+  type: Asked["type"],
+  said: string,
+  status: Status | null,
+  cancelling: boolean,
+): boolean {
+  switch (said) {
+    case "ok":
+      if (type === "retry") return status === "Pending";
+      return status === "Cancelled" || (status === "Running" && cancelling);
+    case "not-found":
+      return status === null;
+    case "already-final":
+      return status === "Completed" || status === "Failed";
+    case "not-final":
+      return status === "Pending" || status === "Running";
+    default:
+      return true;
+  }
+}

@@ -40,7 +40,7 @@ export class ApplyWaiters {
   }
 
   #take(which: (waiter: ApplyWaiter) => boolean): readonly ApplyWaiter[] {
-    if (!this.#waiting.some(which)) return [];
+    if (this.#waiting.length === 0 || !this.#waiting.some(which)) return [];
     const taken = this.#waiting.filter(which);
     this.#waiting = this.#waiting.filter((waiter) => !which(waiter));
     return taken;

@@ -71,6 +71,8 @@ export class Reads {
 
   /** Called regularly: gives up what is past its deadline, retries what was lost. `late` words the refusal. */
   sweep(now: Millis, late: () => ConsensusError): void {
+    // As in most ticks.
+    if (this.#count === 0) return;
     for (const [id, round] of this.#rounds) {
       if (now - round.startedAt < ROUND_TIMEOUT_MS) continue;
       this.#rounds.delete(id);

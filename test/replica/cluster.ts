@@ -4,7 +4,8 @@ import type { CommittedEntry, Log, RequestAnswer, StateMachine } from "../../src
 import { Replica } from "../../src/replica/replica.ts";
 import { MemorySnapshots } from "../../src/storage/memory-snapshots.ts";
 import { Disk, logUpTo, SimLogStore } from "../sim/disk.ts";
-import { Network, type NetworkOptions, SimTransport } from "../sim/network.ts";
+import { Network, type NetworkOptions } from "../sim/network.ts";
+import { SimTransport } from "../sim/transport.ts";
 import { NodeClock, World } from "../sim/world.ts";
 
 /** Remembers every command in order, and answers repeats from memory: T2 at its simplest. */

@@ -19,7 +19,8 @@ import type { MachineVersions } from "../../src/replica/versions.ts";
 import { MemorySnapshots } from "../../src/storage/memory-snapshots.ts";
 import type { Position } from "../../src/storage/snapshot-messages.ts";
 import { Disk, SimLogStore } from "../sim/disk.ts";
-import { Network, SimTransport } from "../sim/network.ts";
+import { Network } from "../sim/network.ts";
+import { SimTransport } from "../sim/transport.ts";
 import { NodeClock, World } from "../sim/world.ts";
 import { newTask } from "../queue/machine-harness.ts";
 

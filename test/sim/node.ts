@@ -31,7 +31,7 @@ import { openState } from "./database.ts";
 import { Disk, isBehind, logUpTo, SimLogStore } from "./disk.ts";
 import { SimSlot } from "./executor.ts";
 import type { CoreState } from "./invariants/invariant.ts";
-import { SimTransport } from "./network.ts";
+import { SimTransport } from "./transport.ts";
 import { diskOf, type Reborn, type Stranger } from "./beginning.ts";
 import { isRotten } from "./rot.ts";
 import type { Simulation } from "./simulation.ts";

@@ -54,6 +54,8 @@ export interface NetworkWatch {
   delivered(from: NodeId, to: NodeId, frame: PeerFrame): void;
   /** The receiver has dealt with what was delivered; `incarnation`: of the folder on whose connection it came. */
   taken?(to: NodeId, frame: PeerFrame, incarnation: string): void;
+  /** What was sent once will be delivered twice. */
+  doubled?(from: NodeId, frame: PeerFrame): void;
 }
 
 /** Pings in a row that are not answered end a connection. */

@@ -253,10 +253,8 @@ export class SimNode {
           : sim.founders.map((id) => [id, `http://${id}`] as const),
       ),
       join: this.through === null ? null : `http://${this.through}`,
-      // Read by a start that finds its log damaged: whom to ask may be told by it alone. Any other start has lost the file, as
-      // it may, so that who comes with an older folder is known by what members have heard of each other.
       seen: {
-        load: () => (disk.damagedFrom === null ? null : disk.seen),
+        load: () => disk.seen,
         keep: (seen) => (disk.seen = seen),
       },
       onJoinRefused: (sentence) => {

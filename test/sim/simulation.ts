@@ -173,6 +173,12 @@ export class Simulation {
           for (const rule of this.watching.took)
             rule.took(node, frame.message, before, after, incarnation);
       },
+      doubled: (from, frame) => {
+        const node = this.#byId.get(from);
+        if (frame.kind !== "propose" || node === undefined) return;
+        for (const { command } of frame.proposal.requests)
+          for (const rule of this.watching.submitted) rule.submitted(node, command);
+      },
     };
     this.faults = new Faults(this);
     this.history = new History(this);

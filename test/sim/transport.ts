@@ -114,6 +114,7 @@ export class SimTransport implements Transport {
     } else if (options.duplicate > 0 && prng.chance(options.duplicate)) {
       copies = 2;
       counts.doubled += 1;
+      watch?.doubled?.(this.#self, sent);
     }
     for (let i = 0; i < copies; i++) this.#deliver(to, connection, this.#perhapsCorrupted(sent));
     return true;

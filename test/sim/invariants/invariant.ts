@@ -78,7 +78,7 @@ export interface Invariant {
   ): void;
   /** A member hears what the wall clock of `from` shows, epoch ms. */
   heardClock?(node: SimNode, from: NodeId, wall: Millis): void;
-  /** A member's queue hands a command over, and is told that nothing happened, or that nobody knows. */
+  /** A member's queue hands a command over (or the network makes a second one of it), and is told that nothing happened, or that nobody knows. */
   submitted?(node: SimNode, asked: Uint8Array): void;
   refused?(node: SimNode, asked: Uint8Array, reason: string): void;
   /** A member that is up was told what became of a command which it had submitted, with these bytes. */

@@ -1,6 +1,7 @@
 /**
  * K1, T2: a member that says of a command that nothing happened is right: it is never logged, whoever leads. Counted by what was
- * asked, since who was refused may ask for the same once more.
+ * asked, since who was refused may ask for the same once more. A copy that the network makes counts as asked, too: one answer is about
+ * one copy, and no connection of a real member makes any (duplicates stand for what is sent again, which a member counts).
  */
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import type { SimNode } from "../node.ts";

@@ -655,7 +655,10 @@ export class Simulation {
     const able = this.nodes
       .filter(({ ended, rolledBack }) => !ended && !rolledBack)
       .filter(({ hasForgottenStarts }) => !hasForgottenStarts)
-      .filter(({ disk, owes }) => disk.entries.length > 0 || owes !== null)
+      // A founder whose disk has taken nothing yet is told of the founding by whoever was there.
+      .filter(
+        ({ disk, owes, through }) => disk.entries.length > 0 || owes !== null || through === null,
+      )
       .filter(({ id, disk }) =>
         known.some(({ members }) => members[id]?.incarnation === disk.incarnation),
       )

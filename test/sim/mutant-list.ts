@@ -4,6 +4,7 @@
  */
 import { type Mutant, one } from "./mutant.ts";
 import { FROM_OUTSIDE } from "./mutants-from-outside.ts";
+import { OF_ONE_LINE } from "./mutants-of-one-line.ts";
 import { OF_OUR_OWN } from "./mutants-of-our-own.ts";
 
 const RAFT = "src/raft/raft.ts";
@@ -450,4 +451,5 @@ export const MUTANTS: readonly Mutant[] = [
   ),
   ...OF_OUR_OWN,
   ...FROM_OUTSIDE,
+  ...OF_ONE_LINE,
 ];

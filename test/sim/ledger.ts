@@ -19,8 +19,6 @@ import { OUTSIDE } from "./workers.ts";
 
 /** A claim is known for so long, in log time; which leaps when a wrong clock leads (T1). */
 export const CLAIM_KEPT_MS = 300_000;
-/** Under which its rules tell of what is broken: one name for all of them, as seeds are noted down. */
-export const BY_THE_LEDGER = "ledger (Q1, Q2, Q4, Q5, Q6, Q8)";
 
 export type Changed = Extract<Signal, { readonly type: "changed" }>;
 export type Granted = Extract<Signal, { readonly type: "claimed" }>;

@@ -2,7 +2,7 @@
 import type { Answer } from "../../../src/queue/commands.ts";
 import type { Status, Task } from "../../../src/queue/types.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
-import { BY_THE_LEDGER, type LedgerTask } from "../ledger.ts";
+import type { LedgerTask } from "../ledger.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
@@ -37,7 +37,7 @@ export class AsLogged implements Invariant {
   #check(id: string, status: Status | null, task: Task | null, on: SimNode): void {
     if ((task?.status ?? null) !== status)
       this.#sim.fail(
-        BY_THE_LEDGER,
+        "Q1",
         `${id} is ${task?.status ?? "gone"} on ${on.id}, by the log it is ${status}`,
       );
   }

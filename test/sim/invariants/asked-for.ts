@@ -1,5 +1,5 @@
 /** Q2, K1: no task appears that nobody asked for, and none whose submit was refused for good. */
-import { BY_THE_LEDGER, type Changed, type LedgerTask } from "../ledger.ts";
+import type { Changed, LedgerTask } from "../ledger.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
 
@@ -13,7 +13,7 @@ export class AskedFor implements Invariant {
   changing(_task: LedgerTask | undefined, { id, from }: Changed): void {
     if (from !== null) return;
     const { asked, denied } = this.#sim.history;
-    if (!asked.has(id)) this.#sim.fail(BY_THE_LEDGER, `${id} appeared and nobody asked for it`);
-    if (denied.has(id)) this.#sim.fail(BY_THE_LEDGER, `${id} appeared, and its submit was refused`);
+    if (!asked.has(id)) this.#sim.fail("Q2", `${id} appeared and nobody asked for it`);
+    if (denied.has(id)) this.#sim.fail("K1", `${id} appeared, and its submit was refused`);
   }
 }

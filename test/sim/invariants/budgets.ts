@@ -6,7 +6,7 @@ import type { Answer } from "../../../src/queue/commands.ts";
 import type { Task } from "../../../src/queue/types.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import { commandsOf } from "../commands.ts";
-import { BY_THE_LEDGER, type LedgerTask } from "../ledger.ts";
+import type { LedgerTask } from "../ledger.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
 import { isRetried } from "./legal-steps.ts";
@@ -40,7 +40,7 @@ export class Budgets implements Invariant {
   }
 
   #fail(what: string): void {
-    this.#sim.fail(BY_THE_LEDGER, what);
+    this.#sim.fail("Q5", what);
   }
 }
 

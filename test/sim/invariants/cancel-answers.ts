@@ -1,12 +1,11 @@
 /**
- * Q1, Q2: what a cancel or a retry is answered is how the task is then, where its entry does nothing else to that task; and
+ * Q1, Q5: what a cancel or a retry is answered is how the task is then, where its entry does nothing else to that task; and
  * one that is retried keeps neither charges nor a result.
  */
 import type { Answer, Command, Signal } from "../../../src/queue/commands.ts";
 import type { Status } from "../../../src/queue/types.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import { commandsOf } from "../commands.ts";
-import { BY_THE_LEDGER } from "../ledger.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
@@ -51,15 +50,17 @@ export class CancelAnswers implements Invariant {
     const { status = null, cancelling = false } = this.#sim.ledger.tasks.get(id) ?? {};
     const said = answer.ok ? "ok" : answer.code;
     if (!isPossible(type, said, status, cancelling))
-      this.#fail(`the ${type} of ${id} is answered ${said}, and it is ${status ?? "gone"}`);
+      this.#sim.fail(
+        "Q1",
+        `the ${type} of ${id} is answered ${said}, and it is ${status ?? "gone"}`,
+      );
     if (type !== "retry" || !answer.ok) return;
     const { retries = 0, crashes = 0, result = null } = machine?.task(id) ?? {};
     if (retries > 0 || crashes > 0 || result !== null)
-      this.#fail(`${id} is retried and keeps ${retries} retries, ${crashes} crashes, or a result`);
-  }
-
-  #fail(what: string): void {
-    this.#sim.fail(BY_THE_LEDGER, what);
+      this.#sim.fail(
+        "Q5",
+        `${id} is retried and keeps ${retries} retries, ${crashes} crashes, or a result`,
+      );
   }
 }
 

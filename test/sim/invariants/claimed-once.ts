@@ -3,7 +3,7 @@
  * log time, and so many claims of its worker.
  */
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
-import { BY_THE_LEDGER, CLAIM_KEPT_MS, type Granted, type LedgerTask, nameOf } from "../ledger.ts";
+import { CLAIM_KEPT_MS, type Granted, type LedgerTask, nameOf } from "../ledger.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
 
@@ -40,7 +40,7 @@ export class ClaimedOnce implements Invariant {
       made - before.number < CLAIMS_KEPT
     )
       this.#sim.fail(
-        BY_THE_LEDGER,
+        "Q4",
         `the claim ${name} took tasks at ${before.index}, and again at ${index}`,
       );
     const number = made + 1;

@@ -1,5 +1,5 @@
 /** Q4, Q5: fences grow strictly over all tasks, and a task's attempts are counted by its claims. */
-import { BY_THE_LEDGER, type Granted, type LedgerTask } from "../ledger.ts";
+import type { Granted, LedgerTask } from "../ledger.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
 
@@ -14,14 +14,8 @@ export class Fences implements Invariant {
     if (known === undefined) return;
     const { fence } = this.#sim.ledger;
     if (lease.fence <= fence)
-      this.#sim.fail(
-        BY_THE_LEDGER,
-        `fence ${lease.fence} of ${id} does not grow: ${fence} was given`,
-      );
+      this.#sim.fail("Q4", `fence ${lease.fence} of ${id} does not grow: ${fence} was given`);
     if (lease.attempt !== known.attempt + 1)
-      this.#sim.fail(
-        BY_THE_LEDGER,
-        `attempt ${lease.attempt} of ${id} follows attempt ${known.attempt}`,
-      );
+      this.#sim.fail("Q5", `attempt ${lease.attempt} of ${id} follows attempt ${known.attempt}`);
   }
 }

@@ -2,7 +2,6 @@
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import { commandsOf } from "../commands.ts";
-import { BY_THE_LEDGER } from "../ledger.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
 
@@ -19,7 +18,7 @@ export class GivenUp implements Invariant {
       const { id, fence, reason } = signal;
       if ((reason === "expired" || reason === "timeout") && !isGivenUp(fence, entry))
         this.#sim.fail(
-          BY_THE_LEDGER,
+          "Q4",
           `the lease of ${id} under fence ${fence} is ${reason}, and nobody said so`,
         );
     }

@@ -2,7 +2,6 @@
 import type { Answer } from "../../../src/queue/commands.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import { commandsOf } from "../commands.ts";
-import { BY_THE_LEDGER } from "../ledger.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
 
@@ -21,18 +20,15 @@ export class LeaseAnswers implements Invariant {
       for (const [at, { task_id, fence, attempt, end }] of asked.items.entries()) {
         const said = answer.value.items[at];
         if (said === "ok" && end.kind === "complete" && !completed.has(fence))
-          this.#fail(
+          this.#sim.fail(
+            "Q6",
             `the completion of ${task_id} under fence ${fence} was accepted and not applied`,
           );
         const task = tasks.get(task_id);
         const holds = task?.status === "Running" && task.fence === fence;
         if (said === "stale-lease" && holds && task.attempt === attempt)
-          this.#fail(`the valid fence ${fence} of ${task_id} was called stale`);
+          this.#sim.fail("Q4", `the valid fence ${fence} of ${task_id} was called stale`);
       }
     }
-  }
-
-  #fail(what: string): void {
-    this.#sim.fail(BY_THE_LEDGER, what);
   }
 }

@@ -5,7 +5,7 @@
 import type { Status } from "../../../src/queue/types.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import { commandsOf } from "../commands.ts";
-import { BY_THE_LEDGER, type Changed, type LedgerTask } from "../ledger.ts";
+import type { Changed, LedgerTask } from "../ledger.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
 
@@ -27,23 +27,22 @@ export class LegalSteps implements Invariant {
 
   changing(task: LedgerTask | undefined, { id, from, to }: Changed, entry: CommittedEntry): void {
     if (from === null) {
-      if (task !== undefined) this.#fail(`${id} was made twice`);
+      if (task !== undefined) this.#sim.fail("Q2", `${id} was made twice`);
       return;
     }
     if (task === undefined || task.status !== from) {
-      this.#fail(`${id} goes from ${from} to ${to}, and was ${task?.status ?? "unknown"}`);
+      this.#sim.fail(
+        "Q1",
+        `${id} goes from ${from} to ${to}, and was ${task?.status ?? "unknown"}`,
+      );
       return;
     }
-    if (!LEGAL[from].includes(to)) this.#fail(`${id} goes from ${from} to ${to}`);
+    if (!LEGAL[from].includes(to)) this.#sim.fail("Q1", `${id} goes from ${from} to ${to}`);
     const again = from === "Completed" || from === "Failed" || from === "Cancelled";
     if (again && to === "Pending" && !isRetried(id, entry))
-      this.#fail(`${id} goes from ${from} to Pending and nobody retried it`);
+      this.#sim.fail("Q2", `${id} goes from ${from} to Pending and nobody retried it`);
     if (task.cancelling && to !== "Cancelled" && to !== "Running" && to !== null)
-      this.#fail(`${id} was being cancelled and becomes ${to}`);
-  }
-
-  #fail(what: string): void {
-    this.#sim.fail(BY_THE_LEDGER, what);
+      this.#sim.fail("Q1", `${id} was being cancelled and becomes ${to}`);
   }
 }
 

@@ -1,5 +1,5 @@
 /** Q8: nothing starts before its time, in log time. */
-import { BY_THE_LEDGER, type Granted, type LedgerTask } from "../ledger.ts";
+import type { Granted, LedgerTask } from "../ledger.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
 
@@ -13,6 +13,6 @@ export class NotEarly implements Invariant {
   granting(known: LedgerTask | undefined, { task: { id, run_at } }: Granted): void {
     const { logTime } = this.#sim.ledger;
     if (known !== undefined && run_at > logTime)
-      this.#sim.fail(BY_THE_LEDGER, `${id} was claimed at ${logTime}, before its time ${run_at}`);
+      this.#sim.fail("Q8", `${id} was claimed at ${logTime}, before its time ${run_at}`);
   }
 }

@@ -6,12 +6,12 @@
  */
 import type { Database } from "bun:sqlite";
 import type { Answer, Command, Signal } from "../../src/queue/commands.ts";
-import { isKept } from "../../src/queue/first-answer.ts";
 import type { TaskMachine } from "../../src/queue/machine.ts";
 import type { Claim, IdempotencyScope, Status } from "../../src/queue/types.ts";
 import type { CommittedEntry } from "../../src/replica/ports.ts";
 import { commandsOf } from "./commands.ts";
 import type { Invariant } from "./invariants/invariant.ts";
+import { keeps } from "./kept.ts";
 import type { SimNode } from "./node.ts";
 import type { OldLease } from "./beginning.ts";
 import type { Simulation } from "./simulation.ts";
@@ -258,7 +258,7 @@ export class Ledger implements Invariant {
 
   #answered(index: number, command: Command, answer: Answer): void {
     const { idem } = command;
-    if (idem !== undefined && isKept(answer)) {
+    if (idem !== undefined && keeps(answer)) {
       const key = `${idem.principal} ${idem.route} ${idem.key}`;
       if (!this.keys.has(key)) this.keys.set(key, { scope: idem, at: index });
     }

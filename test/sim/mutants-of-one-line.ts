@@ -197,4 +197,32 @@ export const OF_ONE_LINE: readonly Mutant[] = [
     "    if (prevIndex <= peer.match) return; // late: it has been accepted since\n",
     "",
   ),
+  one(
+    "odd-candidate",
+    "a candidate whose clock turns out to be the odd one goes on waiting for its votes",
+    "src/replica/eligibility.ts",
+    '    return this.isOutside || (raft.role !== "leader" && this.#clockWatch.skewed() !== null);',
+    '    return this.isOutside && raft.role !== "follower";',
+  ),
+  one(
+    "removed-goes-on",
+    "a leader that is told of its removal leads on",
+    "src/replica/eligibility.ts",
+    '    return this.isOutside || (raft.role !== "leader" && this.#clockWatch.skewed() !== null);',
+    '    return raft.role !== "leader" && this.#clockWatch.skewed() !== null;',
+  ),
+  one(
+    "own-time",
+    "starts log time with the own wall clock, though it is the odd one",
+    "src/replica/standing.ts",
+    "this.#port.skewed() ? this.#port.medianWall() : clock.wall();",
+    "clock.wall();",
+  ),
+  one(
+    "alone-in-repair",
+    "takes itself for a cluster of one while its log lacks who else is in it",
+    "src/replica/replica.ts",
+    "    if (raft === null || raft.repairingTo !== null) return false;\n    const members",
+    "    if (raft === null) return false;\n    const members",
+  ),
 ];

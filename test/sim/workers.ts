@@ -142,6 +142,10 @@ export class OutsideWorker {
     if (periods > 1 && !faithful) this.#sim.faults.count("end after expiry");
     await this.#end(ref, this.#drawEnd(wild));
     if (wild && p.chance(0.1)) await this.#end(ref, { kind: "complete", result: "1" });
+    // What is over is nobody else's either.
+    const { families } = this.#sim.options;
+    if (wild && families.has("stranger") && this.#strangers.chance(0.3))
+      await this.#steal(ref, this.#strangers.chance(0.5));
   }
 
   /** Somebody else names this lease as it is: it is neither kept nor ended by that. */
@@ -156,6 +160,13 @@ export class OutsideWorker {
     const [told] = verdict?.verdicts ?? [];
     if (told !== undefined && told !== "lost")
       this.#sim.fail("Q4", `${worker} of ${principal} is told "${told}" of ${ref.task_id}`);
+    await this.#steal(ref, another);
+  }
+
+  /** `another`: another worker of the same principal. */
+  async #steal(ref: LeaseRef, another: boolean): Promise<void> {
+    const worker = another ? `${this.#id}x` : this.#id;
+    const principal = another ? OUTSIDE : "stranger";
     const end: LeaseEnd = { kind: "complete", result: '"stolen"' };
     const answers = await this.#call((queue) =>
       queue.end(worker, principal, [{ ...ref, end }], null),

@@ -15,6 +15,8 @@ import { CoreLimitsHold } from "./core-limits.ts";
 import { OneKeyOneTask } from "./idempotency.ts";
 import { OneIdOneBody } from "./one-id.ts";
 import { Restarts } from "./restarts.ts";
+import { Retention } from "./retention.ts";
+import { EndedAgain } from "./ended-again.ts";
 import { ElectionTimer } from "./election-timer.ts";
 import { Fences } from "./fences.ts";
 import { FullPeriods } from "./full-periods.ts";
@@ -58,6 +60,7 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new NotEarly(sim),
   (sim) => new GivenUp(sim),
   (sim) => new LeaseAnswers(sim),
+  (sim) => new EndedAgain(sim),
   (sim) => new CancelAnswers(sim),
   (sim) => new AsLogged(sim),
   (sim) => new Budgets(sim),
@@ -99,4 +102,5 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new Overdue(sim),
   (sim) => new Replay(sim),
   (sim) => new Restarts(sim),
+  (sim) => new Retention(sim),
 ];

@@ -1,8 +1,8 @@
 /** Q3: one idempotency key, one set of tasks, and the first answer again, whatever was asked for under it. */
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
-import { isKept } from "../../../src/queue/first-answer.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import { commandsOf } from "../commands.ts";
+import { keeps } from "../kept.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
@@ -25,8 +25,12 @@ export class OneKeyOneTask implements Invariant {
     if (node.isSuspect) return;
     for (const [i, { idem }] of commandsOf(entry).entries()) {
       const answer = answers[i];
-      if (idem === undefined || answer === undefined || !isKept(answer)) continue;
+      if (idem === undefined || answer === undefined) continue;
       const key = `${idem.principal} ${idem.route} ${idem.key}`;
+      // What did nothing is judged anew each time.
+      if (answer.ok && answer.replayed === true && !keeps(answer))
+        this.#sim.fail("Q3", `the key ${key} keeps ${JSON.stringify(answer.value)}`);
+      if (!answer.ok || !keeps(answer)) continue;
       const first = this.#values.get(key);
       if (first === undefined) this.#values.set(key, answer.value);
       else if (!Bun.deepEquals(first, answer.value))

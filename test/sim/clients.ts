@@ -210,7 +210,7 @@ export class Client {
       this.#same(call, answer);
       if (lost && !answer.existing && !answer.replayed)
         this.#sim.fail(
-          "history",
+          "T8",
           `${answer.ids.join(" ")} were submitted twice as if for the first time`,
         );
       if (attempt < TRIES_MAX && repeatable && this.#isLost()) {
@@ -362,7 +362,12 @@ export class Client {
       task: await queue.waitFinal(id, waitMs, null),
     }));
     if (answer !== null)
-      this.#sim.history.waited(id, answer.task, since, this.#sim.world.now - begunAt, waitMs);
+      this.#sim.history.waited(id, {
+        task: answer.task,
+        since,
+        lastedMs: this.#sim.world.now - begunAt,
+        waitMs,
+      });
   }
 
   async #list(): Promise<void> {
@@ -392,7 +397,7 @@ export class Client {
     for (const [i, { attempt }] of attempts.entries()) {
       const before = attempts[i - 1];
       if (before !== undefined && attempt <= before.attempt)
-        this.#sim.fail("history", `the attempts of ${id} are out of order`);
+        this.#sim.fail("Q1", `the attempts of ${id} are out of order`);
     }
   }
 

@@ -15,7 +15,6 @@ import { keeps } from "./kept.ts";
 import type { SimNode } from "./node.ts";
 import type { OldLease } from "./beginning.ts";
 import type { Simulation } from "./simulation.ts";
-import { OUTSIDE } from "./workers.ts";
 
 /** A claim is known for so long, in log time; which leaps when a wrong clock leads (T1). */
 export const CLAIM_KEPT_MS = 300_000;
@@ -264,12 +263,6 @@ export class Ledger implements Invariant {
     }
     if (command.type === "cancel" && answer.ok && !this.cancelledAt.has(command.id))
       this.cancelledAt.set(command.id, index);
-    if (command.type !== "end" || !answer.ok || answer.value.type !== "ended") return;
-    for (const [i, item] of command.items.entries()) {
-      const said = answer.value.items[i];
-      if (said === "ok" && item.end.kind === "release" && command.principal === OUTSIDE)
-        this.#sim.history.wasReleased(item, index);
-    }
   }
 }
 

@@ -1,4 +1,4 @@
-/** Every rule that is checked in every run, beside the history. The ledger, which judges nothing, comes before them. */
+/** Every rule that is checked in every run. The ledger, which judges nothing, comes before them. */
 import type { Simulation } from "../simulation.ts";
 import { AsLogged } from "./as-logged.ts";
 import { AskedFor } from "./asked-for.ts";
@@ -19,13 +19,17 @@ import { Retention } from "./retention.ts";
 import { EndedAgain } from "./ended-again.ts";
 import { ElectionTimer } from "./election-timer.ts";
 import { Fences } from "./fences.ts";
+import { FirstAnswers } from "./first-answers.ts";
 import { FullPeriods } from "./full-periods.ts";
 import { GivenUp } from "./given-up.ts";
+import { HandedClaims } from "./handed-claims.ts";
 import { HeardQuorum } from "./heard-quorum.ts";
+import { Heartbeats } from "./heartbeats.ts";
 import type { Invariant } from "./invariant.ts";
 import { LeaseAnswers } from "./lease-answers.ts";
 import { LeasePeriod } from "./lease-period.ts";
 import { LegalSteps } from "./legal-steps.ts";
+import { Linearizability } from "./linearizability.ts";
 import { LogBounds } from "./log-bounds.ts";
 import { LogMatching } from "./log-matching.ts";
 import { LogTime } from "./log-time.ts";
@@ -64,6 +68,10 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new CancelAnswers(sim),
   (sim) => new AsLogged(sim),
   (sim) => new Budgets(sim),
+  (sim) => new Linearizability(sim),
+  (sim) => new FirstAnswers(sim),
+  (sim) => new HandedClaims(sim),
+  (sim) => new Heartbeats(sim),
   (sim) => new OneLeaderPerTerm(sim),
   (sim) => new NeverBack(sim),
   (sim) => new PromisesAreDurable(sim),

@@ -8,6 +8,7 @@ import type { Leadership } from "../../../src/replica/consensus.ts";
 import type { CommittedEntry, Millis } from "../../../src/replica/ports.ts";
 import { TICK_MS } from "../../../src/replica/core.ts";
 import type { Changed, Granted, LedgerTask } from "../ledger.ts";
+import type { Told } from "../history.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 
@@ -58,6 +59,8 @@ export interface Invariant {
     answers: readonly Answer[],
     node: SimNode,
   ): void;
+  /** A client, a worker or a pool is answered; `Simulation.history` does not hold it yet. */
+  told?(told: Told): void;
   /** The cluster begins with this state: that of another one, before anything happens. */
   begins?(machine: TaskMachine, db: Database): void;
   started?(node: SimNode): void;
@@ -122,6 +125,7 @@ export function watching(rules: readonly Invariant[]): Watching {
     changing: those("changing"),
     granting: those("granting"),
     became: those("became"),
+    told: those("told"),
     begins: those("begins"),
     started: those("started"),
     installed: those("installed"),

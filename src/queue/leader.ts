@@ -35,10 +35,12 @@ import { VersionRaiser } from "./version-raiser.ts";
 import { type LocalWorker, WorkerTable } from "./worker-table.ts";
 
 /**
- * While what nobody waits for is on its way back, a repeat waits for the outcome: known when it is applied, or when this
- * leadership is over.
+ * What a leader proposes by itself waits behind everybody's commands, and under overload longer than a request may: given up
+ * there, it would do nothing when its turn comes (T2), and its repeat would stand at the end of the queue again. So it
+ * waits for much longer, and for no other leadership: while this one lasts only claims overtake it in the queue, so
+ * few of its member's answers are kept meanwhile.
  */
-const GIVE_BACK_MS: Millis = 60_000;
+const OWN_TIMEOUT_MS: Millis = 60_000;
 
 export interface LeaderSideOptions {
   readonly consensus: Consensus;
@@ -92,13 +94,17 @@ export class LeaderSide {
         },
       },
     });
+    const own = { timeoutMs: OWN_TIMEOUT_MS, thisLeadership: true };
     const done = async (command: Command, weight: number): Promise<{ readonly more: boolean }> =>
-      (await proposer.propose(command, "done", { weight })).value;
+      (await proposer.propose(command, "done", { weight, ...own })).value;
+    // Proposed again every second without asking after the one before; it can wait until an overload is over.
+    const raise = (command: Command, weight: number): Promise<unknown> =>
+      proposer.propose(command, "done", { weight });
     this.#leases = new LeaseTable({ state, clock, log, logNow, propose: done });
     this.#maintenance = new Maintenance({ state, clock, log, logNow, propose: done });
 
     const versions = (): ConsensusStatus["machineVersions"] => consensus.status().machineVersions;
-    this.#versions = new VersionRaiser({ clock, log, versions, propose: done });
+    this.#versions = new VersionRaiser({ clock, log, versions, propose: raise });
 
     consensus.serve("claim.offer", (body, from) => this.#offered(body, from));
     consensus.serve("claim.withdraw", async (body, from) => {
@@ -184,7 +190,7 @@ export class LeaderSide {
   }
 
   /**
-   * Releases what a request got that nobody waits for. Logged in this leadership or never: the next leader knows nothing
+   * Releases what a request got that nobody waits for; a repeat waits for the outcome. Logged in this leadership or never: the next leader knows nothing
    * of it, and tells whoever repeats the request of these tasks.
    */
   async #giveBack(
@@ -200,7 +206,7 @@ export class LeaderSide {
     }));
     try {
       await consensus.submit(encodeCommand({ type: "end", worker_id, principal, items }), {
-        timeoutMs: GIVE_BACK_MS,
+        timeoutMs: OWN_TIMEOUT_MS,
         weight: items.length,
         thisLeadership: true,
       });

@@ -18,7 +18,7 @@ const LEASES_PER_COMMAND = 400;
 const WATCH_MS: Millis = 500;
 /** Later than this on top: the process did not run, and nobody's heartbeat could be heard. */
 const AWAY_MS: Millis = 500;
-/** Until a command about a lease is proposed again that did not get through. */
+/** Between two looks at whether a command about a lease is to be proposed again: it did not get through. */
 const AGAIN_MS: Millis = 1_000;
 
 interface Lease {
@@ -33,7 +33,11 @@ interface Lease {
    * From then on no heartbeat may be answered `ok` before the outcome is seen: the entry may be on its way.
    */
   expiring: Promise<boolean> | null;
+  /** What was proposed about its end and has no outcome yet: proposed again, it would stand in the queue twice. */
+  readonly underWay: Record<End, boolean>;
 }
+
+type End = "expire" | "timeout";
 
 export interface LeaseTableOptions {
   readonly state: TaskState;
@@ -182,6 +186,7 @@ export class LeaseTable {
       heardAt,
       confirm: "unheard",
       expiring: null,
+      underWay: { expire: false, timeout: false },
     });
     this.#expiries.set(id, heardAt + this.#patienceMs());
     if (timeoutAt === null) this.#timeouts.delete(id);
@@ -255,7 +260,9 @@ export class LeaseTable {
     const now = this.#o.clock.monotonic();
     if (term === null || now < this.#unconfirmedAt) return;
     this.#unconfirmedAt = now + this.#o.state.settings().lease / 3;
-    const leases = this.#o.state.unconfirmed(this.#o.logNow(), LEASES_PER_COMMAND);
+    const leases = this.#o.state
+      .unconfirmed(this.#o.logNow(), LEASES_PER_COMMAND)
+      .filter(({ task_id }) => this.#leases.get(task_id)?.underWay.expire !== true);
     if (leases.length === 0) return;
     this.#o.log.info("leases that no leader heard of expired", { leases: leases.length });
     const items = leases.map(({ task_id, attempt, fence, seen }) => ({
@@ -298,7 +305,7 @@ export class LeaseTable {
       }
       return;
     }
-    const items = this.#due(ids, this.#expiries).map((lease) => ({
+    const items = this.#due(ids, "expire").map((lease) => ({
       ...refOf(lease),
       seen: lease.confirm !== "unheard" || this.#o.state.leaseOf(lease.id)?.seen === true,
     }));
@@ -309,7 +316,7 @@ export class LeaseTable {
   }
 
   #expire(term: number, items: readonly (LeaseRef & { readonly seen: boolean })[]): void {
-    const outcome = this.#send({ type: "expire", term, items }, items.length);
+    const outcome = this.#end({ type: "expire", term, items });
     for (const { task_id, fence } of items) {
       const lease = this.#leases.get(task_id);
       if (lease?.fence === fence) lease.expiring = outcome;
@@ -319,19 +326,33 @@ export class LeaseTable {
   #timedOut(ids: readonly string[]): void {
     const term = this.#term;
     if (term === null) return;
-    const items = this.#due(ids, this.#timeouts).map(refOf);
-    for (const piece of pieces(items))
-      void this.#send({ type: "timeout", term, items: piece }, piece.length);
+    const items = this.#due(ids, "timeout").map(refOf);
+    for (const piece of pieces(items)) void this.#end({ type: "timeout", term, items: piece });
   }
 
-  /** The leases of `ids`, each looked at again later in case its command is lost. */
-  #due(ids: readonly string[], deadlines: Deadlines<string>): Lease[] {
-    const now = deadlines === this.#expiries ? this.#o.clock.monotonic() : this.#o.logNow();
+  /** Proposes the end of these leases. */
+  async #end(command: Extract<Command, { type: End }>): Promise<boolean> {
+    const { items, type } = command;
+    const ending: Lease[] = [];
+    for (const { task_id, fence } of items) {
+      const lease = this.#leases.get(task_id);
+      if (lease?.fence === fence) ending.push(lease);
+    }
+    for (const { underWay } of ending) underWay[type] = true;
+    const gotThrough = await this.#send(command, items.length);
+    for (const { underWay } of ending) underWay[type] = false;
+    return gotThrough;
+  }
+
+  /** The leases of `ids` whose end is not under way; each is looked at again later in case its command is lost. */
+  #due(ids: readonly string[], end: End): Lease[] {
+    const deadlines = end === "expire" ? this.#expiries : this.#timeouts;
+    const now = end === "expire" ? this.#o.clock.monotonic() : this.#o.logNow();
     const due: Lease[] = [];
     for (const id of ids) {
       const lease = this.#leases.get(id);
       if (lease === undefined) continue;
-      due.push(lease);
+      if (!lease.underWay[end]) due.push(lease);
       deadlines.set(id, now + AGAIN_MS);
     }
     return due;

@@ -15,6 +15,8 @@ export interface ProposeOptions {
   /** Ends the wait, not the write. */
   readonly signal?: AbortSignal | undefined;
   readonly timeoutMs?: Millis;
+  /** See SubmitOptions. */
+  readonly thisLeadership?: boolean;
 }
 
 export interface Outcome<T extends AnswerValue["type"]> {
@@ -123,6 +125,7 @@ export class Proposer {
         timeoutMs: options.timeoutMs ?? this.#timeoutMs,
         weight: options.weight ?? 1,
         ...(options.hint === undefined ? {} : { hint: options.hint }),
+        ...(options.thisLeadership === true ? { thisLeadership: true } : {}),
       });
       return expectValue(await abortable(answer, options.signal), type);
     } catch (error) {

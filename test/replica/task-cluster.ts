@@ -11,6 +11,7 @@ import { asNodeId, type NodeId } from "../../src/raft/types.ts";
 import {
   type CommittedEntry,
   type Log,
+  type Millis,
   StateDamage,
   type StateMachine,
 } from "../../src/replica/ports.ts";
@@ -39,6 +40,8 @@ export class TaskNode {
   condemned: string | null = null;
   /** Its disk has no room for a copy of the state: it serves no snapshots. */
   roomForCopies = true;
+  /** Of a write to its log. */
+  diskMs: Millis = 0.2;
   /** Its file cannot be read. */
   isMalformed = false;
   readonly warnings: string[] = [];
@@ -67,7 +70,7 @@ export class TaskNode {
     this.fatal = null;
     const machine = TaskMachine.open(this.db, { machineVersions: this.versions });
     this.machine = machine;
-    this.#store = new SimLogStore(world, this.disk, clock, () => 0.2);
+    this.#store = new SimLogStore(world, this.disk, clock, () => this.diskMs);
     this.#transport = new SimTransport(network, this.id, clock);
     this.replica = await Replica.open({
       clock,

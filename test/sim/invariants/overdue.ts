@@ -3,9 +3,9 @@
  * and a task whose time has come is ready, before long under a leader that can do it.
  *
  * Log time does not tell whether it could: seconds of it lie between two entries that are applied one right behind the
- * other, when a disk hung after the first was made. What the leader had proposed meanwhile was given up, and does nothing
- * when it is applied; and an attempt that others know of already is none to a leader that has not applied its claim. So
- * this counts virtual time, since when the leader runs, takes writes, and applies promptly what it made.
+ * other, when a disk hung after the first was made. What the leader had proposed meanwhile waits behind it; and an attempt
+ * that others know of already is none to a leader that has not applied its claim. So this counts virtual time, since when
+ * the leader runs, takes writes, and applies promptly what it made.
  */
 import type { Answer, Signal } from "../../../src/queue/commands.ts";
 import type { LogIndex, Term } from "../../../src/raft/types.ts";
@@ -14,10 +14,7 @@ import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
 
-/**
- * From being made to being applied by who made it. Less than the shortest request timeout: what waited for longer in the
- * leader's queue was given up, does nothing when it comes to be applied (T2), and has to be proposed again.
- */
+/** From being made to being applied by who made it; one that takes longer at times owes nothing meanwhile. */
 const PROMPT_MS: Millis = 500;
 /**
  * A command that did not get through is proposed again half a second later, one about leases a second later, on a clock

@@ -329,7 +329,11 @@ export class Raft {
     this.#disk.now += 1;
     this.#electionElapsed += 1;
     if (this.#leading !== null) this.#tickLeader(this.#leading);
-    else if (mayCampaign && this.#electionElapsed >= this.#electionTimeout) this.campaign();
+    else if (this.#electionElapsed >= this.#electionTimeout) {
+      if (mayCampaign) this.campaign();
+      // Who may not stand, a learner for one, knows all the same that nobody leads it.
+      if (this.#role === "follower") this.#setLeader(null);
+    }
   }
 
   #tickLeader(leading: Leadership): void {

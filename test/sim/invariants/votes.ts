@@ -24,7 +24,15 @@ export class Votes implements Invariant {
   }
 
   took(node: SimNode, message: Message, before: CoreState, after: CoreState): void {
-    if (message.type === "timeout-now") this.#toTakeOver.set(node, message.term);
+    if (message.type === "timeout-now") {
+      this.#toTakeOver.set(node, message.term);
+      const stands = message.term === before.term && after.term > before.term;
+      if (stands && (before.role !== "follower" || before.leader !== message.from))
+        this.#sim.fail(
+          "3.10",
+          `the ${before.role} ${node.id} stands in term ${after.term} since ${message.from} says so, and follows ${before.leader}`,
+        );
+    }
     if (message.type === "vote-reply") this.#counts(node, message, before, after);
     if (message.type === "vote") this.#votes(node, message, before, after);
     const given = after.vote !== null && (after.term > before.term || after.vote !== before.vote);

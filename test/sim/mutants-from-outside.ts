@@ -227,8 +227,8 @@ export const FROM_OUTSIDE: readonly Mutant[] = [
     "no-timeout",
     "the leader does not end an attempt that takes too long",
     LEASES,
-    '      void this.#send({ type: "timeout", term, items: piece }, piece.length);',
-    '      if (piece.length < 0) void this.#send({ type: "timeout", term, items: piece }, piece.length);',
+    'void this.#end({ type: "timeout", term, items: piece });',
+    'if (piece.length < 0) void this.#end({ type: "timeout", term, items: piece });',
   ),
   one(
     "no-timeout-heir",

@@ -13,8 +13,11 @@ import type { SimNode } from "./node.ts";
 import type { Simulation } from "./simulation.ts";
 import type { Prng } from "./world.ts";
 
-/** A pass of the audit, a snapshot, and a few tries. */
-const FOUND_MS: Millis = 60_000;
+/**
+ * A pass of the audit, a snapshot, and a few tries. Who is found wrong a second and a third time, since it was given a wrong
+ * state before that was found, waits a minute and then two (`repair-pace.ts`).
+ */
+const FOUND_MS: Millis = 200_000;
 const LOOK_MS: Millis = 250;
 
 /** Clients submit `{"n":…}`; n and f differ in one bit. */

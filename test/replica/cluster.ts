@@ -3,7 +3,8 @@ import { asIndex, asNodeId, asTerm, type LogIndex, type NodeId } from "../../src
 import type { CommittedEntry, Log, RequestAnswer, StateMachine } from "../../src/replica/ports.ts";
 import { Replica } from "../../src/replica/replica.ts";
 import { MemorySnapshots } from "../../src/storage/memory-snapshots.ts";
-import { Disk, logUpTo, SimLogStore } from "../sim/disk.ts";
+import { Disk, logUpTo } from "../sim/disk.ts";
+import { SimLogStore } from "../sim/log-store.ts";
 import { Network, type NetworkOptions } from "../sim/network.ts";
 import { SimTransport } from "../sim/transport.ts";
 import { NodeClock, World } from "../sim/world.ts";

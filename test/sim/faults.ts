@@ -1,5 +1,5 @@
 /** What goes wrong, when, and for how long: each family that is on strikes at moments drawn from the seed. */
-import type { DiskFaults } from "./disk.ts";
+import type { DiskFaults } from "./log-store.ts";
 import type { SimNode } from "./node.ts";
 import { longLog } from "./long-log.ts";
 import { applyOddly } from "./odd-apply.ts";

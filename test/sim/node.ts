@@ -4,8 +4,7 @@
  */
 import type { Database } from "bun:sqlite";
 import { ExecutorPool } from "../../src/executor/executor-pool.ts";
-import type { ExecutorQueue } from "../../src/executor/queue-port.ts";
-import { type Answer, MACHINE_VERSIONS, type Signal } from "../../src/queue/commands.ts";
+import { MACHINE_VERSIONS } from "../../src/queue/commands.ts";
 import { InlineAuditor } from "../../src/queue/auditor.ts";
 import { TaskMachine } from "../../src/queue/machine.ts";
 import { FlotillaQueue } from "../../src/queue/queue.ts";
@@ -15,20 +14,13 @@ import { DEFAULT_SETTINGS, type Settings } from "../../src/queue/types.ts";
 import { asIndex, asNodeId, type LogIndex, type NodeId, type Term } from "../../src/raft/types.ts";
 import type { LogPosition } from "../../src/raft/term-runs.ts";
 import type { Leadership } from "../../src/replica/consensus.ts";
-import type {
-  CommittedEntry,
-  Log,
-  LogStore,
-  Millis,
-  RequestAnswer,
-  StateMachine,
-  Transport,
-} from "../../src/replica/ports.ts";
+import type { Log, Millis } from "../../src/replica/ports.ts";
 import { Replica } from "../../src/replica/replica.ts";
 import { MemorySnapshots } from "../../src/storage/memory-snapshots.ts";
 import type { Position } from "../../src/storage/snapshot-messages.ts";
 import { openState } from "./database.ts";
-import { Disk, isBehind, logUpTo } from "./disk.ts";
+import { Disk, logUpTo } from "./disk.ts";
+import { Losses } from "./losses.ts";
 import { SimLogStore } from "./log-store.ts";
 import { SimSlot } from "./executor.ts";
 import type { CoreState } from "./invariants/invariant.ts";
@@ -36,7 +28,12 @@ import { SimTransport } from "./transport.ts";
 import { diskOf, type Reborn, type Stranger } from "./beginning.ts";
 import { isRotten } from "./rot.ts";
 import type { Simulation } from "./simulation.ts";
-import { watchedConsensus } from "./watched-consensus.ts";
+import { watchedConsensus } from "./watched/consensus.ts";
+import { watchedLog } from "./watched/log.ts";
+import { watchedMachine } from "./watched/machine.ts";
+import { watchedQueue } from "./watched/queue.ts";
+import { watchedStore } from "./watched/store.ts";
+import { watchedTransport } from "./watched/transport.ts";
 import { NodeClock, Prng } from "./world.ts";
 
 /** Names that the members' executors handle by name; the star takes what nobody ever named. */
@@ -57,13 +54,7 @@ export class SimNode {
   through: NodeId | null = null;
   /** Its operator has ended it for good. */
   ended = false;
-  /** Where the log of its folder ended at its furthest when an old copy of it was put back. */
-  #lost: LogPosition | null = null;
-  /** How often its process had been started when an old copy was put back. */
-  #lostStarts = 0;
-  #copy: { readonly disk: Disk; readonly state: Uint8Array } | null = null;
-  /** Leaders that it told of its newest loss, each with the term in which. */
-  readonly #told = new Map<SimNode, Term>();
+  readonly #losses: Losses;
   /** Outlive the process. */
   wallOffset: Millis = 0;
   rate = 1;
@@ -113,6 +104,7 @@ export class SimNode {
     this.#prng = new Prng(sim.world.prng.uint32());
     this.#concurrency = sim.options.concurrency[sim.nodes.length] ?? 0;
     this.disk = this.#emptyDisk();
+    this.#losses = new Losses(this);
     this.clock = new NodeClock(sim.world);
     this.clock.kill();
   }
@@ -196,13 +188,15 @@ export class SimNode {
     this.store = new SimLogStore(world, this.disk, clock, sim.diskFaults(this));
     this.transport = new SimTransport(sim.network, this.id, clock);
     sim.trace.say(this.id, `starts, boot ${this.disk.boot + 1}, applied ${this.startedAt}`);
-    const log = this.#log();
+    const log = watchedLog(this.id, sim);
+    const effect = (): boolean => this.#effect(clock);
+    const inside = (run: () => void): void => this.#inside(run);
     const random = this.#prng;
-    const watchedStore = this.#watchedStore(this.store);
+    const store = watchedStore(this.store, this, sim, effect);
     const { disk } = this;
     const snapshots = new MemorySnapshots({
       clock,
-      log: watchedStore,
+      log: store,
       nonce: () => random.hex(8),
       image: () => {
         machine.flush();
@@ -239,10 +233,10 @@ export class SimNode {
       clock,
       random,
       log,
-      store: watchedStore,
+      store,
       snapshots,
-      transport: this.#watchedTransport(this.transport),
-      machine: this.#watchedMachine(machine),
+      transport: watchedTransport(this.transport, this, sim, effect),
+      machine: watchedMachine(machine, this, sim, { effect, inside }),
       machineVersions: MACHINE_VERSIONS,
       ...(options.audit ? { auditor: new InlineAuditor(() => this.#db ?? db) } : {}),
       heartbeatMs: options.heartbeatMs,
@@ -329,7 +323,7 @@ export class SimNode {
     });
     const quick = random.chance(0.3);
     const pool = new ExecutorPool({
-      queue: this.#watchedQueue(queue),
+      queue: watchedQueue(queue, this.#sim.history, clock),
       member: this.id,
       boot: replica.boot,
       concurrency: this.#concurrency,
@@ -416,43 +410,40 @@ export class SimNode {
     this.#checkpoint = null;
     this.#condemned = null;
     this.#image = null;
-    this.#copy = null;
-    this.#told.clear();
+    this.#losses.wiped();
     this.ended = false;
-    this.#lost = null;
-    this.#lostStarts = 0;
     this.readOnly = false;
   }
 
   /** The disk that it finds at its next start has lost its log from this entry on. */
   rot(from: LogIndex): void {
     this.#sim.trace.say(this.id, `finds its log damaged at ${from} of ${this.disk.entries.length}`);
-    this.disk.damagedFrom = from;
-    this.#told.clear();
+    this.#losses.damaged(from);
   }
 
   /** `leader` hears from this member that what it acknowledged is lost. */
   tells(leader: SimNode, term: Term): void {
-    this.#told.set(leader, term);
+    this.#losses.tells(leader, term);
   }
 
-  /** Since it lost the end of its log it has told that to whoever leads now: nothing of it is counted any more. */
   hasTold(leader: SimNode): boolean {
-    return this.#told.get(leader) === leader.leadership?.term;
+    return this.#losses.hasTold(leader);
   }
 
-  /**
-   * What it may have acknowledged and lacks, until the others have sent it; null: it lacks nothing. In the meantime it
-   * does not campaign, and votes only for who holds that much.
-   */
   get owes(): LogPosition | null {
-    const { damagedFrom, promised, promises, entries } = this.disk;
-    if (damagedFrom !== null) return promises;
-    if (promised === null || promised.index <= entries.length) return null;
-    // What a leader of a later term has committed here ends the repair, too.
-    const commit = Math.max(this.applied, this.replica?.status().commit ?? 0);
-    const known = this.disk.termAt(asIndex(Math.min(commit, entries.length))) ?? 0;
-    return known > promised.term ? null : promised;
+    return this.#losses.owes;
+  }
+
+  get rolledBack(): boolean {
+    return this.#losses.rolledBack;
+  }
+
+  get hasForgottenStarts(): boolean {
+    return this.#losses.hasForgottenStarts;
+  }
+
+  get copyMayReturn(): boolean {
+    return this.#losses.copyMayReturn;
   }
 
   /** Copies the folder. False: not in the middle of an install. */
@@ -460,63 +451,22 @@ export class SimNode {
     if (this.#db === null || this.disk.installing !== null) return false;
     if (this.disk.damagedFrom !== null) return false;
     if (this.up) this.machine?.flush();
-    const disk = this.#emptyDisk();
-    const { entries, hardState, clusterId, boot, compacted, foundations, currentState } = this.disk;
-    Object.assign(disk, { entries: [...entries], hardState, clusterId, boot, compacted });
-    const { incarnation, promised, lostEnd, seen } = this.disk;
-    Object.assign(disk, { foundations, currentState, incarnation, promised, lostEnd, seen });
-    const state = this.#db.serialize();
-    this.#copy = { disk, state };
+    this.#losses.keeps(this.#emptyDisk(), this.#db);
+    const { entries, compacted } = this.disk;
     return this.applied <= entries.length && this.applied >= compacted.index;
   }
 
-  /** No vote was given since the copy was made. */
-  get copyMayReturn(): boolean {
-    const { disk } = this;
-    const copy = this.#copy?.disk.hardState;
-    return copy?.term === disk.hardState.term && copy.vote === disk.hardState.vote;
-  }
-
   putCopyBack(): void {
-    if (this.#copy === null) return;
+    const { copy } = this.#losses;
+    if (copy === null) return;
     this.kill("none");
-    this.#sim.trace.say(
-      this.id,
-      `gets a copy of its folder that ends at ${this.#copy.disk.entries.length}`,
-    );
-    const { end, lostEnd } = this.disk;
-    this.#lostStarts = Math.max(this.#lostStarts, this.disk.boot);
-    const ends = [
-      end,
-      // The folder before may have been an old copy itself, or one that still owed something.
-      ...(this.rolledBack && this.#lost !== null ? [this.#lost] : []),
-      ...(this.owes !== null && lostEnd !== null ? [lostEnd] : []),
-    ];
-    this.#lost = ends.reduce((furthest, each) => (isBehind(furthest, each) ? each : furthest));
-    this.disk = this.#copy.disk;
-    this.#told.clear();
-    this.#db = openState(this.#copy.state, this.#committed);
-    this.#checkpoint = this.#copy.state;
-    this.#copy = null;
+    const { disk, state } = copy;
+    this.#sim.trace.say(this.id, `gets a copy of its folder that ends at ${disk.entries.length}`);
+    this.#losses.goesBack();
+    this.disk = disk;
+    this.#db = openState(state, this.#committed);
+    this.#checkpoint = state;
     this.start();
-  }
-
-  /**
-   * An old copy of its folder was put back: it may stop, and must not take part until it holds again what it lost. That
-   * may be so: a learner that nobody has counted yet is let in. What the copy itself owes is no loss.
-   */
-  get rolledBack(): boolean {
-    const lost = this.#lost;
-    if (lost === null || (this.disk.termAt(lost.index) ?? -1) >= lost.term) return false;
-    return this.owes === null || isBehind(this.owes, lost);
-  }
-
-  /**
-   * An old copy of its folder was put back that knows nothing of its newest starts: whoever saw one of them refuses it,
-   * until it has been started more often than the folder before.
-   */
-  get hasForgottenStarts(): boolean {
-    return this.disk.boot <= this.#lostStarts;
   }
 
   #die(): void {
@@ -649,162 +599,6 @@ export class SimNode {
       if (this.clock === clock) this.#die();
     });
     return false;
-  }
-
-  // ------------------------------------------------------------------ watched ports
-
-  #watchedStore(store: SimLogStore): LogStore {
-    const clock = this.clock;
-    return {
-      open: () => store.open(),
-      append: (op, done) => {
-        if (!this.#effect(clock)) return;
-        for (const rule of this.#sim.watching.appending) rule.appending(this, op);
-        store.append(op, done);
-        if (store.pending >= (this.#sim.options.limits.maxWritesUnderWay ?? Infinity))
-          this.#sim.faults.count("short-queues");
-      },
-      read: (from, to, maxBytes) => store.read(from, to, maxBytes),
-      compact: (index, term) => store.compact(index, term),
-      cut: () => store.cut(),
-      markInstall: (install) => store.markInstall(install),
-      finishInstall: () => store.finishInstall(),
-      bindCluster: (clusterId) => store.bindCluster(clusterId),
-      stats: () => store.stats(),
-      onFailure: (report) => store.onFailure(report),
-      close: () => store.close(),
-    };
-  }
-
-  #watchedTransport(transport: SimTransport): Transport {
-    const clock = this.clock;
-    return {
-      start: (self, events) => transport.start(self, events),
-      setPeers: (peers) => transport.setPeers(peers),
-      send: (to, frame) => {
-        if (!this.#effect(clock)) return false;
-        if (frame.kind === "raft") {
-          for (const rule of this.#sim.watching.sent) rule.sent(this, frame.message);
-        }
-        return transport.send(to, frame);
-      },
-      isConnected: (peer) => transport.isConnected(peer),
-      dismiss: (peer, refusal) => transport.dismiss(peer, refusal),
-      roundTripMs: () => transport.roundTripMs(),
-      close: () => transport.close(),
-    };
-  }
-
-  #watchedMachine(machine: TaskMachine): StateMachine {
-    const sim = this.#sim;
-    const clock = this.clock;
-    let signals: readonly Signal[] = [];
-    machine.onSignals((given) => {
-      signals = given;
-    });
-    const apply = (entries: readonly CommittedEntry[]): readonly RequestAnswer[] => {
-      signals = [];
-      const given = machine.apply(entries.map((entry) => sim.oddChains.seen(this, entry)));
-      if (this.isOdd) sim.oddChains.went(machine, entries);
-      // Its state was lost, and it goes by the first entries of another log than the rules know.
-      if (sim.isStranger(this)) return given;
-      let at = 0;
-      for (const entry of entries) {
-        const answers = given
-          .slice(at, at + entry.requests.length)
-          .map(({ answer }) => answer as Answer);
-        at += entry.requests.length;
-        const first = entry.index > sim.appliedMax;
-        if (first) {
-          sim.appliedMax = entry.index;
-          if (entry.requests.length === 0) sim.memberships(this.store?.membershipAt(entry.index));
-        }
-        sim.trace.mark(`${this.id} applied ${entry.index}`);
-        if (first)
-          for (const rule of sim.watching.logged) rule.logged(entry, answers, signals, this);
-        for (const rule of sim.watching.applied) rule.applied(this, entry, answers);
-      }
-      return given;
-    };
-    return {
-      applied: () => machine.applied(),
-      logTime: () => machine.logTime(),
-      flush: () => {
-        if (!this.#effect(clock)) throw new Error("killed (injected)");
-        this.#inside(() => machine.flush());
-      },
-      machineVersion: () => machine.machineVersion(),
-      chainAt: (index) => machine.chainAt(index),
-      apply: (entries) => {
-        const answers: RequestAnswer[] = [];
-        // One by one where it is the first time, so that a signal is known to be of that entry.
-        let piece: CommittedEntry[] = [];
-        const flush = (): void => {
-          if (piece.length === 0) return;
-          if (!this.#effect(clock)) throw new Error("killed (injected)");
-          const [entry] = piece;
-          if (entry !== undefined && entry.index > sim.appliedMax)
-            for (const rule of sim.watching.applying) rule.applying(this, entry);
-          answers.push(...apply(piece));
-          piece = [];
-        };
-        for (const entry of entries) {
-          const first = entry.index > sim.appliedMax;
-          if (first) flush();
-          piece.push(entry);
-          if (first || entry.index % sim.options.hashEvery === 0) flush();
-        }
-        flush();
-        return answers;
-      },
-    };
-  }
-
-  /** What the pool is answered is part of the history, like what any client is. */
-  #watchedQueue(queue: FlotillaQueue): ExecutorQueue {
-    const { history } = this.#sim;
-    const clock = this.clock;
-    return {
-      claim: async (claim, waitMs, signal) => {
-        const answer = await queue.claim(claim, waitMs, signal);
-        if (clock.alive) history.claimed(claim, answer.tasks);
-        return answer;
-      },
-      heartbeat: async (workerId, principal, leases, info) => {
-        const since = history.begin();
-        const begunAt = history.now;
-        const answer = await queue.heartbeat(workerId, principal, leases, info);
-        if (clock.alive) history.heartbeat(workerId, leases, answer.verdicts, since, begunAt);
-        return answer;
-      },
-      end: async (workerId, principal, items, idempotency) => {
-        const answers = await queue.end(workerId, principal, items, idempotency);
-        for (const [i, item] of items.entries())
-          if (clock.alive && answers[i] === "ok" && item.end.kind === "complete")
-            history.completed(item);
-        return answers;
-      },
-      report: (workerId, principal, items) => queue.report(workerId, principal, items),
-      onLease: (listener) => queue.onLease(listener),
-    };
-  }
-
-  #log(): Log {
-    const say =
-      (level: string) =>
-      (message: string, fields?: Readonly<Record<string, unknown>>): void => {
-        if (this.#sim.verbose)
-          this.#sim.trace.note(
-            this.id,
-            `[${level}] ${message}${fields === undefined ? "" : ` ${JSON.stringify(fields)}`}`,
-          );
-      };
-    return {
-      debug: () => undefined,
-      info: say("info"),
-      warn: say("warn"),
-      error: say("error"),
-    };
   }
 }
 

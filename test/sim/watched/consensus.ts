@@ -1,6 +1,6 @@
 /** A member's consensus, as its queue uses it, that tells what was asked and what became of it. */
-import type { LogIndex } from "../../src/raft/types.ts";
-import { type Consensus, ConsensusError } from "../../src/replica/consensus.ts";
+import type { LogIndex } from "../../../src/raft/types.ts";
+import { type Consensus, ConsensusError } from "../../../src/replica/consensus.ts";
 
 interface Told {
   readonly submitted: (command: Uint8Array) => void;

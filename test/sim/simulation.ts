@@ -6,25 +6,25 @@
 import { TaskMachine } from "../../src/queue/machine.ts";
 import type { FlotillaQueue } from "../../src/queue/queue.ts";
 import { decodeConfigurationEntry } from "../../src/raft/configuration.ts";
-import type { Configuration, NodeId } from "../../src/raft/types.ts";
+import type { NodeId } from "../../src/raft/types.ts";
 import type { Millis } from "../../src/replica/ports.ts";
 import { Client } from "./clients.ts";
+import { drawCore } from "./core.ts";
 import { Echoes } from "./echo.ts";
-import { isBehind } from "./disk.ts";
 import type { DiskFaults, Membership } from "./log-store.ts";
 import type { Mood } from "./executor.ts";
 import { type Action, Faults } from "./faults.ts";
+import { calm, handOverAtLast, rotAtLast, settle } from "./healing.ts";
 import { History } from "./history.ts";
 import { ALL_INVARIANTS } from "./invariants/all.ts";
-import { type CoreState, type Watching, watching } from "./invariants/invariant.ts";
+import { type Watching, watching } from "./invariants/invariant.ts";
 import { Ledger } from "./ledger.ts";
 import { checkLiveness } from "./liveness.ts";
 import { Network } from "./network.ts";
-import { isQuorum, votes } from "./membership.ts";
 import { SimNode, type StateLoss } from "./node.ts";
 import { openState } from "./database.ts";
 import { OddChains } from "./odd-apply.ts";
-import { Operator, rot } from "./operators.ts";
+import { Operator } from "./operators.ts";
 import {
   describeOptions,
   drawOptions,
@@ -32,11 +32,13 @@ import {
   type SimOptions,
   streamOf,
 } from "./options.ts";
-import { type Backup, backUp, oldWorkers, rescued, restored, strangerStays } from "./reborn.ts";
+import { oldWorkers, rescued, restored } from "./reborn.ts";
 import type { Reborn } from "./beginning.ts";
+import { backUpLater, goOn } from "./sequel.ts";
 import { Trace } from "./trace.ts";
+import { watchedFrames } from "./watched/frames.ts";
 import { OutsideWorker } from "./workers.ts";
-import { Prng, StandstillError, World } from "./world.ts";
+import { StandstillError, World } from "./world.ts";
 
 export interface SimFailure {
   readonly rule: string;
@@ -115,8 +117,6 @@ export class Simulation {
   readonly leaving = new Set<NodeId>();
   #wild = true;
   readonly #hand: Client;
-  /** Of the member that a message was just delivered to. */
-  #before: CoreState | null = null;
   #core: readonly SimNode[] | null = null;
 
   constructor(seed: number, run: RunOptions = {}) {
@@ -149,38 +149,7 @@ export class Simulation {
       corrupt: options.corrupt,
     };
     this.network = new Network(this.world, network, echoes);
-    this.network.watch = {
-      sent: (from, to, frame) => this.trace.frame(from, to, frame),
-      delivered: (from, to, frame) => {
-        this.trace.frame(to, from, frame);
-        const node = this.#byId.get(to);
-        if (node === undefined) return;
-        if (frame.kind === "call" && frame.method === "replica.clock")
-          for (const rule of this.watching.heardClock)
-            rule.heardClock(node, from, (frame.body as { wall: Millis }).wall);
-        if (frame.kind !== "raft") return;
-        const { message } = frame;
-        if (message.type === "append-reply" && message.lost === true)
-          this.#byId.get(from)?.tells(node, message.term);
-        for (const rule of this.watching.heard) rule.heard(node, message);
-        this.#before = node.coreState;
-      },
-      taken: (to, frame, incarnation) => {
-        const before = this.#before;
-        const node = this.#byId.get(to);
-        if (frame.kind !== "raft" || node === undefined || before === null) return;
-        const after = node.coreState;
-        if (after !== null)
-          for (const rule of this.watching.took)
-            rule.took(node, frame.message, before, after, incarnation);
-      },
-      doubled: (from, frame) => {
-        const node = this.#byId.get(from);
-        if (frame.kind !== "propose" || node === undefined) return;
-        for (const { command } of frame.proposal.requests)
-          for (const rule of this.watching.submitted) rule.submitted(node, command);
-      },
-    };
+    this.network.watch = watchedFrames(this, (id) => this.#byId.get(id));
     this.faults = new Faults(this);
     this.history = new History(this);
     this.ledger = new Ledger(this);
@@ -463,7 +432,7 @@ export class Simulation {
       this.operating += 1;
       this.#follow(new Operator(this).run(), () => (this.operating -= 1));
     }
-    const backup = this.#backUpLater();
+    const backup = backUpLater(this);
     if (this.reborn !== null) {
       const { stranger } = this.reborn;
       if (stranger !== null)
@@ -489,7 +458,7 @@ export class Simulation {
     }
     await this.until(options.faultsMs);
     if (this.failure === null && options.families.has("rescue")) {
-      await this.#goOn(rescued(this, streamOf(options.seed, "rescue")));
+      await goOn(this, rescued(this, streamOf(options.seed, "rescue")), this.#next);
       return this.#result();
     }
     if (this.failure === null) {
@@ -498,55 +467,13 @@ export class Simulation {
     }
     if (this.failure === null) for (const rule of this.watching.ended) rule.ended();
     if (this.failure === null && backup.taken !== null)
-      await this.#goOn(restored(this, backup.taken));
+      await goOn(this, restored(this, backup.taken), this.#next);
     return this.#result();
   }
 
-  /** Somewhere in the middle of everything, if this seed restores one. */
-  #backUpLater(): { taken: Backup | null } {
-    const backup: { taken: Backup | null } = { taken: null };
-    const { options, world } = this;
-    if (!options.families.has("restore")) return backup;
-    const prng = streamOf(options.seed, "backup");
-    world.at(world.now + (0.3 + 0.7 * prng.float()) * options.faultsMs, () => {
-      void backUp(this, prng).then((taken) => (backup.taken = taken));
-    });
-    return backup;
-  }
-
-  /** The cluster that begins out of this one's state: a simulation of its own, whose failure is this one's. */
-  async #goOn(reborn: Reborn | null): Promise<void> {
-    if (reborn === null || this.failure !== null) return;
-    this.faults.count(reborn.kind);
-    const { leaseMs, maxCrashes, seed } = this.options;
-    const prng = streamOf(seed, `what comes after a ${reborn.kind}`);
-    const drawn = drawOptions(prng.uint32());
-    const without: readonly FaultFamily[] = ["restore", "rescue", "skew"];
-    const next = new Simulation(drawn.seed, {
-      ...this.#run,
-      reborn,
-      override: {
-        leaseMs,
-        maxCrashes,
-        members: prng.pick([1, 1, 3, 3, 5]),
-        faultsMs: prng.pick([2_000, 5_000]),
-        families: new Set([...drawn.families].filter((family) => !without.includes(family))),
-      },
-    });
-    try {
-      const { failure, hash, events, lines } = await next.run();
-      this.sequel = { events, simulatedMs: next.world.now - this.world.now };
-      for (const line of lines) this.trace.note("next", line);
-      this.trace.mark(hash);
-      if (next.faults.struck.has("return of the old")) this.faults.count("return of the old");
-      if (failure === null) strangerStays(next, reborn);
-      if (next.failure !== null && failure === null)
-        this.fail(next.failure.rule, next.failure.detail);
-      if (failure !== null) this.fail(`${failure.rule} (after a ${reborn.kind})`, failure.detail);
-    } finally {
-      next.close();
-    }
-  }
+  /** The cluster that begins out of this one's state. */
+  readonly #next = (reborn: Reborn, seed: number, override: Partial<SimOptions>): Simulation =>
+    new Simulation(seed, { ...this.#run, reborn, override });
 
   #follow(run: Promise<void>, over: () => void): void {
     run.then(over, (error: unknown) =>
@@ -574,120 +501,15 @@ export class Simulation {
   }
 
   #heal(): void {
-    const { prng } = this.world;
     this.faults.stop();
-    this.network.heal();
-    Object.assign(this.network.options, {
-      loss: 0,
-      duplicate: 0,
-      reorder: 0,
-      late: 0,
-      cut: 0,
-      garbage: 0,
-      corrupt: 0,
-      sendLimit: 100_000,
-    });
-    this.network.options.delayMax = Math.min(this.network.options.delayMax, 5);
+    calm(this.network);
     this.#wild = false;
-    this.#rotAtLast();
-    const core = this.#drawCore();
+    rotAtLast(this);
+    const core = drawCore(this);
     this.#core = core;
     this.trace.say("sim", `heals ${core.map(({ id }) => id).join(" ")}; the rest is dead`);
-    this.#handOverAtLast(core);
-    for (const node of this.nodes) {
-      node.diskFull = false;
-      node.readOnly = false;
-      if (!core.includes(node)) {
-        node.kill("none");
-        continue;
-      }
-      node.killAfterEffects(Number.POSITIVE_INFINITY);
-      node.store?.recover();
-      node.clock.resume();
-      this.setWall(node, prng.float() * 100);
-      if (!node.up) this.world.at(this.world.now + prng.float() * 500, () => node.start());
-    }
-  }
-
-  /** What an operator began is no reason to stand still, whatever becomes of the target, and though it is dead now. */
-  #handOverAtLast(core: readonly SimNode[]): void {
-    const { prng } = this.world;
-    const leader = this.leader();
-    if (leader === null || !core.includes(leader) || !prng.chance(0.4)) return;
-    const dead = this.members().filter((node) => !core.includes(node));
-    const among = dead.length > 0 && prng.chance(0.7) ? dead : this.nodes;
-    this.transfer(leader, prng.pick(among).id);
-  }
-
-  /** A log that is found damaged just then: those that are left must repair it, and may need its vote. */
-  #rotAtLast(): void {
-    const prng = new Prng(this.options.seed ^ 0xd15c);
-    if (!this.options.families.has("log-rot") || !prng.chance(0.6)) return;
-    const members = this.members();
-    if (members.length > 1 && rot(this, prng, prng.pick(members))) this.faults.count("log-rot");
-  }
-
-  /** A random quorum, and perhaps some more; before the founding every member is needed. */
-  #drawCore(): readonly SimNode[] {
-    const { prng } = this.world;
-    const founders = this.nodes.slice(0, this.founders.length);
-    if (
-      this.membership === null ||
-      founders.some(
-        (node) =>
-          node.disk.clusterId === null &&
-          !node.ended &&
-          node.through === null &&
-          node.disk.entries.length === 0 &&
-          this.appliedMax <= 1,
-      )
-    )
-      return founders;
-    // Also of memberships that are not committed yet, or on their way to a disk: one may be in force at whoever leads next.
-    const known = [
-      this.membership.configuration,
-      ...this.nodes.flatMap(({ disk, store }) =>
-        [disk.entries, store?.handed ?? []]
-          .flatMap((log) => log.slice(this.appliedMax))
-          .filter(({ kind }) => kind === "config")
-          .map(decodeConfigurationEntry),
-      ),
-    ];
-    const able = this.nodes
-      .filter(({ ended, rolledBack }) => !ended && !rolledBack)
-      .filter(({ hasForgottenStarts }) => !hasForgottenStarts)
-      // A founder whose disk has taken nothing yet is told of the founding by whoever was there.
-      .filter(
-        ({ disk, owes, through }) => disk.entries.length > 0 || owes !== null || through === null,
-      )
-      .filter(({ id, disk }) =>
-        known.some(({ members }) => members[id]?.incarnation === disk.incarnation),
-      )
-      .toSorted(() => prng.float() - 0.5);
-    const sound = able.filter(({ owes }) => owes === null);
-    const core: SimNode[] = [];
-    // Members refuse to remove somebody when the rest could not decide anything.
-    const possible = known
-      .flatMap((each) => this.#withoutLeaving(each))
-      .filter((each) => isQuorum(each, (id) => sound.some((node) => node.id === id)));
-    const decides = (): boolean => {
-      const voting = voters(core, known);
-      return [...known, ...possible].every((each) => isQuorum(each, (id) => voting.has(id)));
-    };
-    for (const node of able) if (!decides() || prng.chance(0.4)) core.push(node);
-    if (!decides()) this.fail("simulator", "more was lost than a cluster can survive");
-    return core;
-  }
-
-  /** As it is, and as it would be without any of those who are to leave: each may go, now or never. */
-  #withoutLeaving(configuration: Configuration): Configuration[] {
-    let all = [configuration];
-    for (const id of configuration.voters.filter((voter) => this.leaving.has(voter)))
-      all = all.flatMap((each) => {
-        const voters = each.voters.filter((voter) => voter !== id);
-        return voters.length === 0 ? [each] : [each, { ...each, voters }];
-      });
-    return all;
+    handOverAtLast(this, core);
+    for (const node of this.nodes) settle(this, node, core.includes(node));
   }
 
   #result(): SimResult {
@@ -717,22 +539,4 @@ export class Simulation {
       node.db?.close();
     }
   }
-}
-
-/**
- * Of `core` those that can elect somebody together. Whoever lost the end of its log stands for nobody and votes for
- * one that holds as much: it counts if the member with the best log of the others, which all others vote for, does.
- */
-function voters(core: readonly SimNode[], known: readonly Configuration[]): ReadonlySet<NodeId> {
-  const sound = core.filter(({ owes }) => owes === null);
-  const standing = sound.filter(({ id }) => known.every((each) => votes(each, id)));
-  const [first] = standing;
-  const ids = sound.map(({ id }) => id);
-  if (first === undefined) return new Set(ids);
-  const end = standing
-    .map(({ disk }) => disk.end)
-    .reduce((best, each) => (isBehind(best, each) ? each : best));
-  const covered = ({ owes, disk }: SimNode): boolean =>
-    owes !== null && !isBehind(end, owes) && !isBehind(end, disk.end);
-  return new Set([...ids, ...core.filter(covered).map(({ id }) => id)]);
 }

@@ -1,7 +1,13 @@
 /** One process of `src/node.ts`, with its two outputs kept apart: for tests of how it starts and ends. */
 import { join } from "node:path";
+import { ENGINE_SETTINGS } from "../../src/system/engine.ts";
 
 const ROOT = join(import.meta.dir, "..", "..");
+
+/** Without what the tests set of the engine: these members settle it themselves, as whoever starts one has them do. */
+const ENV = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !Object.hasOwn(ENGINE_SETTINGS, name)),
+);
 
 export interface Ended {
   readonly code: number;
@@ -12,7 +18,7 @@ export interface Ended {
 export function spawnNode(args: readonly string[], env: Readonly<Record<string, string>> = {}) {
   return Bun.spawn(["bun", "run", "src/node.ts", ...args], {
     cwd: ROOT,
-    env: { ...process.env, NO_COLOR: "1", ...env },
+    env: { ...ENV, NO_COLOR: "1", ...env },
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",
@@ -37,7 +43,7 @@ export async function endOf(
 export function spawnShell(line: string) {
   return Bun.spawn(["bash", "-c", line], {
     cwd: ROOT,
-    env: { ...process.env, NO_COLOR: "1", NODE: "bun run src/node.ts" },
+    env: { ...ENV, NO_COLOR: "1", NODE: "bun run src/node.ts" },
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",

@@ -1,7 +1,7 @@
 /** The end of all faults: what happens just then, and what each member is afterwards. */
 import type { Network } from "./network.ts";
 import type { SimNode } from "./node.ts";
-import { rot } from "./operators.ts";
+import { rot } from "./atlas.ts";
 import type { Simulation } from "./simulation.ts";
 import { Prng } from "./world.ts";
 

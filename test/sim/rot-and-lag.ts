@@ -5,7 +5,7 @@
 import { asIndex } from "../../src/raft/types.ts";
 import { votes } from "./membership.ts";
 import type { SimNode } from "./node.ts";
-import { mayLose } from "./operators.ts";
+import { mayLose } from "./atlas.ts";
 import type { Simulation } from "./simulation.ts";
 import type { Prng } from "./world.ts";
 

@@ -1,0 +1,67 @@
+/**
+ * A fault atlas keeps data from being destroyed beyond what the cluster promises to survive: a folder or a log is lost, or goes
+ * back in time, only while all that it holds is on a quorum of the others (`mayLose`).
+ */
+import { asIndex } from "../../src/raft/types.ts";
+import { isQuorum, votes } from "./membership.ts";
+import type { SimNode } from "./node.ts";
+import type { Simulation } from "./simulation.ts";
+import type { Prng } from "./world.ts";
+
+/** The end of a log, or all of it, cannot be read any more when its member starts anew: the others repair it. */
+export function rot(sim: Simulation, prng: Prng, node: SimNode): boolean {
+  if (node.owes !== null || !mayLose(sim, node)) return false;
+  const { compacted, entries, installing } = node.disk;
+  if (installing !== null || entries.length <= compacted.index + 1) return false;
+  const last = entries.length;
+  const first = Math.max(compacted.index + 1, prng.chance(0.7) ? last - 5 : 1);
+  sim.crashed(node, "none");
+  // What was on its way to the disk may be there now.
+  if (node.disk.entries.length !== last) return false;
+  // From its first entry on it does not even know who its members are.
+  node.rot(asIndex(prng.chance(0.2) ? first : prng.between(first, last)));
+  return true;
+}
+
+/** It can go on: its folder is that of a member, and was neither lost nor put back. */
+function isSound(sim: Simulation, node: SimNode): boolean {
+  const { ended, rolledBack, hasForgottenStarts, owes } = node;
+  return !ended && !rolledBack && !hasForgottenStarts && owes === null && sim.isMember(node);
+}
+
+/** Its vote may be on its way to one whom it makes the leader; not once somebody leads that term, or it gave none. */
+function isVoteOver(sim: Simulation, { disk }: SimNode): boolean {
+  const { term, vote } = disk.hardState;
+  const leads = sim.nodes.some(
+    ({ leadership }) => leadership?.role === "leader" && leadership.term >= term,
+  );
+  return leads || (vote === null && disk.entries.length === 0);
+}
+
+/** Whether every promise that this member's disk keeps is kept by a quorum of the others as well. */
+export function mayLose(sim: Simulation, node: SimNode): boolean {
+  const { nodes, membership } = sim;
+  if (membership === null) return false;
+  const last = node.disk.entries.at(-1);
+  const sound = nodes.filter((other) => other !== node && isSound(sim, other));
+  // It promised no entry; but of a founder the others' record names this very folder, and waits for it.
+  if (last === undefined)
+    return (
+      !sim.isMember(node) ||
+      !votes(membership.configuration, node.id) ||
+      (isVoteOver(sim, node) &&
+        isQuorum(membership.configuration, (id) => sound.some((other) => other.id === id)))
+    );
+  // A change of the membership is under way, or one is not known to be over: nobody knows whom to count.
+  const settled = nodes.every(
+    ({ disk, store }) =>
+      (store?.membership?.index ?? 0) <= membership.index && disk.installing === null,
+  );
+  if (!settled) return false;
+  if (!votes(membership.configuration, node.id)) return true;
+  if (!isVoteOver(sim, node)) return false;
+  const holders = sound
+    .filter(({ disk }) => disk.termAt(last.index) === last.term)
+    .map(({ id }) => id);
+  return isQuorum(membership.configuration, (id) => holders.includes(id));
+}

@@ -12,7 +12,8 @@ import type {
   Transport,
   TransportEvents,
 } from "../../src/replica/ports.ts";
-import { CodecError, decodeFrame, encodeFrame } from "../../src/transport/codec.ts";
+import { decodeFrame, encodeFrame } from "../../src/transport/codec.ts";
+import { isGarbled, perhapsCorrupted, perhapsShortened } from "./damage.ts";
 import { type Endpoint, type Network, PING_EVERY_MS, PINGS_MISSED_MAX } from "./network.ts";
 import type { NodeClock } from "./world.ts";
 
@@ -94,8 +95,13 @@ export class SimTransport implements Transport {
     }
     counts.sent += 1;
     watch?.sent(this.#self, to, frame);
-    if (this.#garbled(to, frame) || connection.halfOpen) {
+    if (isGarbled(this.#network, frame)) {
       if (connection.halfOpen) counts.swallowed += 1;
+      this.#end(to, "rejected");
+      return true;
+    }
+    if (connection.halfOpen) {
+      counts.swallowed += 1;
       return true;
     }
     if (this.#keptBack(to, connection, frame)) return true;
@@ -104,7 +110,7 @@ export class SimTransport implements Transport {
       return true;
     }
     const whole = options.codec === true ? decodeFrame(encodeFrame(frame)) : frame;
-    const sent = this.#perhapsShortened(whole);
+    const sent = perhapsShortened(this.#network, whole);
     this.#perhapsLate(to, connection, sent);
     this.#perhapsForLaterElection(to, connection, sent);
     let copies = 1;
@@ -116,37 +122,8 @@ export class SimTransport implements Transport {
       counts.doubled += 1;
       watch?.doubled?.(this.#self, sent);
     }
-    for (let i = 0; i < copies; i++) this.#deliver(to, connection, this.#perhapsCorrupted(sent));
+    for (let i = 0; i < copies; i++) this.#deliver(to, connection, perhapsCorrupted(this.#network, sent));
     return true;
-  }
-
-  /** The codec must see that a part is missing; the connection ends. */
-  #garbled(to: NodeId, frame: PeerFrame): boolean {
-    const { world, options, counts } = this.#network;
-    const share = options.garbage ?? 0;
-    if (share === 0 || frame.kind === "snapshot" || !world.prng.chance(share)) return false;
-    const bytes = encodeFrame(frame);
-    try {
-      decodeFrame(bytes.subarray(0, world.prng.between(0, bytes.length - 1)));
-    } catch (error) {
-      if (!(error instanceof CodecError)) throw error;
-      counts.garbage += 1;
-      this.#end(to, "rejected");
-      return true;
-    }
-    throw new Error(`a frame of kind ${frame.kind} was read though its end is missing`);
-  }
-
-  #perhapsShortened(frame: PeerFrame): PeerFrame {
-    const { world, options, counts } = this.#network;
-    if ((options.cut ?? 0) === 0 || frame.kind !== "raft") return frame;
-    const { message } = frame;
-    if (message.type !== "append" || message.entries.length === 0) return frame;
-    if (!world.prng.chance(options.cut ?? 0)) return frame;
-    counts.shortened += 1;
-    const none = world.prng.chance(0.5);
-    const kept = none ? 0 : world.prng.between(0, message.entries.length - 1);
-    return { kind: "raft", message: { ...message, entries: message.entries.slice(0, kept) } };
   }
 
   /** To the same process, which may have changed term, role and connection since. */
@@ -216,18 +193,6 @@ export class SimTransport implements Transport {
     );
     for (const { arrive } of due)
       if (world.prng.chance(0.5)) world.at(world.now + this.#network.delay(), arrive);
-  }
-
-  /** Only chunks: everything else has the connection's own checksum, and no other to fall back on. */
-  #perhapsCorrupted(frame: PeerFrame): PeerFrame {
-    const { world, options, counts } = this.#network;
-    if (frame.kind !== "snapshot" || frame.frame.type !== "chunk") return frame;
-    if ((options.corrupt ?? 0) === 0 || !world.prng.chance(options.corrupt ?? 0)) return frame;
-    counts.corrupted += 1;
-    const data = new Uint8Array(frame.frame.data);
-    const at = world.prng.between(0, data.length - 1);
-    data[at] = (data[at] ?? 0) ^ (1 << world.prng.between(0, 7));
-    return { kind: "snapshot", frame: { ...frame.frame, data } };
   }
 
   #deliver(to: NodeId, connection: Connection, frame: PeerFrame): void {

@@ -19,7 +19,7 @@ import { History } from "./history.ts";
 import { ALL_INVARIANTS } from "./invariants/all.ts";
 import { type Watching, watching } from "./invariants/invariant.ts";
 import { Ledger } from "./ledger.ts";
-import { checkLiveness } from "./liveness.ts";
+import { checkLiveness } from "./liveness/phase.ts";
 import { Network } from "./network.ts";
 import { SimNode, type StateLoss } from "./node.ts";
 import { openState } from "./database.ts";

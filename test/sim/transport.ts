@@ -122,7 +122,8 @@ export class SimTransport implements Transport {
       counts.doubled += 1;
       watch?.doubled?.(this.#self, sent);
     }
-    for (let i = 0; i < copies; i++) this.#deliver(to, connection, perhapsCorrupted(this.#network, sent));
+    for (let i = 0; i < copies; i++)
+      this.#deliver(to, connection, perhapsCorrupted(this.#network, sent));
     return true;
   }
 

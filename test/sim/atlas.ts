@@ -54,8 +54,11 @@ export function mayLose(sim: Simulation, node: SimNode): boolean {
     );
   // A change of the membership is under way, or one is not known to be over: nobody knows whom to count.
   const settled = nodes.every(
-    ({ disk, store }) =>
-      (store?.membership?.index ?? 0) <= membership.index && disk.installing === null,
+    ({ disk, store, ended }) =>
+      (store?.membership?.index ?? 0) <= membership.index &&
+      disk.installing === null &&
+      // Of who is down just now nobody but its disk tells.
+      (ended || !disk.entries.slice(membership.index).some(({ kind }) => kind === "config")),
   );
   if (!settled) return false;
   if (!votes(membership.configuration, node.id)) return true;

@@ -9,6 +9,7 @@ import { DEFAULT_RETRY } from "../../src/queue/types.ts";
 import type { Millis } from "../../src/replica/ports.ts";
 import { another } from "./claim-again.ts";
 import { commonKey, KeyedCalls } from "./keyed.ts";
+import { Misuse, type SubmitCall } from "./misuse.ts";
 import { POOL_NAMES, type SimNode } from "./node.ts";
 import { streamOf } from "./options.ts";
 import type { Simulation } from "./simulation.ts";
@@ -18,7 +19,6 @@ import { EPOCH, Prng } from "./world.ts";
 export const OUTSIDE_NAME = "outside";
 const QUEUES = ["default", "bulk"];
 const KNOWN_MAX = 200;
-const OWN_MAX = 40;
 const TRIES_MAX = 4;
 /** Between two looks for a leader that is none any more: such moments are short. */
 const WATCH_MS: Millis = 10;
@@ -34,11 +34,6 @@ const NOTHING_HAPPENED: ReadonlySet<QueueErrorCode> = new Set([
   "stopping",
 ]);
 
-interface SubmitCall {
-  readonly tasks: readonly NewTask[];
-  readonly idempotency: IdempotencyScope | null;
-}
-
 export class Client {
   readonly #sim: Simulation;
   readonly #prng: Prng;
@@ -49,12 +44,7 @@ export class Client {
   readonly #keyed: KeyedCalls;
   /** Decides which answers get lost on their way. */
   readonly #loss: Prng;
-  /** Decides when a key is used for something else. */
-  readonly #misuse: Prng;
-  /** Decides when an id is used for another body. */
-  readonly #twins: Prng;
-  /** Tasks under ids of this client's own that were submitted, oldest first. */
-  readonly #own: NewTask[] = [];
+  readonly #misuse: Misuse;
   #keys = 0;
 
   constructor(sim: Simulation, number: number) {
@@ -63,8 +53,9 @@ export class Client {
     this.#name = `${sim.era}c${number}`;
     this.#keyed = new KeyedCalls(sim, this.#name, this.#name);
     this.#loss = streamOf(sim.options.seed, `answers to ${this.#name}`);
-    this.#misuse = streamOf(sim.options.seed, `other bodies of ${this.#name}`);
-    this.#twins = streamOf(sim.options.seed, `twins of ${this.#name}`);
+    this.#misuse = new Misuse(sim, this.#name, (call, node) =>
+      this.#call((queue) => this.#send(queue, call), node),
+    );
   }
 
   /** Calls one after the other, until the phase with faults is over. */
@@ -219,43 +210,10 @@ export class Client {
         continue;
       }
       history.submitted(answer.ids, since, attempt === 1 && !answer.existing && !answer.replayed);
-      await this.#otherBody(call);
-      await this.#twin(call);
+      await this.#misuse.otherBody(call);
+      await this.#misuse.twin(call);
       return;
     }
-  }
-
-  /** Another body under a key that was answered: it must be refused, and nothing of it may happen. */
-  async #otherBody({ idempotency, tasks: [first] }: SubmitCall): Promise<void> {
-    const { faults, mood, options, world } = this.#sim;
-    if (idempotency === null || first === undefined || !mood.wild()) return;
-    if (!options.families.has("stranger") || !this.#misuse.chance(0.3)) return;
-    faults.count("stranger");
-    const task = { ...first, id: this.#misuse.uuid(EPOCH + world.now), body_hash: null };
-    const call = { tasks: [task], idempotency: { ...idempotency, hash: this.#misuse.hex(8) } };
-    const node = another(this.#sim, this.#misuse, null);
-    const answer = await this.#call((queue) => this.#send(queue, call), node);
-    if (answer !== null)
-      this.#sim.fail(
-        "Q3",
-        `the key ${idempotency.key} of ${this.#name} was used with another body, and answered ${answer.ids.join(" ")}`,
-      );
-  }
-
-  /** Another body under the id of a task, whatever became of that since: it must be refused. */
-  async #twin({ tasks }: SubmitCall): Promise<void> {
-    const { faults, mood, options } = this.#sim;
-    if (!options.families.has("twin") || !mood.wild()) return;
-    this.#own.push(...tasks.filter(({ body_hash }) => body_hash !== null));
-    if (this.#own.length > OWN_MAX) this.#own.splice(0, this.#own.length - OWN_MAX);
-    if (this.#own.length === 0 || !this.#twins.chance(0.3)) return;
-    faults.count("twin");
-    const task = { ...this.#twins.pick(this.#own), body_hash: this.#twins.hex(9) };
-    const node = another(this.#sim, this.#twins, null);
-    const call = { tasks: [task], idempotency: null };
-    const answer = await this.#call((queue) => this.#send(queue, call), node);
-    if (answer !== null)
-      this.#sim.fail("T8", `${task.id} was submitted with another body, and that was taken for it`);
   }
 
   /** What the member said never came: so it is asked again, elsewhere. */

@@ -3,6 +3,7 @@
  * back in time, only while all that it holds is on a quorum of the others (`mayLose`).
  */
 import { asIndex } from "../../src/raft/types.ts";
+import { withoutLeaving } from "./core.ts";
 import { isQuorum, votes } from "./membership.ts";
 import type { SimNode } from "./node.ts";
 import type { Simulation } from "./simulation.ts";
@@ -44,13 +45,16 @@ export function mayLose(sim: Simulation, node: SimNode): boolean {
   if (membership === null) return false;
   const last = node.disk.entries.at(-1);
   const sound = nodes.filter((other) => other !== node && isSound(sim, other));
+  // Whoever is asked to go may be gone before anybody notices that this folder is: then the others are to decide.
+  const later = withoutLeaving(sim, membership.configuration);
+  const decide = (some: readonly SimNode[]): boolean =>
+    later.every((each) => isQuorum(each, (id) => some.some((other) => other.id === id)));
   // It promised no entry; but of a founder the others' record names this very folder, and waits for it.
   if (last === undefined)
     return (
       !sim.isMember(node) ||
       !votes(membership.configuration, node.id) ||
-      (isVoteOver(sim, node) &&
-        isQuorum(membership.configuration, (id) => sound.some((other) => other.id === id)))
+      (isVoteOver(sim, node) && decide(sound))
     );
   // A change of the membership is under way, or one is not known to be over: nobody knows whom to count.
   const settled = nodes.every(
@@ -63,8 +67,5 @@ export function mayLose(sim: Simulation, node: SimNode): boolean {
   if (!settled) return false;
   if (!votes(membership.configuration, node.id)) return true;
   if (!isVoteOver(sim, node)) return false;
-  const holders = sound
-    .filter(({ disk }) => disk.termAt(last.index) === last.term)
-    .map(({ id }) => id);
-  return isQuorum(membership.configuration, (id) => holders.includes(id));
+  return decide(sound.filter(({ disk }) => disk.termAt(last.index) === last.term));
 }

@@ -59,7 +59,10 @@ export function drawCore(sim: Simulation): readonly SimNode[] {
 }
 
 /** As it is, and as it would be without any of those who are to leave: each may go, now or never. */
-function withoutLeaving({ leaving }: Simulation, configuration: Configuration): Configuration[] {
+export function withoutLeaving(
+  { leaving }: Simulation,
+  configuration: Configuration,
+): Configuration[] {
   let all = [configuration];
   for (const id of configuration.voters.filter((voter) => leaving.has(voter)))
     all = all.flatMap((each) => {

@@ -35,6 +35,8 @@ export class StickyLeader implements Invariant {
 
   took(node: SimNode, message: Message, before: CoreState, after: CoreState): void {
     const { type, from, term } = message;
+    // Older than an election timeout: a vote that sets the timer back (also a repeated one, for that leader) makes it no younger.
+    if (before.elapsedTicks >= electionTicks(this.#sim)) this.#words.delete(node);
     if (isWordOfLeader(type)) {
       if (term === after.term) this.#words.set(node, { from, term });
       return;

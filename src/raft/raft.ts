@@ -814,7 +814,11 @@ export class Raft {
     for (const { kind, data } of items) {
       this.#log.append({ term: this.#term, index: asIndex(this.lastIndex + 1), kind, data });
     }
-    if (this.configuration !== before) leading.reconfigured();
+    if (this.configuration !== before) {
+      leading.reconfigured();
+      // Of fewer voters, those that have answered may be a quorum, and nobody else may answer any more.
+      this.#releaseReads();
+    }
     return { ok: true, first, last: this.lastIndex, term: this.#term };
   }
 

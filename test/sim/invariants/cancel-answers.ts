@@ -34,7 +34,8 @@ export class CancelAnswers implements Invariant {
       const request = entry.requests[i];
       if (answer === undefined || request === undefined) continue;
       const isNews = this.#isNews(request) && asked.idem === undefined;
-      if (isNews && isAlone(asked.id, commands) && !node.isSuspect) this.#isSo(asked, answer, node);
+      if (isNews && isAlone(asked.id, i, commands) && !node.isSuspect)
+        this.#isSo(asked, answer, node);
     }
   }
 
@@ -64,11 +65,14 @@ export class CancelAnswers implements Invariant {
   }
 }
 
-/** Nothing else in the entry can have changed the task. */
-function isAlone(id: string, commands: readonly Command[]): boolean {
+/** Nothing else in the entry can have changed the task, nor made it behind the command that asks. */
+function isAlone(id: string, at: number, commands: readonly Command[]): boolean {
   let asked = 0;
-  for (const each of commands) {
-    if (each.type === "submit") continue;
+  for (const [i, each] of commands.entries()) {
+    if (each.type === "submit") {
+      if (i > at && each.tasks.some((task) => task.id === id)) return false;
+      continue;
+    }
     if (each.type !== "cancel" && each.type !== "retry") return false;
     if (each.id === id) asked += 1;
   }

@@ -11,11 +11,13 @@ const RECONNECT_MS: Millis = 6_000;
 export interface Standing {
   readonly leader: SimNode | null;
   readonly term: number | null;
+  /** The index from which the leader's state goes on since a start or a snapshot. */
+  readonly since: number | null;
 }
 
 export function standing(sim: Simulation): Standing {
   const leader = sim.leader();
-  return { leader, term: leader?.leadership?.term ?? null };
+  return { leader, term: leader?.leadership?.term ?? null, since: leader?.startedAt ?? null };
 }
 
 /** False: it broke. */
@@ -52,10 +54,15 @@ function isFollowed(sim: Simulation): boolean {
     );
 }
 
-/** Who was removed, or gave its place away, has handed over: its learner may have caught up late. */
-export function stayed(sim: Simulation, { leader, term }: Standing): void {
+/**
+ * Who was removed, or gave its place away, has handed over: its learner may have caught up late. And so has one that was found
+ * wrong by how its rows had been: what rotted may be written anew, or gone, before the others' rows of that index are compared.
+ */
+export function stayed(sim: Simulation, { leader, term, since }: Standing): void {
   const now = standing(sim);
   if (leader === null || !sim.isMember(leader)) return;
+  const isFound = leader.startedAt !== since || (leader.replica?.condemned() ?? null) !== null;
+  if (leader.wasRotten && isFound) return;
   if (now.leader !== leader || now.term !== term)
     sim.fail(
       "liveness L2",

@@ -21,7 +21,7 @@ export function drawCore(sim: Simulation): readonly SimNode[] {
         sim.appliedMax <= 1,
     )
   )
-    return founders;
+    return founders.filter(({ ended }) => !ended);
   // Also of memberships that are not committed yet, or on their way to a disk: one may be in force at whoever leads next.
   const known = [
     sim.membership.configuration,

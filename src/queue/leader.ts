@@ -190,8 +190,8 @@ export class LeaderSide {
   }
 
   /**
-   * Releases what a request got that nobody waits for; a repeat waits for the outcome. Logged in this leadership or never: the next leader knows nothing
-   * of it, and tells whoever repeats the request of these tasks.
+   * Releases what a request got that nobody waits for; a repeat waits for the outcome. Logged in this leadership or never: the
+   * next leader knows nothing of it, and tells whoever repeats the request of these tasks.
    */
   async #giveBack(
     { worker_id, principal }: ClaimRef,

@@ -24,6 +24,11 @@ const POLL_MS: Millis = 10;
 const CHANGE_MS: Millis = 4_000;
 /** A leader that is removed hands over first, and waits this long for somebody to take it. */
 const HANDOVER_MS: Millis = 1_500;
+/**
+ * Who has just begun to lead does not go yet: what others ask of it may be on its way, the removal of the one that led before
+ * it too. Were both to go, each would else hand over to the other without an end. Longer than a question takes to find it.
+ */
+const STAY_MS: Millis = 500;
 /** An address that changes again and again costs a log entry at most so often. */
 const ADDRESS_MS: Millis = 5_000;
 /** Members that are connected say something every second: who says nothing for so long does not run. */
@@ -70,6 +75,7 @@ export class Membership {
   #waiting: PromotionPlan["waiting"] = new Map();
   #nextLookAt: Millis = 0;
   #steppingDown = false;
+  #leadsSince: Millis | null = null;
 
   constructor(port: MembershipPort) {
     this.#port = port;
@@ -115,6 +121,10 @@ export class Membership {
         continue;
       }
       this.#mayLose(configuration, id);
+      if (id === self && !this.#mayGo()) {
+        await this.#pause(deadline);
+        continue;
+      }
       if (id === self && (await this.#port.transfer(null, HANDOVER_MS))) throw notLeader();
       if (await this.#change([{ op: "remove", id }], deadline)) return;
     }
@@ -298,6 +308,7 @@ export class Membership {
     const raft = this.#port.raft();
     if (raft === null) return;
     if (raft.configurationIndex <= raft.commit) this.#tellRemoved(raft);
+    this.#leadsSince = this.#port.leadership().active ? (this.#leadsSince ?? now) : null;
     if (now < this.#nextLookAt) return;
     this.#nextLookAt = now + LOOK_MS;
     if (!this.#port.leadership().active) {
@@ -324,11 +335,15 @@ export class Membership {
       return;
     }
     // This member goes itself: the next leader makes the change.
-    if (this.#steppingDown) return;
+    if (this.#steppingDown || !this.#mayGo()) return;
     this.#steppingDown = true;
     void this.#port.transfer(null, HANDOVER_MS).finally(() => {
       this.#steppingDown = false;
     });
+  }
+
+  #mayGo(): boolean {
+    return this.#leadsSince !== null && this.#port.clock.monotonic() - this.#leadsSince >= STAY_MS;
   }
 
   #tellRemoved(raft: Raft): void {

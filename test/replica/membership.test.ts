@@ -532,6 +532,23 @@ describe("removing", () => {
     cluster.check();
   });
 
+  test("of both of two, each asked at itself: leadership does not go to and fro between them, one stays", async () => {
+    for (let seed = 1; seed <= 6; seed++) {
+      const cluster = new Cluster(seed, 2);
+      await cluster.startAll();
+      const leader = leaderOf(cluster);
+      const { term } = leader.replica?.status() ?? { term: 0 };
+      const asked = cluster.nodes.map((node) => ask(node, "members.remove", { id: node.id }));
+      const answers: (string | null)[] = [];
+      for (const each of asked) answers.push(await done(cluster, each));
+      expect(answers.toSorted()).toEqual(["last-voter", null]);
+      await cluster.run(1_000);
+      expect(voters(cluster)).toHaveLength(1);
+      expect((leaderOf(cluster).replica?.status().term ?? 0) - term).toBeLessThanOrEqual(2);
+      cluster.check();
+    }
+  });
+
   test("a removed member's folder is refused for ever, also after its id came back with another one", async () => {
     const cluster = new Cluster(32, 3);
     await cluster.startAll();

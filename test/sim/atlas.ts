@@ -1,8 +1,9 @@
 /**
  * A fault atlas keeps data from being destroyed beyond what the cluster promises to survive: a folder or a log is lost, or goes
- * back in time, only while all that it holds is on a quorum of the others (`mayLose`).
+ * back in time, only while all that it holds is on a quorum of the others (`mayLose`). Nor is anybody asked to leave in the
+ * moment after such a loss, in which the members do not know yet that the rest could not decide anything (`mayLeave`).
  */
-import { asIndex } from "../../src/raft/types.ts";
+import { asIndex, type NodeId } from "../../src/raft/types.ts";
 import { withoutLeaving } from "./core.ts";
 import { isQuorum, votes } from "./membership.ts";
 import type { SimNode } from "./node.ts";
@@ -22,6 +23,34 @@ export function rot(sim: Simulation, prng: Prng, node: SimNode): boolean {
   // From its first entry on it does not even know who its members are.
   node.rot(asIndex(prng.chance(0.2) ? first : prng.between(first, last)));
   return true;
+}
+
+/**
+ * Whether the members see to it that the others can decide whatever comes of asking `node` to leave: they refuse it while
+ * those that they cannot reach are too many, and for a moment count whose folder was lost just now.
+ */
+export function mayLeave(sim: Simulation, node: SimNode): boolean {
+  const { nodes, membership } = sim;
+  if (membership === null) return false;
+  const alive = nodes.filter((other) => other.owes !== null || isSound(sim, other));
+  const believed = new Set(nodes.flatMap((each) => reachable(each)));
+  const lost = membership.configuration.voters.filter((id) =>
+    alive.every((other) => other.id !== id),
+  );
+  return withoutLeaving(sim, membership.configuration, node.id).every(
+    (each) =>
+      isQuorum(each, (id) => alive.some((other) => other.id === id)) ||
+      !each.voters.some((id) => lost.includes(id) && believed.has(id)),
+  );
+}
+
+/** Whom it would count if it led. */
+function reachable({ replica, up }: SimNode): readonly NodeId[] {
+  if (!up || replica === null) return [];
+  return replica
+    .status()
+    .peers.filter(({ connected, lastContactMs }) => connected && lastContactMs !== null)
+    .map(({ id }) => id);
 }
 
 /** It can go on: its folder is that of a member, and was neither lost nor put back. */

@@ -58,13 +58,14 @@ export function drawCore(sim: Simulation): readonly SimNode[] {
   return core;
 }
 
-/** As it is, and as it would be without any of those who are to leave: each may go, now or never. */
+/** As it is, and as it would be without any of those who are to leave, `another` too: each may go, now or never. */
 export function withoutLeaving(
   { leaving }: Simulation,
   configuration: Configuration,
+  another: NodeId | null = null,
 ): Configuration[] {
   let all = [configuration];
-  for (const id of configuration.voters.filter((voter) => leaving.has(voter)))
+  for (const id of configuration.voters.filter((each) => leaving.has(each) || each === another))
     all = all.flatMap((each) => {
       const voters = each.voters.filter((voter) => voter !== id);
       return voters.length === 0 ? [each] : [each, { ...each, voters }];

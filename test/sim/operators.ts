@@ -5,7 +5,7 @@
  */
 import type { NodeId } from "../../src/raft/types.ts";
 import type { Millis } from "../../src/replica/ports.ts";
-import { mayLose, rot } from "./atlas.ts";
+import { mayLeave, mayLose, rot } from "./atlas.ts";
 import type { SimNode } from "./node.ts";
 import type { FaultFamily } from "./options.ts";
 import type { Simulation } from "./simulation.ts";
@@ -316,9 +316,11 @@ export class Operator {
   async #remove(node: SimNode): Promise<boolean> {
     const { world, mood } = this.#sim;
     const deadline = world.now + REMOVAL_MS;
-    this.#sim.leaving.add(node.id);
     while (world.now < deadline && mood.wild()) {
-      await this.#ask("members.remove", { id: node.id });
+      if (mayLeave(this.#sim, node)) {
+        this.#sim.leaving.add(node.id);
+        await this.#ask("members.remove", { id: node.id });
+      }
       if (this.#isGone(node.id) && this.#mayBeGone(node.id)) return true;
       await this.#sim.sleep(200);
     }

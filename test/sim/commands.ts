@@ -1,4 +1,7 @@
-/** The commands of an entry: many rules look at them, so they are read once for all. Nobody may change them. */
+/**
+ * The commands of an entry: many rules look at them, so they are read once for all. Nobody may change them. And which of
+ * them a rule has judged.
+ */
 import { decodeCommand } from "../../src/queue/command-codec.ts";
 import type { Command } from "../../src/queue/commands.ts";
 import type { CommittedEntry } from "../../src/replica/ports.ts";
@@ -13,4 +16,17 @@ export function commandsOf({ requests }: Pick<CommittedEntry, "requests">): read
   if (newest?.requests !== requests)
     newest = { requests, commands: requests.map(({ command }) => decodeCommand(command)) };
   return newest.commands;
+}
+
+/** What a rule has judged: a command that is logged again is answered as the first time, whatever is true by then. */
+export class Judged {
+  readonly #numbers = new Set<string>();
+
+  /** False: it was judged before. */
+  add({ member, boot, seq }: CommittedEntry["requests"][number]): boolean {
+    const number = `${member} ${boot} ${seq}`;
+    if (this.#numbers.has(number)) return false;
+    this.#numbers.add(number);
+    return true;
+  }
 }

@@ -5,7 +5,7 @@
 import type { Answer, Command, Signal } from "../../../src/queue/commands.ts";
 import type { Status } from "../../../src/queue/types.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
-import { commandsOf } from "../commands.ts";
+import { commandsOf, Judged } from "../commands.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
@@ -14,8 +14,7 @@ type Asked = Extract<Command, { readonly type: "cancel" | "retry" }>;
 
 export class CancelAnswers implements Invariant {
   readonly #sim: Simulation;
-  /** Cancels and retries of which the answer was looked at. */
-  readonly #judged = new Set<string>();
+  readonly #judged = new Judged();
 
   constructor(sim: Simulation) {
     this.#sim = sim;
@@ -33,18 +32,10 @@ export class CancelAnswers implements Invariant {
       const answer = answers[i];
       const request = entry.requests[i];
       if (answer === undefined || request === undefined) continue;
-      const isNews = this.#isNews(request) && asked.idem === undefined;
+      const isNews = this.#judged.add(request) && asked.idem === undefined;
       if (isNews && isAlone(asked.id, i, commands) && !node.isSuspect)
         this.#isSo(asked, answer, node);
     }
-  }
-
-  /** False: it was logged before, and is answered as then. */
-  #isNews({ member, boot, seq }: CommittedEntry["requests"][number]): boolean {
-    const number = `${member} ${boot} ${seq}`;
-    if (this.#judged.has(number)) return false;
-    this.#judged.add(number);
-    return true;
   }
 
   #isSo({ type, id }: Asked, answer: Answer, { machine }: SimNode): void {

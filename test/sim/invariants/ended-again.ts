@@ -4,7 +4,7 @@
  */
 import type { Answer, Command, Signal } from "../../../src/queue/commands.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
-import { commandsOf } from "../commands.ts";
+import { commandsOf, Judged } from "../commands.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
@@ -22,8 +22,7 @@ export class EndedAgain implements Invariant {
     new Map();
   /** Fences of leases that ended in an entry without an end of them by anybody. */
   readonly #endedByNobody = new Set<number>();
-  /** Commands that were answered: when they are logged again they are answered as then. */
-  readonly #judged = new Set<string>();
+  readonly #judged = new Judged();
 
   constructor(sim: Simulation) {
     this.#sim = sim;
@@ -49,7 +48,7 @@ export class EndedAgain implements Invariant {
       const request = entry.requests[i];
       if (answer?.ok !== true || answer.value.type !== "ended" || request === undefined) continue;
       // Under a key, what is told was decided with the first of them.
-      if (this.#isNews(request) && asked.idem === undefined && !node.isSuspect)
+      if (this.#judged.add(request) && asked.idem === undefined && !node.isSuspect)
         this.#judge(asked, answer.value.items);
     }
     if (node.isSuspect) return;
@@ -73,13 +72,6 @@ export class EndedAgain implements Invariant {
           `the ${end.kind} of ${task_id} under fence ${fence} is said to count, and nobody had ended it when it was over`,
         );
     }
-  }
-
-  #isNews({ member, boot, seq }: CommittedEntry["requests"][number]): boolean {
-    const number = `${member} ${boot} ${seq}`;
-    if (this.#judged.has(number)) return false;
-    this.#judged.add(number);
-    return true;
   }
 
   #fail(what: string): void {

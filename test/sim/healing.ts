@@ -2,6 +2,7 @@
 import type { Network } from "./network.ts";
 import type { SimNode } from "./node.ts";
 import { rot } from "./atlas.ts";
+import { streamOf } from "./options.ts";
 import type { Simulation } from "./simulation.ts";
 import { Prng } from "./world.ts";
 
@@ -49,6 +50,10 @@ export function settle(sim: Simulation, node: SimNode, inCore: boolean): void {
     return;
   }
   node.killAfterEffects(Number.POSITIVE_INFINITY);
+  if (node.hasOldBuild && streamOf(sim.options.seed, `heals ${node.id}`).chance(0.7)) {
+    node.kill("none");
+    node.upgrade();
+  }
   node.store?.recover();
   node.clock.resume();
   sim.setWall(node, world.prng.float() * 100);

@@ -225,4 +225,32 @@ export const OF_ONE_LINE: readonly Mutant[] = [
     "    if (raft === null || raft.repairingTo !== null) return false;\n    const members",
     "    if (raft === null) return false;\n    const members",
   ),
+  one(
+    "unheard-build",
+    "a machine version is raised though the build of a member is not known",
+    "src/replica/versions.ts",
+    "if (hello === undefined) return null;",
+    "if (hello === undefined) continue;",
+  ),
+  one(
+    "own-build",
+    "a leader raises the machine version to what its own build applies",
+    "src/replica/versions.ts",
+    "supported = Math.min(supported, hello.machineVersion);",
+    "supported = Math.max(supported, hello.machineVersion);",
+  ),
+  one(
+    "founders-build",
+    "a cluster begins with the machine version of the newest of its builds",
+    "src/replica/founding.ts",
+    "(least, hello) => Math.min(least, hello.machineVersion)",
+    "(most, hello) => Math.max(most, hello.machineVersion)",
+  ),
+  one(
+    "never-raised",
+    "the machine version is never raised",
+    "src/queue/version-raiser.ts",
+    "if (now - this.#since.at < SUPPORTED_FOR_MS) return;",
+    "if (now - this.#since.at >= 0) return;",
+  ),
 ];

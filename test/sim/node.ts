@@ -16,6 +16,7 @@ import type { LogPosition } from "../../src/raft/term-runs.ts";
 import type { Leadership } from "../../src/replica/consensus.ts";
 import type { Log, Millis } from "../../src/replica/ports.ts";
 import { Replica } from "../../src/replica/replica.ts";
+import type { MachineVersions } from "../../src/replica/versions.ts";
 import { MemorySnapshots } from "../../src/storage/memory-snapshots.ts";
 import type { Position } from "../../src/storage/snapshot-messages.ts";
 import { openState } from "./database.ts";
@@ -24,6 +25,7 @@ import { Losses } from "./losses.ts";
 import { SimLogStore } from "./log-store.ts";
 import { SimSlot } from "./executor.ts";
 import type { CoreState } from "./invariants/invariant.ts";
+import { streamOf } from "./options.ts";
 import { SimTransport } from "./transport.ts";
 import { diskOf, type Reborn, type Stranger } from "./beginning.ts";
 import { isRotten } from "./rot.ts";
@@ -40,6 +42,12 @@ import { NodeClock, Prng } from "./world.ts";
 export const POOL_NAMES = ["mail", "resize"] as const;
 
 const NO_VOTES: ReadonlyMap<NodeId, boolean> = new Map();
+
+/** The one before this release, as far as the rules of the task machine go. */
+const OLD_BUILD: MachineVersions = {
+  oldest: MACHINE_VERSIONS.oldest,
+  newest: MACHINE_VERSIONS.newest - 1,
+};
 
 /** What a crash does to the state database: the log's own disk keeps what was synced in any case. */
 export type StateLoss = "none" | "to-checkpoint" | "all";
@@ -92,6 +100,9 @@ export class SimNode {
   /** Up to which index the state was when the process started. */
   startedAt = 0;
 
+  /** Machine versions that its build applies; the next start may bring another build. */
+  #build: MachineVersions = MACHINE_VERSIONS;
+
   #snapshots: MemorySnapshots | null = null;
   #votes = NO_VOTES;
 
@@ -105,6 +116,10 @@ export class SimNode {
     this.#concurrency = sim.options.concurrency[sim.nodes.length] ?? 0;
     this.disk = this.#emptyDisk();
     this.#losses = new Losses(this);
+    const { families, seed } = sim.options;
+    const isFounder = sim.reborn === null && sim.nodes.length < sim.options.members;
+    if (families.has("old-build") && isFounder && streamOf(seed, `build ${number}`).chance(0.7))
+      this.#build = OLD_BUILD;
     this.clock = new NodeClock(sim.world);
     this.clock.kill();
   }
@@ -134,6 +149,17 @@ export class SimNode {
   /** Alive, started, and not standing still. */
   get answers(): boolean {
     return this.queue !== null && this.clock.alive;
+  }
+
+  /** It applies no more than the machine version before the newest one. */
+  get hasOldBuild(): boolean {
+    return this.#build === OLD_BUILD;
+  }
+
+  /** Its next start is one of the newest build: for good, since the cluster may not take an older one any more. */
+  upgrade(): void {
+    if (this.hasOldBuild) this.#sim.trace.say(this.id, "is given the newest build");
+    this.#build = MACHINE_VERSIONS;
   }
 
   get applied(): number {
@@ -180,7 +206,11 @@ export class SimNode {
     const clock = this.clock;
     this.#db ??= openState(undefined, this.#committed);
     const db = this.#db;
-    const machine = TaskMachine.open(db, { writeBehind: sim.options.writeBehind });
+    const machineVersions = this.#build;
+    const machine = TaskMachine.open(db, {
+      writeBehind: sim.options.writeBehind,
+      machineVersions,
+    });
     const reader = new InlineReader(db);
     this.machine = machine;
     this.startedAt = machine.applied().index;
@@ -237,7 +267,7 @@ export class SimNode {
       snapshots,
       transport: watchedTransport(this.transport, this, sim, effect),
       machine: watchedMachine(machine, this, sim, { effect, inside }),
-      machineVersions: MACHINE_VERSIONS,
+      machineVersions,
       ...(options.audit ? { auditor: new InlineAuditor(() => this.#db ?? db) } : {}),
       heartbeatMs: options.heartbeatMs,
       electionTimeoutMs: options.electionTimeoutMs,
@@ -405,6 +435,7 @@ export class SimNode {
   /** The folder is empty from now on: another incarnation. */
   wipe(): void {
     this.kill("none");
+    this.upgrade();
     this.disk = this.#emptyDisk();
     this.#db = null;
     this.#checkpoint = null;

@@ -76,6 +76,7 @@ export const YOUNG_CODES = {
   "joint-cut": "M1, N5",
   "all-pause": "P2, T6",
   "long-log": "N5, P1",
+  "old-build": "P7",
 } as const;
 type YoungFamily = keyof typeof YOUNG_CODES;
 /** What ends a run in another way than usual, or stands for a rare moment, has a smaller share of them. */
@@ -89,6 +90,7 @@ const SELDOM: Partial<Record<YoungFamily, number>> = {
   "short-queues": 0.15,
   "all-pause": 0.2,
   "long-log": 0.2,
+  "old-build": 0.15,
 };
 export type FaultFamily = keyof typeof FAULT_CODES | YoungFamily;
 const FAULT_FAMILIES = Object.keys(FAULT_CODES) as readonly (keyof typeof FAULT_CODES)[];

@@ -3,6 +3,7 @@ import type { Simulation } from "../simulation.ts";
 import { AsLogged } from "./as-logged.ts";
 import { AskedFor } from "./asked-for.ts";
 import { Bounds } from "./bounds.ts";
+import { Builds } from "./builds.ts";
 import { Budgets } from "./budgets.ts";
 import { CancelAnswers } from "./cancel-answers.ts";
 import { Charges } from "./charges.ts";
@@ -111,4 +112,5 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new Replay(sim),
   (sim) => new Restarts(sim),
   (sim) => new Retention(sim),
+  (sim) => new Builds(sim),
 ];

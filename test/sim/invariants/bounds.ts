@@ -13,8 +13,8 @@ export class Bounds implements Invariant {
   }
 
   marked(): void {
-    for (const { id, queue, store } of this.#sim.nodes) {
-      const waiting = { ...queue?.waiting(), writes: store?.pending ?? 0 };
+    for (const { id, queue, replica, store } of this.#sim.nodes) {
+      const waiting = { ...queue?.waiting(), ...replica?.waiting, writes: store?.pending ?? 0 };
       for (const [what, count] of Object.entries(waiting)) {
         if (count > WAITING_MAX) this.#sim.fail("I14", `${id} holds ${count} ${what}`);
       }
@@ -31,12 +31,23 @@ export class Bounds implements Invariant {
         leases: 0,
         offers: 0,
       };
+      const { own, proposals, applies } = node.replica?.waiting ?? {
+        own: 0,
+        proposals: 0,
+        applies: 0,
+      };
       // Eight executors at most, and what they claim ahead of a free slot.
       const most = this.#sim.nodes.length * 24;
       if (claims > most || offers > most || finals > 0 || reports > 0 || leases > 0)
         this.#sim.fail(
           "L6",
           `${node.id} still holds ${claims} claims, ${offers} offers, ${finals} waits, ${reports} reports, ${leases} leases`,
+        );
+      // Claims of the pools are renewed now and then.
+      if (own > most || proposals > most || applies > 1)
+        this.#sim.fail(
+          "L6",
+          `${node.id} still holds ${own} commands of its own, ${proposals} proposals, ${applies} entries to apply`,
         );
     }
   }

@@ -8,6 +8,7 @@ import { finishes } from "./ends.ts";
 import { elects, follows, standing, stayed } from "./leader.ts";
 import { isQuiet } from "./quiet.ts";
 import { serves } from "./service.ts";
+import { isRaised } from "./version.ts";
 
 /** A change of the membership that was asked for takes so long at most; and so long nothing more is changed. */
 const SETTLE_MAX_MS: Millis = 20_000;
@@ -34,7 +35,7 @@ export async function checkLiveness(sim: Simulation): Promise<void> {
   sim.over = true;
   await sim.until(CALM_MS, () => sim.working === 0);
   await sim.until(SETTLE_MS);
-  if (!(await converges(sim))) return;
+  if (!(await isRaised(sim)) || !(await converges(sim))) return;
   await unchanged(sim);
   await isQuiet(sim);
   stayed(sim, stands);

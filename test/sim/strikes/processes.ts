@@ -36,6 +36,15 @@ export const PROCESS_STRIKES = {
     sim.world.at(sim.world.now + ms, () => sim.disturbed());
     return true;
   },
+  "old-build": (sim, prng) => {
+    const old = sim.nodes.filter((node) => node.hasOldBuild && !node.ended);
+    if (old.length === 0) return false;
+    const node = prng.pick(old);
+    node.kill("none");
+    node.upgrade();
+    node.start();
+    return true;
+  },
   "all-pause": (sim, prng) => {
     const up = sim.nodes.filter((node) => node.up && !node.clock.still);
     const ms = prng.pick([2_000, 4_000, 8_000]) * (0.8 + 0.4 * prng.float());

@@ -541,7 +541,8 @@ describe("removing", () => {
       const asked = cluster.nodes.map((node) => ask(node, "members.remove", { id: node.id }));
       const answers: (string | null)[] = [];
       for (const each of asked) answers.push(await done(cluster, each));
-      expect(answers.toSorted()).toEqual(["last-voter", null]);
+      expect(answers).toContain("last-voter");
+      expect(answers).toContain(null);
       await cluster.run(1_000);
       expect(voters(cluster)).toHaveLength(1);
       expect((leaderOf(cluster).replica?.status().term ?? 0) - term).toBeLessThanOrEqual(2);

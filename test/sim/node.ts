@@ -103,6 +103,9 @@ export class SimNode {
   /** Machine versions that its build applies; the next start may bring another build. */
   #build: MachineVersions = MACHINE_VERSIONS;
 
+  /** A state has taken the place of another one, and the machine does not stand on it yet. */
+  #isSwitched = false;
+
   #snapshots: MemorySnapshots | null = null;
   #votes = NO_VOTES;
 
@@ -168,6 +171,11 @@ export class SimNode {
 
   get db(): Database | null {
     return this.#db;
+  }
+
+  /** A snapshot takes the place of its log, its state, or both: what its process has in memory is of the ones before. */
+  get installs(): boolean {
+    return this.disk.installing !== null || this.#isSwitched;
   }
 
   /** Its state is not that of the others, and it is not known to have been mended. */
@@ -239,6 +247,7 @@ export class SimNode {
         // nothing until a snapshot has come, which the log may be beyond by then. The log stays, and is applied from there.
         this.replacedWrong = (this.#condemned ?? this.replica?.condemned() ?? null) !== null;
         this.#condemned = null;
+        this.#isSwitched = true;
         this.#db = openState(image, this.#committed);
         this.#checkpoint = image;
       },
@@ -246,6 +255,7 @@ export class SimNode {
         if (this.#db === null) return;
         machine.reopen(this.#db);
         reader.reopen(this.#db);
+        this.#isSwitched = false;
         this.startedAt = machine.applied().index;
         sim.trace.say(this.id, `installs a snapshot, applied ${this.startedAt}`);
         this.isOdd = sim.oddChains.isOdd(machine);
@@ -512,6 +522,7 @@ export class SimNode {
     this.queue = null;
     this.pool = null;
     this.leadership = null;
+    this.#isSwitched = false;
     // What the process had not committed is in nobody's file.
     if (this.#db?.inTransaction === true) this.#db.run("ROLLBACK");
   }

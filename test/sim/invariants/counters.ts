@@ -22,7 +22,7 @@ export class Counters implements Invariant {
   #check(number: number): void {
     const node = this.#sim.nodes[number];
     // One that died in a commit answers nothing any more; in the middle of an install state and machine differ.
-    if (node?.up !== true || node.disk.installing !== null) return;
+    if (node?.up !== true || node.installs) return;
     const { id, db, machine } = node;
     if (db === null || db === undefined || machine === null || machine === undefined) return;
     machine.flush();

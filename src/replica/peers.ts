@@ -217,7 +217,10 @@ export class Peers {
     if (code === "joining") return;
     this.#port.admission.refusedBy(peer, refusal, judged);
     if (!this.#isJoining || peer !== this.#seed) return;
-    if (code === "no-join" || code === "removed") this.#port.options.onJoinRefused?.(sentence);
+    const isFinal = code === "no-join" || code === "removed";
+    // A folder whose log is lost cannot show that it was let in: a member that lags behind has not heard of that yet.
+    if (isFinal && this.#port.founder.clusterId === null)
+      this.#port.options.onJoinRefused?.(sentence);
     else if (this.#joinTold !== sentence) {
       this.#joinTold = sentence;
       this.#port.options.log.error(`not joined, and tried again: ${sentence}`, { peer });

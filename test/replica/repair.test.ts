@@ -247,6 +247,33 @@ test("a member that joined is repaired from the first entry on, with no word of 
   }
 });
 
+test("a member whose log is lost is not sent away by one that has not heard yet that it was let in", async () => {
+  const { cluster, follower: late } = await working(34);
+  const others = cluster.nodes.filter((node) => node !== late);
+  const cut = (on: boolean): void => {
+    for (const { id } of others) {
+      cluster.network.setCut(late.id, id, on);
+      cluster.network.setCut(id, late.id, on);
+    }
+  };
+  cut(true);
+  const n4 = cluster.add("n4");
+  await cluster.start(n4, cluster.leader());
+  expect(await converged(cluster, n4)).toBe(true);
+  await cluster.run(1_500);
+  cluster.kill(n4);
+  n4.image = n4.machine.image();
+  n4.disk.damagedFrom = asIndex(1);
+  n4.seen = null;
+  const started = cluster.start(n4, late);
+  await cluster.run(3_000);
+  await started;
+  expect(n4.joinRefused).toBeUndefined();
+  cut(false);
+  expect(await converged(cluster, n4)).toBe(true);
+  cluster.check();
+});
+
 test("a member that began alone is repaired by those that joined it, though what is left of its log knows none of them", async () => {
   for (const anew of [false, true]) {
     const { cluster, follower: n1 } = await working(34, 1);

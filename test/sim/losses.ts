@@ -105,8 +105,10 @@ export class Losses {
   get rolledBack(): boolean {
     const lost = this.#lost;
     if (lost === null || (this.#node.disk.termAt(lost.index) ?? -1) >= lost.term) return false;
-    const { owes } = this;
-    return owes === null || isBehind(owes, lost);
+    if (this.owes === null) return true;
+    // Not by what it may have promised: that is of the newest term, as if every entry were.
+    const { end, lostEnd } = this.#node.disk;
+    return isBehind(lostEnd === null || isBehind(lostEnd, end) ? end : lostEnd, lost);
   }
 
   /**

@@ -8,7 +8,7 @@ import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import { isQuorum } from "../membership.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
-import type { Invariant } from "./invariant.ts";
+import type { CoreState, Invariant } from "./invariant.ts";
 
 export class Commitment implements Invariant {
   readonly #sim: Simulation;
@@ -29,6 +29,12 @@ export class Commitment implements Invariant {
     if (message.type === "append") this.#committed(node, message.commit, term, term);
     else if (message.type === "heartbeat" || message.type === "commit")
       this.#committed(node, message.commit, term, null);
+  }
+
+  /** What became committed in an earlier term here may not have been told or applied yet when it leads again. */
+  took(node: SimNode, _message: Message, { commit, role, term }: CoreState): void {
+    if (commit > this.#terms.length)
+      this.#committed(node, commit, term, role === "leader" ? term : null);
   }
 
   applied(node: SimNode, { index, term }: CommittedEntry): void {

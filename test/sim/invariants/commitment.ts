@@ -2,7 +2,7 @@
  * I5: a leader's log holds everything committed. I6: a committed entry never changes. I7: what becomes
  * committed is on the disks of a quorum. I8: a leader commits through an entry of its own term.
  */
-import type { Message, PersistOp } from "../../../src/raft/types.ts";
+import type { Message, NodeId, PersistOp } from "../../../src/raft/types.ts";
 import type { Leadership } from "../../../src/replica/consensus.ts";
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
 import { isQuorum } from "../membership.ts";
@@ -16,6 +16,8 @@ export class Commitment implements Invariant {
   readonly #terms: number[];
   /** The term in which each was first seen to be committed. */
   readonly #committedIn: number[];
+  /** The commit index that a member had before it led, where nobody had heard of it. */
+  readonly #untold = new Map<NodeId, number>();
 
   constructor(sim: Simulation) {
     this.#sim = sim;
@@ -32,9 +34,8 @@ export class Commitment implements Invariant {
   }
 
   /** What became committed in an earlier term here may not have been told or applied yet when it leads again. */
-  took(node: SimNode, _message: Message, { commit, role, term }: CoreState): void {
-    if (commit > this.#terms.length)
-      this.#committed(node, commit, term, role === "leader" ? term : null);
+  took({ id }: SimNode, _message: Message, { commit, role }: CoreState): void {
+    if (commit > this.#terms.length && role !== "leader") this.#untold.set(id, commit);
   }
 
   applied(node: SimNode, { index, term }: CommittedEntry): void {
@@ -76,7 +77,8 @@ export class Commitment implements Invariant {
   #committed(node: SimNode, commit: number, inTerm: number, ownTerm: number | null): void {
     if (commit <= this.#terms.length) return;
     const log = node.store?.handed ?? [];
-    if (ownTerm !== null && log[commit - 1]?.term !== ownTerm)
+    const isNews = commit > (this.#untold.get(node.id) ?? 0);
+    if (ownTerm !== null && isNews && log[commit - 1]?.term !== ownTerm)
       this.#sim.fail(
         "I8",
         `${node.id} commits ${commit} of term ${log[commit - 1]?.term} in term ${ownTerm}`,

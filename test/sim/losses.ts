@@ -3,7 +3,7 @@
  * rules excuse, and what may be lost beside it (`mayLose`), goes by this.
  */
 import type { Database } from "bun:sqlite";
-import { asIndex, type LogIndex, type Term } from "../../src/raft/types.ts";
+import { asIndex, type LogIndex, type Message, type Term } from "../../src/raft/types.ts";
 import type { LogPosition } from "../../src/raft/term-runs.ts";
 import { type Disk, isBehind } from "./disk.ts";
 import type { SimNode } from "./node.ts";
@@ -43,8 +43,13 @@ export class Losses {
   }
 
   /** `leader` hears from this member that what it acknowledged is lost. */
-  tells(leader: SimNode, term: Term): void {
-    this.#told.set(leader, term);
+  tells(
+    leader: SimNode,
+    { hint, term }: Extract<Message, { readonly type: "append-reply" }>,
+  ): void {
+    // A late copy of what it told of an earlier loss comes before the next start, or names more than is left.
+    const { damagedFrom, entries } = this.#node.disk;
+    if (damagedFrom === null && (hint?.index ?? 0) <= entries.length) this.#told.set(leader, term);
   }
 
   /** Since it lost the end of its log it has told that to whoever leads now: nothing of it is counted any more. */

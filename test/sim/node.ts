@@ -11,7 +11,13 @@ import { FlotillaQueue } from "../../src/queue/queue.ts";
 import { POSITION_QUERY } from "../../src/queue/schema.ts";
 import { InlineReader } from "../../src/queue/task-reader.ts";
 import { DEFAULT_SETTINGS, type Settings } from "../../src/queue/types.ts";
-import { asIndex, asNodeId, type LogIndex, type NodeId, type Term } from "../../src/raft/types.ts";
+import {
+  asIndex,
+  asNodeId,
+  type LogIndex,
+  type Message,
+  type NodeId,
+} from "../../src/raft/types.ts";
 import type { LogPosition } from "../../src/raft/term-runs.ts";
 import type { Leadership } from "../../src/replica/consensus.ts";
 import type { Log, Millis } from "../../src/replica/ports.ts";
@@ -463,8 +469,8 @@ export class SimNode {
   }
 
   /** `leader` hears from this member that what it acknowledged is lost. */
-  tells(leader: SimNode, term: Term): void {
-    this.#losses.tells(leader, term);
+  tells(leader: SimNode, answer: Extract<Message, { readonly type: "append-reply" }>): void {
+    this.#losses.tells(leader, answer);
   }
 
   hasTold(leader: SimNode): boolean {

@@ -24,7 +24,7 @@ export function watchedFrames(
       if (frame.kind !== "raft") return;
       const { message } = frame;
       if (message.type === "append-reply" && message.lost === true)
-        nodeOf(from)?.tells(node, message.term);
+        nodeOf(from)?.tells(node, message);
       for (const rule of sim.watching.heard) rule.heard(node, message);
       before = node.coreState;
     },

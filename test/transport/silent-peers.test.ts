@@ -46,8 +46,9 @@ test.concurrent("one that is killed is 'closed-by-peer', and then 'refused'", as
   await using made = await pair();
   const { a, b } = made;
   b.kill("SIGKILL");
-  await until("both reports", () => a.disconnects.length >= 2);
-  expect(a.reasons().slice(0, 2)).toEqual(["closed-by-peer", "refused"]);
+  // A system that takes the process apart may still answer one dial at its port.
+  await until("both reports", () => a.reasons().includes("refused"));
+  expect(a.reasons()[0]).toBe("closed-by-peer");
 });
 
 test.concurrent(

@@ -202,9 +202,8 @@ export class Consistency {
   #close({ question, words }: Round): void {
     const { self, configuration } = this.#port;
     this.#round = null;
-    const { voters } = configuration();
     const judged = (["chain", "digest"] as const).map((part) =>
-      judge(comparable(words, part), new Set(voters)),
+      judge(comparable(words, part), configuration()),
     );
     const verdict: Verdict = { index: question.index, words: [...words] };
     // Who is in a minority says so itself from now on; of a split nobody else would tell again.
@@ -328,14 +327,13 @@ export class Consistency {
     const verdict = parseVerdict(body);
     const { clock, configuration, leadership, self } = this.#port;
     if (verdict === null || from !== leadership().leader) return;
-    const { members } = configuration();
-    const voters = new Set(configuration().voters);
+    const membership = configuration();
     const alarms = new Map<NodeId | null, string>();
     const { index } = verdict;
-    const words = verdict.words.filter(([id]) => id in members);
+    const words = verdict.words.filter(([id]) => id in membership.members);
     // Who applied something differently has other rows too: that it is said of it counts.
     for (const part of ["digest", "chain"] as const) {
-      const { minority, split } = judge(comparable(words, part), voters);
+      const { minority, split } = judge(comparable(words, part), membership);
       for (const id of minority) alarms.set(id, this.#sentence(id, part, index));
       if (split) alarms.set(null, splitSentence(words, part, index));
     }

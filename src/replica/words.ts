@@ -1,5 +1,5 @@
 /** What members tell each other about their states (T9), and how what they told is judged. Pure. */
-import { asIndex, type LogIndex, type NodeId } from "../raft/types.ts";
+import { asIndex, type Configuration, type LogIndex, type NodeId } from "../raft/types.ts";
 
 /** The leader's question: how is your state at `index`? */
 export interface Question {
@@ -35,16 +35,21 @@ export interface Judgement {
   readonly split: boolean;
 }
 
-/** `values`: of those who gave one. A majority is one of all voters, whether or not they gave a value. */
-export function judge(values: ReadonlyMap<NodeId, string>, voters: ReadonlySet<NodeId>): Judgement {
-  const counts = new Map<string, number>();
-  for (const [id, value] of values) {
-    const known = counts.get(value) ?? 0;
-    counts.set(value, voters.has(id) ? known + 1 : known);
-  }
-  if (counts.size <= 1) return { minority: [], split: false };
-  for (const [value, count] of counts) {
-    if (2 * count <= voters.size) continue;
+/**
+ * `values`: of those who gave one. A majority is one of all voters, whether or not they gave a value; while a membership is a
+ * joint one, a majority of both its halves, as for everything that is decided then (Ongaro, 4.3).
+ */
+export function judge(
+  values: ReadonlyMap<NodeId, string>,
+  { voters, outgoing }: Pick<Configuration, "voters" | "outgoing">,
+): Judgement {
+  const distinct = new Set(values.values());
+  if (distinct.size <= 1) return { minority: [], split: false };
+  const halves = outgoing.length === 0 ? [voters] : [voters, outgoing];
+  const isOfMajority = (value: string, half: readonly NodeId[]): boolean =>
+    2 * half.filter((id) => values.get(id) === value).length > half.length;
+  for (const value of distinct) {
+    if (!halves.every((half) => isOfMajority(value, half))) continue;
     return {
       minority: [...values].filter(([, other]) => other !== value).map(([id]) => id),
       split: false,

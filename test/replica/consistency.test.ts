@@ -59,7 +59,7 @@ function rot(node: TaskNode, change: string, id: string): void {
 }
 
 describe("words are judged", () => {
-  const voters = new Set(ids("n1", "n2", "n3"));
+  const membership = { voters: ids("n1", "n2", "n3"), outgoing: ids() };
 
   test("by a majority of all voters, whoever else gave one", () => {
     const cases: [Record<string, string>, string[], boolean][] = [
@@ -77,7 +77,21 @@ describe("words are judged", () => {
       [{ n1: "a", n4: "b", n5: "b" }, [], true],
     ];
     for (const [given, minority, split] of cases)
-      expect(judge(values(given), voters)).toEqual({ minority: ids(...minority), split });
+      expect(judge(values(given), membership)).toEqual({ minority: ids(...minority), split });
+  });
+
+  test("by both halves of a joint membership: who alone stays cannot call those who leave wrong", () => {
+    const cases: [string[], string[], Record<string, string>, string[], boolean][] = [
+      [["n2"], ["n1", "n2"], { n1: "a", n2: "b" }, [], true],
+      [["n1", "n2", "n3"], ["n3"], { n1: "a", n2: "a", n3: "b" }, [], true],
+      [["n1", "n2"], ["n1", "n2", "n3"], { n1: "a", n2: "a", n3: "b" }, ["n3"], false],
+      [["n1", "n2", "n3"], ["n1", "n2"], { n1: "a", n2: "a", n3: "b" }, ["n3"], false],
+    ];
+    for (const [voters, outgoing, given, minority, split] of cases)
+      expect(judge(values(given), { voters: ids(...voters), outgoing: ids(...outgoing) })).toEqual({
+        minority: ids(...minority),
+        split,
+      });
   });
 
   test("each part among those who gave it", () => {
@@ -109,7 +123,7 @@ describe("words are judged", () => {
     });
     const words = ["n1", "n2", "n3"].map((id, i) => [asNodeId(id), word(i === 1 ? 2 : 1)] as const);
     for (const part of ["chain", "digest"] as const)
-      expect(judge(comparable(words, part), voters)).toEqual({ minority: [], split: false });
+      expect(judge(comparable(words, part), membership)).toEqual({ minority: [], split: false });
   });
 
   test("nonsense is no verdict", () => {

@@ -1,10 +1,11 @@
 /** `/api/cluster`: members, and the settings that they share. */
 import { Elysia } from "elysia";
+import type { RetryPolicy } from "../queue/types.ts";
 import { readJson } from "./body.ts";
 import type { ApiDeps } from "./deps.ts";
 import { caller } from "./lifecycle.ts";
 import { operation } from "./openapi.ts";
-import { badFields } from "./problem.ts";
+import { badFields, type FieldError } from "./problem.ts";
 import { freshness, json, STALE_HEADERS } from "./render.ts";
 import { NoQuery, ReadQuery, SettingsIn } from "./schema.ts";
 import { readQuery } from "./validation.ts";
@@ -56,6 +57,8 @@ export function clusterRoutes({ queue }: ApiDeps) {
         if (Object.keys(value).length === 0) {
           throw badFields([{ pointer: "", detail: "must name at least one setting" }]);
         }
+        const retryFault = retryLimitsFault(value.retry ?? {}, queue.settings().retry);
+        if (retryFault !== null) throw badFields([retryFault]);
         // Merged where it is applied: of two changes at once, to different parts, both count.
         const settings = await queue.updateSettings(value, {
           principal: caller(request).name,
@@ -76,4 +79,20 @@ export function clusterRoutes({ queue }: ApiDeps) {
         problems: [409, 413, 415, 503],
       }),
     );
+}
+
+/** Looked at with the half that stays as it is; two changes at once that each fit what was there before are both taken. */
+function retryLimitsFault(
+  { initial_ms: initial, max_ms: max }: Partial<RetryPolicy>,
+  current: RetryPolicy,
+): FieldError | null {
+  if (initial === undefined && max === undefined) return null;
+  const [first, longest] = [initial ?? current.initial_ms, max ?? current.max_ms];
+  if (first <= longest) return null;
+  return max === undefined
+    ? { pointer: "/retry/initial_ms", detail: `must be at most max_ms (${longest}), not ${first}` }
+    : {
+        pointer: "/retry/max_ms",
+        detail: `must be at least initial_ms (${first}), not ${longest}`,
+      };
 }

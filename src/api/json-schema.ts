@@ -68,7 +68,7 @@ export function stringFault(node: Node, value: string): string | null {
     return `must be one of ${node.enum.join(", ")}, not ${quote(value)}`;
   }
   if (node.format === "date-time" && parseTime(value) === null) {
-    return "must be an RFC 3339 date-time such as 2030-01-31T12:00:00Z";
+    return "must be an RFC 3339 date-time from 1970 on, such as 2030-01-31T12:00:00Z";
   }
   if (node.format === "uuid" && !patternOf(node.pattern ?? "").test(value)) {
     return "must be a UUIDv7 in lower case";

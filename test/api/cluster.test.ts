@@ -112,6 +112,9 @@ describe("settings", () => {
     [{ retention: "7d" }, "/retention"],
     [{ max_payload: 1e9 }, "/max_payload"],
     [{ retry: { factor: 0.5 } }, "/retry/factor"],
+    [{ retry: { initial_ms: 500, max_ms: 499 } }, "/retry/max_ms"],
+    [{ retry: { max_ms: 999 } }, "/retry/max_ms"],
+    [{ retry: { initial_ms: 300_001 } }, "/retry/initial_ms"],
     [{ nodes: 3 }, "/nodes"],
   ])("refuse %j", async (body, pointer) => {
     const { call, queue } = harness();

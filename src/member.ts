@@ -41,7 +41,8 @@ import {
   markDamaged,
   openStateDatabase,
 } from "./storage/state-database.ts";
-import { systemClock as clock } from "./system/clock.ts";
+import { catchUp, systemClock as clock } from "./system/clock.ts";
+import { hasDescriptorsForThread } from "./system/descriptors.ts";
 import { LoopWatch } from "./system/loop-watch.ts";
 import { MemoryReturn } from "./system/memory-return.ts";
 import { listeningLine, openLog } from "./system/log.ts";
@@ -263,6 +264,7 @@ async function run(config: Config, log: Log): Promise<void> {
     state.path,
     (error) => log.error("the reader thread died", { error: error.message }),
     pause,
+    hasDescriptorsForThread,
   );
   const auditor = new ThreadAuditor(state.path);
   const snapshots = new SqliteSnapshots({
@@ -412,7 +414,7 @@ async function run(config: Config, log: Log): Promise<void> {
     loopBusy: loop.busyShare,
   });
   const secure = advertise.startsWith("https:");
-  const app = createApi(
+  const { app: api, shed } = createApi(
     {
       queue,
       members: queue.members(),
@@ -435,7 +437,8 @@ async function run(config: Config, log: Log): Promise<void> {
     },
     metrics.gauges(figures, () => new Set(queue.health().alarms.map(({ kind }) => kind))),
     metrics.histograms,
-  ).use(
+  );
+  const app = api.use(
     createDashboard({
       queue,
       nodeId: config.id,
@@ -459,7 +462,8 @@ async function run(config: Config, log: Log): Promise<void> {
   replica.start();
   // Its clients would all wait here for a leader, one after the other, while the members that have one idle.
   if (members().length > 1) await firstContact(replica);
-  fetchHandler = app.fetch;
+  const route = app.fetch;
+  fetchHandler = (request) => shed(request) ?? route(request);
 
   // Whatever the log level: who started the process waits for this line.
   output.open(listeningLine(config.logFormat, config.id, url));
@@ -528,6 +532,7 @@ function listen(
       maxRequestBodySize: SERVER_BODY_MAX,
       websocket: transport.websocket,
       fetch: (request, server) => {
+        catchUp();
         if (peerPort === null && isPeers(request)) return meetPeer(transport, request, server);
         return app(request);
       },
@@ -670,9 +675,18 @@ function returnMemory(loop: LoopWatch, machine: TaskMachine): MemoryReturn {
       ({ index } = machine.applied());
       return (loop.busyShare ?? 0) < QUIET_SHARE_MAX && index - before < 20;
     },
-    bytes: () => process.memoryUsage.rss(),
-    collect: () => Bun.gc(process.memoryUsage().heapUsed <= COLLECTED_HEAP_MAX),
+    bytes: () => memoryUse()?.rss ?? null,
+    collect: () => Bun.gc((memoryUse()?.heapUsed ?? Infinity) <= COLLECTED_HEAP_MAX),
   });
+}
+
+/** Null while clients hold every file descriptor that the process may have: it is read from a file. */
+function memoryUse(): NodeJS.MemoryUsage | null {
+  try {
+    return process.memoryUsage();
+  } catch {
+    return null;
+  }
 }
 
 /** Looks at the free space now and then; asking at every submit would block the loop on a sick disk. */

@@ -2,8 +2,8 @@
  * The REST API as one Elysia app: a plugin per resource, the lifecycle around them. It is the root app:
  * pages are `.use`d on it, so that request ids, Host and Origin checks and errors are the same for them.
  *
- * Serve it with `Bun.serve({ fetch: app.fetch })` and set `app.server`, or long polls are cut by the idle
- * time-out.
+ * Serve it with `Bun.serve({ fetch: (request) => shed(request) ?? app.fetch(request) })` and set `app.server`, or long polls are
+ * cut by the idle time-out.
  */
 import { Elysia } from "elysia";
 import type { Histogram } from "prom-client";
@@ -18,6 +18,7 @@ import { leaseRoutes } from "./leases.ts";
 import { lifecycle } from "./lifecycle.ts";
 import { Metrics, queueGauges, type GaugeSource } from "./metrics.ts";
 import { memberRoutes } from "./members.ts";
+import { shedding } from "./shedding.ts";
 import { taskRoutes } from "./tasks.ts";
 import { workerRoutes } from "./workers.ts";
 
@@ -48,5 +49,5 @@ export function createApi(
     lifecycle(deps, new Tokens(deps.tokens), metrics),
   );
   for (const resource of resources) app.use(resource);
-  return app.use(docsRoutes(resources, deps.version));
+  return { app: app.use(docsRoutes(resources, deps.version)), shed: shedding(deps, metrics) };
 }

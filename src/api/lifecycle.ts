@@ -26,7 +26,7 @@ interface RequestState {
 const REQUEST_ID = /^[\w.:/+=@-]{1,128}$/;
 
 /** Nothing here is a page; pages bring policies of their own. */
-const SECURITY_HEADERS = {
+export const SECURITY_HEADERS = {
   "x-content-type-options": "nosniff",
   "x-frame-options": "DENY",
   "referrer-policy": "no-referrer",
@@ -46,9 +46,10 @@ export function caller(request: Request): Principal {
   return principal;
 }
 
-/** Of the answer to `request`, for handlers. */
-export function requestId(request: Request): string {
-  return (request as Stated)[STATE]?.id ?? "";
+/** The one that was sent, if it may be one. */
+export function newRequestId(request: Request, random: ApiDeps["random"]): string {
+  const given = request.headers.get("x-request-id");
+  return given !== null && REQUEST_ID.test(given) ? given : random.hex(16);
 }
 
 /** `WWW-Authenticate` and all. */
@@ -64,9 +65,8 @@ export function lifecycle(deps: ApiDeps, tokens: Tokens, metrics: Metrics) {
   const state = (request: Request): RequestState => {
     let known = (request as Stated)[STATE];
     if (known === undefined) {
-      const given = request.headers.get("x-request-id");
       known = {
-        id: given !== null && REQUEST_ID.test(given) ? given : deps.random.hex(16),
+        id: newRequestId(request, deps.random),
         startedAt: deps.clock.monotonic(),
         principal: null,
         observed: false,

@@ -8,7 +8,6 @@ import { BadFilter } from "../queue/queries.ts";
 import { BadCursor } from "../queue/reports.ts";
 import { QueueError, type QueueErrorCode } from "../queue/service.ts";
 import { ReaderOverloaded } from "../queue/task-reader.ts";
-import { Answer } from "./render.ts";
 
 /** One bad field. `pointer` is a JSON Pointer into the body, or `/query/NAME`, `/header/NAME`, `/path/NAME`. */
 export interface FieldError {
@@ -133,7 +132,7 @@ export function fromQueue(error: unknown): Problem | null {
     return badFields([{ pointer: "/query", detail: error.message }]);
   }
   if (error instanceof ReaderOverloaded) {
-    return fromQueueError(new QueueError("overloaded", "Too many lists are being read already."));
+    return fromQueueError(new QueueError("overloaded", error.message));
   }
   return null;
 }
@@ -156,19 +155,16 @@ function fromQueueError(error: QueueError): Problem {
 export function problemResponse(problem: Problem, requestId: string): Response {
   return new Response(problemText(problem, requestId), {
     status: problem.httpStatus,
-    headers: { ...problem.headers, "content-type": PROBLEM_TYPE },
+    headers: problemHeaders(problem),
   });
 }
 
-/** The same without the detour of throwing it, for refusals that must cost next to nothing. */
-export function problemAnswer(problem: Problem, requestId: string): Answer {
-  return new Answer(problem.httpStatus, problemText(problem, requestId), {
-    ...problem.headers,
-    "content-type": PROBLEM_TYPE,
-  });
+export function problemHeaders({ headers }: Problem): Readonly<Record<string, string>> {
+  return { ...headers, "content-type": PROBLEM_TYPE };
 }
 
-function problemText(problem: Problem, requestId: string): string {
+/** JSON, whose last member is the id. */
+export function problemText(problem: Problem, requestId: string): string {
   const { errors } = problem;
   const hidden = errors.length - FIELD_ERRORS_MAX;
   return JSON.stringify({

@@ -5,14 +5,13 @@ import type { TaskFilter, WriteContext } from "../queue/service.ts";
 import { readJson } from "./body.ts";
 import type { ApiDeps } from "./deps.ts";
 import { idempotencyScope, replayedHeader, unlessRepeated } from "./idempotency.ts";
-import { caller, requestId } from "./lifecycle.ts";
+import { caller } from "./lifecycle.ts";
 import { checkTasks, newTasks } from "./new-task.ts";
 import { operation } from "./openapi.ts";
 import { nextLink, openCursor, sealCursor } from "./page.ts";
-import { badFields, Problem, problemAnswer, withPlace, type FieldError } from "./problem.ts";
+import { badFields, Problem, withPlace, type FieldError } from "./problem.ts";
 import { MINIMAL_HEADER, prefersMinimal } from "./prefer.ts";
 import {
-  type Answer,
   attemptView,
   etag,
   freshness,
@@ -42,9 +41,6 @@ const LIST_LIMIT_DEFAULT = 100;
 /** Each `payload.PATH` filter is one more JSON lookup per row. */
 const PAYLOAD_FILTERS_MAX = 8;
 const FILTER_MAX_BYTES = 255;
-const TOO_BUSY = new Problem(429, "overloaded", "More tasks wait to be stored than can be soon.", {
-  headers: { "retry-after": "1" },
-});
 const SUBMIT_OPAQUE = [["payload"]] as const;
 const BULK_OPAQUE = [["tasks", "*", "payload"]] as const;
 
@@ -56,13 +52,6 @@ export function taskRoutes(deps: ApiDeps) {
     const principal = caller(request).name;
     return { principal, idempotency: idempotencyScope(request, principal, body) };
   };
-
-  /** Before the body is read: where too much waits, a refusal has to cost less than what it refuses. */
-  const tooBusy = (request: Request): Answer | null =>
-    // A repeat under a key may have its answer already, and adds nothing then.
-    queue.refusesSubmits() && !request.headers.has("idempotency-key")
-      ? problemAnswer(TOO_BUSY, requestId(request))
-      : null;
 
   /**
    * Submits, and the tasks (unless `minimal`): as of the first answer with an idempotency key, else as they are now. This member has applied the submit before it was answered, so its
@@ -103,8 +92,6 @@ export function taskRoutes(deps: ApiDeps) {
       "/api/tasks",
       async ({ request }) => {
         readQuery(request.url, NoQuery);
-        const refusal = tooBusy(request);
-        if (refusal !== null) return refusal;
         const { value, bytes } = await readJson(request, Submit, SUBMIT_OPAQUE);
         const minimal = prefersMinimal(request);
         const done = await submit([value], () => "", request, bytes, minimal);
@@ -145,8 +132,6 @@ export function taskRoutes(deps: ApiDeps) {
       "/api/tasks/bulk",
       async ({ request }) => {
         readQuery(request.url, NoQuery);
-        const refusal = tooBusy(request);
-        if (refusal !== null) return refusal;
         const { value, bytes } = await readJson(request, SubmitBulk, BULK_OPAQUE);
         const minimal = prefersMinimal(request);
         const at = (index: number): string => `/tasks/${index}`;

@@ -20,7 +20,7 @@ export interface TaskReader {
 /** Lists that may wait for the thread; more are refused. */
 const READS_WAITING_MAX = 256;
 
-/** Too many lists wait for the reader already. */
+/** Too many lists wait for the reader already, or it has no room to begin. */
 export class ReaderOverloaded extends Error {
   override name = "ReaderOverloaded";
 }
@@ -58,26 +58,32 @@ interface Waiting {
 export class ThreadReader implements TaskReader {
   #setup: ReaderSetup;
   readonly #onDeath: (error: Error) => void;
+  readonly #mayStart: () => boolean;
   readonly #waiting = new Map<number, Waiting>();
   #worker: Worker | null = null;
   #next = 1;
   #closed = false;
 
-  /** `pause`: see {@link ReaderSetup}. */
+  /** `pause`: see {@link ReaderSetup}. `mayStart`: whether the process has room for a thread. */
   constructor(
     path: string,
     onDeath: (error: Error) => void,
     pause: SharedArrayBuffer | null = null,
+    mayStart: () => boolean = () => true,
   ) {
     this.#setup = { path, pause };
     this.#onDeath = onDeath;
+    this.#mayStart = mayStart;
   }
 
   /** @throws BadFilter, ReaderOverloaded; Error when the thread dies under it or was closed */
   async list(filter: TaskFilter, limit: number, cursor: string | null): Promise<TaskPage> {
     if (this.#closed) throw new Error("the reader is closed");
     if (this.#waiting.size >= READS_WAITING_MAX) {
-      throw new ReaderOverloaded(`${this.#waiting.size} lists wait to be read already`);
+      throw new ReaderOverloaded(`${this.#waiting.size} lists wait to be read already.`);
+    }
+    if (this.#worker === null && !this.#mayStart()) {
+      throw new ReaderOverloaded("No file descriptors are left for the thread that reads lists.");
     }
     const worker = this.#worker ?? this.#start();
     const id = this.#next++;

@@ -1,14 +1,97 @@
-/** The real clock. */
+/**
+ * The real clock, and turns of the event loop that do not end. The runtime asks for ready sockets until fewer than a thousand are
+ * ready, and only then runs timers and immediates: with thousands of busy connections such a turn takes half a second, in which
+ * no tick comes, nothing that gathers leaves, and others elect another leader. So whoever is called once for each request calls
+ * `catchUp`, which runs in between what is due.
+ */
 import type { Clock, Millis, Timer } from "../replica/ports.ts";
+
+/** A turn may take so long: twice what lies between two ticks. */
+const TURN_MAX_MS: Millis = 20;
+/** Timers of so much or less can be run in between. Longer ones may as well be late by a turn. */
+const SHORT_MS: Millis = 50;
+
+interface ShortTimer {
+  readonly dueAt: Millis;
+  readonly run: () => void;
+  readonly handle: ReturnType<typeof setTimeout>;
+}
+
+const short = new Set<ShortTimer>();
+let waiting: (() => void)[] = [];
+/** When timers or immediates ran last. */
+let ranAt: Millis = performance.now();
 
 export const systemClock: Clock = {
   monotonic: () => performance.now(),
   wall: () => Date.now(),
   after(delay: Millis, run: () => void): Timer {
-    const handle = setTimeout(run, delay);
-    return { cancel: () => clearTimeout(handle) };
+    if (delay > SHORT_MS) {
+      const handle = setTimeout(run, delay);
+      return { cancel: () => clearTimeout(handle) };
+    }
+    const timer: ShortTimer = {
+      dueAt: performance.now() + delay,
+      run,
+      handle: setTimeout(() => {
+        ranAt = performance.now();
+        short.delete(timer);
+        run();
+      }, delay),
+    };
+    short.add(timer);
+    return { cancel: () => drop(timer) };
   },
   soon(run: () => void): void {
-    setImmediate(run);
+    if (waiting.push(run) === 1) setImmediate(runWaiting);
   },
 };
+
+/** Runs what waits for the end of this turn, if it has gone on for long. What that throws ends the process, as everywhere. */
+export function catchUp(): void {
+  const now = performance.now();
+  if (now - ranAt < TURN_MAX_MS) return;
+  ranAt = now;
+  try {
+    runWaiting();
+    for (const timer of dueBy(now)) {
+      // An earlier one may have cancelled it.
+      if (!short.has(timer)) continue;
+      drop(timer);
+      timer.run();
+    }
+  } catch (error) {
+    // Not to whoever happens to be served just now.
+    queueMicrotask(() => {
+      throw error;
+    });
+  }
+}
+
+function dueBy(now: Millis): ShortTimer[] {
+  return [...short]
+    .filter(({ dueAt }) => dueAt <= now)
+    .toSorted((one, other) => one.dueAt - other.dueAt);
+}
+
+function drop(timer: ShortTimer): void {
+  clearTimeout(timer.handle);
+  short.delete(timer);
+}
+
+/** In their order; what they add waits for another time. */
+function runWaiting(): void {
+  ranAt = performance.now();
+  const batch = waiting;
+  waiting = [];
+  for (const [i, run] of batch.entries()) {
+    try {
+      run();
+    } catch (error) {
+      const rest = batch.slice(i + 1);
+      if (rest.length > 0 && waiting.length === 0) setImmediate(runWaiting);
+      waiting = [...rest, ...waiting];
+      throw error;
+    }
+  }
+}

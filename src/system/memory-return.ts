@@ -14,8 +14,8 @@ const GROWTH_BYTES = 32 * 1024 * 1024;
 export interface MemoryUse {
   /** Nothing happens that a pause of some tens of milliseconds would disturb. */
   readonly isQuiet: () => boolean;
-  /** Of the process, resident. */
-  readonly bytes: () => number;
+  /** Of the process, resident. Null: not known now, as when there is no file descriptor left to read it by. */
+  readonly bytes: () => number | null;
   /** Collects, and gives back what it can. */
   readonly collect: () => void;
 }
@@ -48,12 +48,13 @@ export class MemoryReturn {
 
   #look(): void {
     const bytes = this.#use.bytes();
+    if (bytes === null) return;
     this.#floor = Math.min(this.#floor, bytes);
     this.#quietLooks = this.#use.isQuiet() ? this.#quietLooks + 1 : 0;
     if (this.#quietLooks < QUIET_LOOKS || bytes - this.#floor < GROWTH_BYTES) return;
     this.#quietLooks = 0;
     this.#use.collect();
     // What is left now is in use, as far as anybody knows; what goes back later lowers it again.
-    this.#floor = this.#use.bytes();
+    this.#floor = this.#use.bytes() ?? bytes;
   }
 }

@@ -18,7 +18,7 @@ export function uuidAt(ms: number, tail = 1): string {
 export interface Harness {
   readonly queue: FakeQueue;
   readonly members: FakeMembers;
-  readonly app: ReturnType<typeof createApi>;
+  readonly app: ReturnType<typeof createApi>["app"];
   readonly logged: { message: string; fields: Readonly<Record<string, unknown>> | undefined }[];
   readonly state: {
     wall: number;
@@ -63,7 +63,7 @@ export function harness(
     uuid: (now) => uuidAt(now, ++minted),
     hex: (bytes) => (++minted).toString(16).padStart(bytes * 2, "0"),
   };
-  const app = createApi(
+  const { app, shed } = createApi(
     {
       queue,
       members,
@@ -88,22 +88,21 @@ export function harness(
     state,
     call: async (method, path, { body, headers } = {}) => {
       const raw = typeof body === "string" || ArrayBuffer.isView(body);
-      return app.handle(
-        new Request(`http://localhost:3000${path}`, {
-          method,
-          headers: {
-            ...(body === undefined ? {} : { "content-type": "application/json" }),
-            ...headers,
-          },
-          ...(body === undefined
-            ? {}
-            : {
-                body: raw
-                  ? new Blob([body as string | Uint8Array<ArrayBuffer>])
-                  : JSON.stringify(body),
-              }),
-        }),
-      );
+      const request = new Request(`http://localhost:3000${path}`, {
+        method,
+        headers: {
+          ...(body === undefined ? {} : { "content-type": "application/json" }),
+          ...headers,
+        },
+        ...(body === undefined
+          ? {}
+          : {
+              body: raw
+                ? new Blob([body as string | Uint8Array<ArrayBuffer>])
+                : JSON.stringify(body),
+            }),
+      });
+      return shed(request) ?? app.handle(request);
     },
   };
 }

@@ -41,6 +41,13 @@ test.each(["/api/tasks", "/api/tasks/bulk"])(
       request_id: refused.headers.get("x-request-id"),
     });
     expect(queue.calls).toEqual([]);
+    // Counted once, under its route, and known by the id that was sent.
+    const headers = { "x-request-id": "mine" };
+    const again = await call("POST", path, { body, headers });
+    expect(again.headers.get("x-request-id")).toBe("mine");
+    expect(await (await call("GET", "/metrics")).text()).toContain(
+      `flotilla_http_requests_total{method="POST",route="${path}",status="429"} 2\n`,
+    );
     const keyed = await call("POST", path, { body, headers: { "idempotency-key": "k" } });
     expect(keyed.status).toBe(201);
   },

@@ -91,7 +91,7 @@ export class Bench {
     const reps: Rep[] = [];
     const calm = (): number => reps.filter(({ cpu }) => cpu.others < OTHERS_MAX).length;
     const { sizes } = this;
-    const extra = sizes.reps > 1 ? EXTRA_REPS : 0;
+    const extra = sizes.quietMs > 0 ? EXTRA_REPS : 0;
     while (calm() < sizes.reps && reps.length < sizes.reps + extra) {
       if (!keep) await this.between();
       await quiet(sizes.quietMs);

@@ -52,7 +52,7 @@ class ReadyQueue extends FakeQueue {
 
 const queue = new ReadyQueue(() => clock.wall());
 const quiet = (): void => undefined;
-const app = createApi({
+const { app, shed } = createApi({
   queue,
   members: new FakeMembers(queue),
   clusterId: () => "c1",
@@ -82,7 +82,11 @@ const server = Bun.serve({
   port: 0,
   hostname: "127.0.0.1",
   fetch: async (request) => {
-    if (!request.url.endsWith("/bare")) return app.fetch(request);
+    if (request.url.endsWith("/overloaded") || request.url.endsWith("/ready")) {
+      queue.overloaded = request.url.endsWith("/overloaded");
+      return new Response();
+    }
+    if (!request.url.endsWith("/bare")) return shed(request) ?? app.fetch(request);
     return new Response(await request.text(), {
       status: 201,
       headers: { "content-type": "application/json" },

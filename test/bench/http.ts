@@ -28,11 +28,14 @@ interface Request {
   readonly headers?: string;
   /** Tasks in it. */
   readonly tasks?: number;
+  /** That of the answer, where it is no success: 429 has the server refuse every submit. */
+  readonly status?: number;
 }
 
 const ROUTES = {
   bare: { method: "POST", path: "/bare", body: taskText(BYTES) },
   submit: { method: "POST", path: "/api/tasks", body: taskText(BYTES) },
+  refused: { method: "POST", path: "/api/tasks", body: taskText(BYTES), status: 429 },
   bulk: { method: "POST", path: "/api/tasks/bulk", body: bulkText(100, BYTES), tasks: 100 },
   minimal: {
     method: "POST",
@@ -117,8 +120,10 @@ async function start(folder: string) {
 }
 
 async function prepare(server: Awaited<ReturnType<typeof start>>, request: Request) {
-  const { method, path, body = "", headers = "" } = request;
-  const connections = await openConnections(`http://127.0.0.1:${server.port}`, CALLERS);
+  const { method, path, body = "", headers = "", status: wanted } = request;
+  const url = `http://127.0.0.1:${server.port}`;
+  await fetch(`${url}/${wanted === 429 ? "overloaded" : "ready"}`, { method: "POST" });
+  const connections = await openConnections(url, CALLERS);
   let coreSeconds = 0;
   let answered = 0;
   const one = async (caller: number): Promise<boolean> => {
@@ -127,7 +132,8 @@ async function prepare(server: Awaited<ReturnType<typeof start>>, request: Reque
     const { status } = await (method === "GET"
       ? connection.get(path)
       : connection.post(path, body, { headers }));
-    if (status >= 300) throw new Error(`${path}: HTTP ${status}`);
+    if (wanted === undefined ? status >= 300 : status !== wanted)
+      throw new Error(`${path}: HTTP ${status}`);
     return true;
   };
   return {

@@ -7,6 +7,7 @@ import "./rolling.scenario.ts";
 import "./failover.scenario.ts";
 import "./backup.scenario.ts";
 import "./consistency.scenario.ts";
+import "./file-descriptors.scenario.ts";
 import "./metrics.scenario.ts";
 import "./faulty-disk.scenario.ts";
 import "./full-disk.scenario.ts";

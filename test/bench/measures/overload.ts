@@ -12,8 +12,11 @@ import { submitOne, taskText } from "../tasks.ts";
 import { OutsideWorkers } from "../workers.ts";
 
 const CALLERS = 256;
-/** Requests that may be under way at once; beyond, a caller would be waiting for a connection, which is no load. */
-const CONNECTIONS = 20_000;
+/**
+ * Requests that may be under way at once; beyond, a caller would be waiting for a connection, which is no load. Fewer than the file
+ * descriptors that a process often may have.
+ */
+const CONNECTIONS = 16_000;
 const OVERLOAD_S = 10;
 const FACTOR = 2;
 const DRAIN_MS = 300_000;

@@ -1,0 +1,65 @@
+import { expect, test } from "bun:test";
+import { join } from "node:path";
+import { catchUp, systemClock } from "../../src/system/clock.ts";
+
+/** Longer than a turn may take, without one that ends. */
+function longTurn(): void {
+  const until = performance.now() + 30;
+  while (performance.now() < until);
+}
+
+test("a turn that goes on for long runs what is due in between, in its order and once", async () => {
+  const ran: string[] = [];
+  const cancelled = systemClock.after(1, () => ran.push("cancelled"));
+  const byAnother = systemClock.after(12, () => ran.push("cancelled by another"));
+  systemClock.after(10, () => ran.push("second"));
+  systemClock.after(5, () => {
+    ran.push("first");
+    byAnother.cancel();
+  });
+  // Longer ones wait for the end of the turn.
+  systemClock.after(60, () => ran.push("long"));
+  systemClock.soon(() => {
+    ran.push("soon");
+    systemClock.soon(() => ran.push("soon after"));
+  });
+  cancelled.cancel();
+  longTurn();
+  catchUp();
+  expect(ran).toEqual(["soon", "first", "second"]);
+  longTurn();
+  catchUp();
+  expect(ran).toEqual(["soon", "first", "second", "soon after"]);
+  await Bun.sleep(100);
+  expect(ran).toEqual(["soon", "first", "second", "soon after", "long"]);
+});
+
+test("a short turn is left alone: what gathers goes on gathering", async () => {
+  const ran: string[] = [];
+  // Whatever ran before this test.
+  await new Promise<void>((resolve) => systemClock.soon(resolve));
+  systemClock.soon(() => ran.push("soon"));
+  catchUp();
+  const isYoung = ran.length === 0;
+  await new Promise<void>((resolve) => systemClock.soon(resolve));
+  expect(ran).toEqual(["soon"]);
+  // On a machine that stood still for twenty milliseconds between two lines the turn was a long one.
+  if (!isYoung) console.log("the machine stood still: nothing was tested");
+});
+
+test("what throws in between ends the process, and not the request that was served just then", async () => {
+  const clock = join(import.meta.dir, "../../src/system/clock.ts");
+  const script = `
+    import { catchUp, systemClock } from ${JSON.stringify(clock)};
+    systemClock.soon(() => { throw new Error("a fault"); });
+    systemClock.soon(() => console.log("the rest"));
+    const until = performance.now() + 30;
+    while (performance.now() < until);
+    catchUp();
+    console.log("served");
+    process.on("uncaughtException", (error) => console.log("uncaught", error.message));
+  `;
+  const child = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe", stderr: "inherit" });
+  const said = await new Response(child.stdout).text();
+  expect(said.trim().split("\n")).toEqual(["served", "uncaught a fault", "the rest"]);
+});

@@ -389,6 +389,7 @@ async function run(config: Config, log: Log): Promise<void> {
     leaseMs: () => machine.settings().lease,
     resultMaxBytes: () => machine.settings().max_payload,
     random: () => random.float(),
+    mayStart: hasDescriptorsForThread,
   });
   const condemned = replica.condemned();
   if (condemned !== null) pool.suspend(condemned);

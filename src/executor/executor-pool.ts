@@ -41,6 +41,8 @@ export interface ExecutorPoolOptions {
   readonly graceMs?: number;
   /** A terminated Worker that has not closed after this long is held by native code: stuck. */
   readonly stuckAfterMs?: number;
+  /** Whether the process has room for a Worker: one that finds none may be the end of the process. */
+  readonly mayStart?: () => boolean;
   /** The replicated settings, read anew each time. */
   readonly leaseMs: () => number;
   readonly resultMaxBytes?: () => number;
@@ -306,8 +308,17 @@ export class ExecutorPool {
     };
     const { slots } = this.#options;
     if (slots !== undefined) return slots.open(events);
-    const { clock } = this.#options;
-    return new ExecutorSlot(setup, clock, this.#log, resultMaxBytes, this.#stuckAfterMs, events);
+    const { clock, mayStart = () => true } = this.#options;
+    const stuckAfterMs = this.#stuckAfterMs;
+    return new ExecutorSlot(
+      setup,
+      clock,
+      this.#log,
+      resultMaxBytes,
+      stuckAfterMs,
+      mayStart,
+      events,
+    );
   }
 
   // --- taking work

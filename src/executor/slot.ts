@@ -12,6 +12,8 @@ import type { ReportPart, RunEnd, RunOutcome, ThreadSetup } from "./protocol.ts"
 
 /** Pause before a Worker that died while loading, or idle, is started again; doubles up to the maximum. */
 const RELOAD_MIN_MS = 100;
+/** Between two looks whether the process has room for a Worker: clients' idle connections end after ten seconds. */
+const NO_ROOM_MS = 1_000;
 const RELOAD_MAX_MS = 30_000;
 /** Tasks that a slot may be given at once. */
 const DEPTH = 16;
@@ -87,6 +89,7 @@ export class ExecutorSlot {
   readonly #events: SlotEvents;
   readonly #resultMaxBytes: () => number;
   readonly #stuckAfterMs: number;
+  readonly #mayStart: () => boolean;
   #phase: Phase = "empty";
   #thread: ExecutorThread | null = null;
   /** Not ended yet, in the order in which they are entered. */
@@ -106,6 +109,7 @@ export class ExecutorSlot {
     log: Log,
     resultMaxBytes: () => number,
     stuckAfterMs: number,
+    mayStart: () => boolean,
     events: SlotEvents,
   ) {
     this.#setup = setup;
@@ -113,6 +117,7 @@ export class ExecutorSlot {
     this.#log = log;
     this.#resultMaxBytes = resultMaxBytes;
     this.#stuckAfterMs = stuckAfterMs;
+    this.#mayStart = mayStart;
     this.#events = events;
   }
 
@@ -217,6 +222,14 @@ export class ExecutorSlot {
 
   #load(): void {
     this.#phase = "loading";
+    if (!this.#mayStart()) {
+      this.#log.warn("there is no file descriptor left for a Worker: its task waits for one");
+      this.#timer = this.#clock.after(NO_ROOM_MS, () => {
+        this.#timer = null;
+        this.#load();
+      });
+      return;
+    }
     const thread: ExecutorThread = new ExecutorThread(this.#setup, this.#clock, this.#log, {
       ready: () => this.#ready(thread),
       report: (fence, part) => {

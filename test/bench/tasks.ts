@@ -49,7 +49,7 @@ export async function submitOne(connection: HttpConnection, bytes: number): Prom
 }
 
 /** Ids alone in the answer: what a caller that only wants the acknowledgement asks for. */
-const MINIMAL = "Prefer: return=minimal\r\n";
+export const MINIMAL = "Prefer: return=minimal\r\n";
 
 export async function submitMany(
   connection: HttpConnection,

@@ -18,10 +18,11 @@ scenario(
       const pid = member.process?.pid ?? 0;
       const descriptors = (): number => readdirSync(`/proc/${pid}/fd`).length;
       const kept = await HttpConnection.open(member.url);
-      const { id } = await member.post<TaskJson>("/api/tasks", { name: "echo", payload: 0 });
+      const inAnHour = new Date(Date.now() + 3_600_000).toISOString();
+      const { id } = await member.post<TaskJson>("/api/tasks", { name: "echo", run_at: inAnHour });
       await Bun.$`prlimit --pid ${pid} --nofile=${LIMIT}:${LIMIT}`;
       const flood: Socket[] = [];
-      let submitted = 1;
+      let submitted = 0;
       try {
         await eventually("no descriptor to be left", async () => {
           for (let i = 0; i < LIMIT; i++)

@@ -10,8 +10,11 @@ afterEach(async () => {
   await Promise.all(slots.splice(0).map((slot) => slot.stop()));
 });
 
-/** A slot whose Worker is loaded, and what it said, in order: `NAME outcome|crashed|killed`, `NAME returned`. */
-async function slotOf(names: readonly string[]) {
+/**
+ * A slot whose Worker is loaded, where there is room for one, and what it said, in order: `NAME outcome|crashed|killed`,
+ * `NAME returned`.
+ */
+async function slotOf(names: readonly string[], mayStart = () => true) {
   const said: string[] = [];
   const endings: RunEnding[] = [];
   const changes = new Set<() => void>();
@@ -29,6 +32,7 @@ async function slotOf(names: readonly string[]) {
     memoryLog(),
     () => 1_024,
     1_000,
+    mayStart,
     {
       report: () => undefined,
       ended(task, ending) {
@@ -56,8 +60,10 @@ async function slotOf(names: readonly string[]) {
       await Bun.sleep(2);
     }
   };
-  slot.warm();
-  await until(() => slot.depth > 1, "the Worker to load");
+  if (mayStart()) {
+    slot.warm();
+    await until(() => slot.depth > 1, "the Worker to load");
+  }
   for (const name of names) queue.add(name, { n: 1, ms: 1 });
   const { tasks } = await queue.claim(
     {
@@ -136,4 +142,23 @@ describe("tasks that a slot is given at once", () => {
     await until(() => slot.free, "the abort");
     expect(said).toEqual(["double returned", "abortable outcome"]);
   });
+});
+
+test("while the process has no room for a Worker a task waits here, may be given up, and runs once there is room", async () => {
+  let hasRoom = false;
+  const { slot, tasks, said, until } = await slotOf(["double", "double"], () => hasRoom);
+  const [first, second] = tasks;
+  slot.run([first]);
+  expect([slot.free, slot.holds(first), slot.depth]).toEqual([false, true, 1]);
+  slot.abort(first, "cancelled");
+  expect(said).toEqual(["double not-started"]);
+  const other = await slotOf(["double"], () => hasRoom);
+  other.slot.run(other.tasks);
+  hasRoom = true;
+  await other.until(() => other.said.length === 1, "the end");
+  expect(other.said).toEqual(["double outcome"]);
+  await until(() => slot.free, "a Worker");
+  slot.run([second ?? first]);
+  await until(() => said.length === 2, "the end of the second");
+  expect(said).toEqual(["double not-started", "double outcome"]);
 });

@@ -8,10 +8,14 @@ import { HttpConnection } from "../http-connection.ts";
 import { closedLoop, openLoop } from "../load.ts";
 import { memoryOf } from "../processes.ts";
 import { spread } from "../statistics.ts";
-import { submitOne, taskText } from "../tasks.ts";
+import { bulkText, MINIMAL, submitMany, submitOne, taskText } from "../tasks.ts";
 import { OutsideWorkers } from "../workers.ts";
 
-const CALLERS = 256;
+/** Tasks in a request, and callers for the maximum. */
+const KINDS = [
+  { perCall: 1, callers: 256, how: "plain HTTP" },
+  { perCall: 100, callers: 32, how: "batches of 100" },
+] as const;
 /**
  * Requests that may be under way at once; beyond, a caller would be waiting for a connection, which is no load. Fewer than the file
  * descriptors that a process often may have.
@@ -23,16 +27,26 @@ const DRAIN_MS = 300_000;
 const WORKER_CONCURRENCY = 50;
 
 export async function overload(bench: Bench): Promise<void> {
+  for (const kind of KINDS) await overloadBy(bench, kind);
+}
+
+async function overloadBy(
+  bench: Bench,
+  { perCall, callers, how }: (typeof KINDS)[number],
+): Promise<void> {
   const { cluster, setup } = bench;
   await bench.clear();
-  const connections = await bench.connections(CALLERS);
+  const connections = await bench.connections(callers);
   const maximum = await bench.repeat(
-    `overload: the maximum, plain HTTP, ${CALLERS} callers`,
-    {},
+    `overload: the maximum, ${how}, ${callers} callers`,
+    { perCall },
     () =>
-      closedLoop(CALLERS, bench.sizes.seconds * 1_000, async (caller) => {
+      closedLoop(callers, bench.sizes.seconds * 1_000, async (caller) => {
         const own = connections[caller];
-        return own !== undefined && submitOne(own, setup.payload);
+        if (own === undefined) return false;
+        return perCall === 1
+          ? submitOne(own, setup.payload)
+          : submitMany(own, perCall, setup.payload);
       }),
   );
   closeAll(connections);
@@ -58,26 +72,29 @@ export async function overload(bench: Bench): Promise<void> {
       connection = await HttpConnection.open(url);
     }
     const from = performance.now();
-    const { status } = await connection.post("/api/tasks", taskText(setup.payload));
+    const { status } = await (perCall === 1
+      ? connection.post("/api/tasks", taskText(setup.payload))
+      : connection.post("/api/tasks/bulk", bulkText(perCall, setup.payload), { headers: MINIMAL }));
     idle.push(connection);
     if (status === 201) return true;
     refusals.set(status, (refusals.get(status) ?? 0) + 1);
     refusalMs.record(performance.now() - from);
     return false;
   };
-  const load = await openLoop(maximum * FACTOR, OVERLOAD_S * 1_000, one);
+  const load = await openLoop((maximum * FACTOR) / perCall, OVERLOAD_S * 1_000, one);
+  const rate = (load.ok * perCall) / load.seconds;
   closeAll(idle);
   const after = await cluster.view();
   const rssAfter = rss();
   const counts = [...refusals].map(([status, n]) => `${n} × ${status}`).join(", ");
   bench.record({
-    measure: `overload: acknowledged while ${FACTOR} × the maximum is asked for, plain HTTP`,
+    measure: `overload: acknowledged while ${FACTOR} × the maximum is asked for, ${how}`,
     unit: "tasks/s",
-    value: spread([load.ok / load.seconds]),
+    value: spread([rate]),
     p50: load.latencies.percentile(50),
     p99: load.latencies.percentile(99),
     note: [
-      `${((100 * load.ok) / load.seconds / maximum).toFixed(0)} % of the maximum`,
+      `${((100 * rate) / maximum).toFixed(0)} % of the maximum`,
       `refused: ${counts === "" ? "none" : counts}, p50 ${refusalMs.percentile(50).toFixed(1)}, p99 ${refusalMs.percentile(99).toFixed(1)} ms`,
       `${noConnection} not sent for want of a connection`,
       `${opened} connections`,

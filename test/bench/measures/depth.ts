@@ -24,6 +24,7 @@ export async function depth(bench: Bench, tasks: number): Promise<void> {
     await fill(bench, kind, tasks);
     await bench.settle();
     const sizes = await Promise.all(bench.cluster.members.map((m) => bench.cluster.bytes(m)));
+    bench.label = "";
     const rss = Object.values(bench.cluster.pids).map((pid) => memoryOf(pid).rss);
     bench.record({
       measure: `memory with ${tasks.toLocaleString("en-US")} tasks ${kind}`,

@@ -13,8 +13,10 @@ export function hasDescriptorsForThread(): boolean {
   try {
     while (opened.length < FOR_A_THREAD) opened.push(openSync("/dev/null", "r"));
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    // Where the file itself cannot be opened, nothing is known: a thread may start.
+    const code = error instanceof Error && "code" in error ? error.code : null;
+    return code !== "EMFILE" && code !== "ENFILE";
   } finally {
     for (const descriptor of opened) closeSync(descriptor);
   }

@@ -1,7 +1,8 @@
 /**
  * The leader's side of claims (T4, T5): workers that wait are parked here as offers, and a `claim` command
- * is proposed for one as soon as there is a task for it: in the very entry that carries a submit, or at
- * once when an offer or a ready task turns up. Nothing is asked again and again.
+ * is proposed for one as soon as there is a task for it: in the very entry that carries a submit, right behind it when
+ * the offer comes while that entry is under way, or at once when an offer or a ready task turns up. Nothing is asked
+ * again and again.
  *
  * An offer is a wish, not a promise: apply decides what a claim gets. The counting here only keeps the log
  * free of claims that would get nothing. A claim that was proposed twice takes one set, because the
@@ -38,6 +39,12 @@ export const claimKey = ({ principal, worker_id, request_id }: ClaimRef): string
 
 type Counts = Map<string, Map<string, number>>;
 type ReadyCounts = ReadonlyMap<string, ReadonlyMap<string, number>>;
+
+/** What an entry that is not applied here yet will make ready. */
+interface Coming {
+  readonly index: number;
+  readonly ready: readonly (readonly [queue: string, name: string, count: number])[];
+}
 
 interface Offer {
   readonly key: string;
@@ -101,6 +108,10 @@ export class Dispatcher {
   readonly #offers = new Map<string, Offer>();
   readonly #shapes = new Map<string, Shape>();
   readonly #reserved: Counts = new Map();
+  /** Of entries under way, oldest first; a claim goes behind them in the log, so it need not wait until they are applied. */
+  #underWay: Coming[] = [];
+  /** Their sum. */
+  readonly #coming: Counts = new Map();
   /** By request, oldest first; executors of members ask at their own alone, and are not among them. */
   readonly #askers = new Map<string, Asked>();
   /** Requests of which nobody waits for the tasks: those are on their way back. */
@@ -135,6 +146,8 @@ export class Dispatcher {
     this.#offers.clear();
     this.#shapes.clear();
     this.#reserved.clear();
+    this.#underWay = [];
+    this.#coming.clear();
     this.#askers.clear();
     this.#givingBack.clear();
     this.#inFlight = 0;
@@ -176,7 +189,7 @@ export class Dispatcher {
       return "parked";
     }
     shape.waiting.set(key, offer);
-    this.#match(null, this.#submit);
+    this.#match(this.#submit);
     return "parked";
   }
 
@@ -247,15 +260,20 @@ export class Dispatcher {
       if (offer.claim.worker_id === workerId) this.#remove(offer);
   }
 
-  /** Adds claims to the entry that is about to be sealed (T5). */
-  seal(batch: readonly SealedRequest[], add: (command: Uint8Array) => Promise<unknown>): void {
-    if (!this.#active || this.#offers.size === 0) return;
-    const hints: Counts = new Map();
-    for (const { hint } of batch) {
-      for (const [queue, name, count] of readyOf(hint)) bump(hints, queue, name, count);
+  /** Adds claims to the entry that is about to be sealed, and will stand at `index` (T5). */
+  seal(
+    batch: readonly SealedRequest[],
+    index: number,
+    add: (command: Uint8Array) => Promise<unknown>,
+  ): void {
+    if (!this.#active) return;
+    const ready = batch.flatMap(({ hint }) => readyOf(hint));
+    if (ready.length > 0) {
+      this.#underWay.push({ index, ready });
+      for (const [queue, name, count] of ready) bump(this.#coming, queue, name, count);
+      this.#changes += 1;
     }
-    if (hints.size > 0) this.#changes += 1;
-    this.#match(hints, add);
+    this.#match(add);
   }
 
   applied(signals: readonly Signal[]): void {
@@ -288,25 +306,24 @@ export class Dispatcher {
     this.#matchScheduled = true;
     this.#o.clock.soon(() => {
       this.#matchScheduled = false;
-      if (this.#active) this.#match(null, this.#submit);
+      if (this.#active) this.#match(this.#submit);
     });
   }
 
   /**
    * Proposes claims while somebody waits for a task that is not counted as another's. Explicit names go
-   * first; "*" then takes what nobody ever named. `hints`: ready once the entry under way is applied.
+   * first; "*" then takes what nobody ever named.
    */
-  #match(
-    hints: Counts | null,
-    propose: (command: Uint8Array, weight: number) => Promise<unknown>,
-  ): void {
+  #match(propose: (command: Uint8Array, weight: number) => Promise<unknown>): void {
+    this.#forgetApplied();
+    if (this.#offers.size === 0) return;
     const ready = this.#o.state.ready();
-    if (ready.size === 0 && (hints === null || hints.size === 0)) return;
+    if (ready.size === 0 && this.#coming.size === 0) return;
     let room = SEAL_TASKS_MAX;
     for (const pass of ["explicit", "star"] as const) {
       for (;;) {
         const candidates = this.#candidates(pass);
-        const found = this.#first(candidates, pass, ready, hints);
+        const found = this.#first(candidates, pass, ready);
         if (found === null) break;
         if (room <= 0 || this.#inFlight >= CLAIMS_IN_FLIGHT_MAX) {
           // Answers of those under way start the next round; what is bounded by room goes on next turn.
@@ -317,6 +334,16 @@ export class Dispatcher {
         this.#take(found.offer);
         this.#launch(found.offer, found.reserved, propose);
       }
+    }
+  }
+
+  /** What entries made ready is counted by the state once they are applied. */
+  #forgetApplied(): void {
+    const applied = this.#o.state.applied().index;
+    for (let [first] = this.#underWay; first !== undefined; [first] = this.#underWay) {
+      if (first.index > applied) return;
+      this.#underWay.shift();
+      for (const [queue, name, count] of first.ready) bump(this.#coming, queue, name, -count);
     }
   }
 
@@ -338,25 +365,23 @@ export class Dispatcher {
     shapes: readonly Shape[],
     pass: "explicit" | "star",
     ready: ReadyCounts,
-    hints: Counts | null,
   ): { offer: Offer; reserved: (readonly [string, string, number])[]; count: number } | null {
     for (const shape of shapes) {
       const offer = this.#head(shape);
       if (offer === null) continue;
       const reserved: (readonly [string, string, number])[] = [];
       let left = offer.claim.max;
-      for (const [queue, name, count] of hints === null ? [] : this.#pairs(shape, pass, hints)) {
-        if (left <= 0) break;
-        const taken = Math.min(left, count);
-        if (hints !== null) bump(hints, queue, name, -taken);
-        left -= taken;
-      }
-      for (const [queue, name, count] of this.#pairs(shape, pass, ready)) {
-        if (left <= 0) break;
-        const free = count - (this.#reserved.get(queue)?.get(name) ?? 0);
-        const taken = Math.min(left, Math.max(0, free));
-        if (taken > 0) reserved.push([queue, name, taken]);
-        left -= taken;
+      for (const source of [ready, this.#coming]) {
+        for (const [queue, name, count] of this.#pairs(shape, pass, source)) {
+          if (left <= 0) break;
+          // What is ready and coming is looked at once.
+          const other = source === ready ? countOf(this.#coming, queue, name) : 0;
+          if (source !== ready && countOf(ready, queue, name) > 0) continue;
+          const free = count + other - countOf(this.#reserved, queue, name);
+          const taken = Math.min(left, Math.max(0, free));
+          if (taken > 0) reserved.push([queue, name, taken]);
+          left -= taken;
+        }
       }
       const count = offer.claim.max - left;
       if (count > 0) return { offer, reserved, count };
@@ -557,6 +582,10 @@ function readyOf(hint: unknown): (readonly [string, string, number])[] {
     if (typeof count === "number" && count > 0) found.push([queue, name, count]);
   }
   return found;
+}
+
+function countOf(counts: ReadyCounts, queue: string, name: string): number {
+  return counts.get(queue)?.get(name) ?? 0;
 }
 
 function bump(counts: Counts, queue: string, name: string, by: number): void {

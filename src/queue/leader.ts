@@ -125,7 +125,7 @@ export class LeaderSide {
     consensus.serve("worker.list", () => this.#listWorkers());
     consensus.serve("worker.direct", (body) => this.#direct(body));
     consensus.serve("cluster.members", () => this.#members());
-    consensus.onSeal((batch, add) => this.#dispatcher.seal(batch, add));
+    consensus.onSeal((batch, index, add) => this.#dispatcher.seal(batch, index, add));
   }
 
   /** Claims parked, leases held; for metrics. */

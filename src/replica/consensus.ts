@@ -168,10 +168,15 @@ export interface Consensus {
 
   /**
    * Leader only: runs before a batch becomes an entry; what it adds goes into the same entry, behind the
-   * batch (T5: a submit and its claim are one round). `add` returns the promise of the answer.
+   * batch (T5: a submit and its claim are one round). `index`: where that entry will stand, unless leadership ends before.
+   * `add` returns the promise of the answer.
    */
   onSeal(
-    hook: (batch: readonly SealedRequest[], add: (command: Uint8Array) => Promise<unknown>) => void,
+    hook: (
+      batch: readonly SealedRequest[],
+      index: LogIndex,
+      add: (command: Uint8Array) => Promise<unknown>,
+    ) => void,
   ): void;
   /** Called at every change of role, term, leader or `active`, and once at registration. */
   onLeadership(listener: (leadership: Leadership) => void): void;

@@ -3,7 +3,7 @@
  * commands on their way into entries. A command is answered when the entry that holds it is applied.
  */
 import type { Raft } from "../raft/raft.ts";
-import type { Configuration, LogIndex, NodeId } from "../raft/types.ts";
+import { asIndex, type Configuration, type LogIndex, type NodeId } from "../raft/types.ts";
 import { Batcher, ENTRIES_IN_FLIGHT_MAX, type QueuedRequest } from "./batcher.ts";
 import {
   ConsensusError,
@@ -40,6 +40,7 @@ const ADDED_TIMEOUT_MS: Millis = 2_000;
 /** Adds commands to the entry that is about to be made; see `Consensus.onSeal`. */
 export type SealHook = (
   batch: readonly SealedRequest[],
+  index: LogIndex,
   add: (command: Uint8Array) => Promise<unknown>,
 ) => void;
 
@@ -303,7 +304,7 @@ export class Writes {
     while (this.#inFlight.length < ENTRIES_IN_FLIGHT_MAX && raft.hasRoomFor(ENTRY_BYTES)) {
       const batch = this.#batcher.take();
       if (batch.length === 0) return;
-      const requests = this.#withAdditions(batch);
+      const requests = this.#withAdditions(batch, asIndex(raft.lastIndex + 1));
       const data = encodeEnvelope(
         this.#port.logNow(),
         this.#port.random.uint32(),
@@ -369,12 +370,12 @@ export class Writes {
   }
 
   /** Lets the layer above add to the entry, behind the batch (T5). */
-  #withAdditions(batch: readonly QueuedRequest[]): readonly QueuedRequest[] {
+  #withAdditions(batch: readonly QueuedRequest[], index: LogIndex): readonly QueuedRequest[] {
     if (this.#sealHook === null) return batch;
     const added: QueuedRequest[] = [];
     const deadline = this.#port.clock.monotonic() + ADDED_TIMEOUT_MS;
     let room = ADDED_BYTES_MAX;
-    this.#sealHook(batch, (bytes) => {
+    this.#sealHook(batch, index, (bytes) => {
       if (bytes.length > room) return Promise.reject(overloaded());
       let pending: ReturnType<PendingCommands["add"]>;
       try {

@@ -61,6 +61,51 @@ describe("claims", () => {
     expect(indexes.size).toBe(1);
   });
 
+  test("a claim that comes while the submit's entry is under way goes right behind it", async () => {
+    for (const index of [0, 1]) {
+      const cluster = await pair();
+      const submitted = submitOne(cluster.member(0));
+      await cluster.run(ROUND_MS / 4);
+      const before = cluster.world.now;
+      const claimed = cluster.member(index).queue.claim(claimOf("w"), 30_000, null);
+      const { tasks } = await cluster.settled(claimed);
+      expect(tasks.map(({ id }) => id)).toEqual([await submitted]);
+      // There and back, a round, and what settles late by a step of the test's clock.
+      expect(cluster.world.now - before).toBeLessThanOrEqual(ROUND_MS + 2 * index + 1);
+    }
+  });
+
+  test("a task under way is promised once, to whoever waited for it or came meanwhile", async () => {
+    const cluster = await single();
+    const { queue } = cluster.member(0);
+    const first = queue.claim(claimOf("a"), 1_000, null);
+    await cluster.run(100);
+    const submitted = submitOne(cluster.member(0));
+    await cluster.run(ROUND_MS / 4);
+    const second = queue.claim(claimOf("b"), 1_000, null);
+    await cluster.run(100);
+    expect((await cluster.settled(first)).tasks.map(({ id }) => id)).toEqual([await submitted]);
+    expect((await cluster.settled(second)).tasks).toEqual([]);
+    expect(claimsIn(cluster)).toBe(1);
+  });
+
+  test("a submit under way that is refused leaves the claim waiting for the next", async () => {
+    const cluster = await single();
+    const { queue } = cluster.member(0);
+    const taken = task();
+    await cluster.settled(queue.submit([taken], context));
+    await cluster.settled(queue.cancel(taken.id, context));
+    const refused = queue.submit([{ ...taken, body_hash: "another" }], context);
+    await cluster.run(ROUND_MS / 4);
+    const claimed = queue.claim(claimOf("w"), 30_000, null);
+    await expect(cluster.settled(refused)).rejects.toThrow();
+    await cluster.run(100);
+    expect(claimsIn(cluster)).toBe(1);
+    const id = await cluster.settled(submitOne(cluster.member(0)));
+    expect((await cluster.settled(claimed)).tasks.map((next) => next.id)).toEqual([id]);
+    expect(claimsIn(cluster)).toBe(2);
+  });
+
   test("waiting costs no log entries, and an idle queue makes none", async () => {
     const cluster = await pair();
     const waiting = cluster.member(1).queue.claim(claimOf("w"), 60_000, null);

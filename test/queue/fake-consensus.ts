@@ -62,6 +62,8 @@ export class Cluster {
   leader: Member | null = null;
   /** False: nothing commits and no read is confirmed. */
   quorum = true;
+  /** Entries that the leader has sealed and that are not committed. */
+  underWay = 0;
 
   constructor(size: number, options: Partial<FlotillaQueueOptions> = {}, seed = 1) {
     this.world = new World(seed);
@@ -106,6 +108,7 @@ export class Cluster {
     this.term += 1;
     const leader = this.member(index);
     this.leader = leader;
+    this.underWay = 0;
     for (const member of this.members) member.deposed();
     for (const member of this.members) member.tell(false);
     this.commit([], 0);
@@ -455,7 +458,9 @@ export class Member implements Consensus {
     const batch = this.#batch;
     this.#batch = [];
     const requests = batch.map(({ request }) => request);
-    this.#seal?.(batch, (command) => {
+    cluster.underWay += 1;
+    const index = asIndex(cluster.log.length + cluster.underWay);
+    this.#seal?.(batch, index, (command) => {
       const { promise, resolve, reject } = Promise.withResolvers<unknown>();
       const seq = this.#seq++;
       const deadline = this.clock.monotonic() + REQUEST_TIMEOUT_MS;
@@ -468,7 +473,9 @@ export class Member implements Consensus {
     const { term } = cluster;
     const now = this.logNow();
     this.clock.after(ROUND_MS, () => {
-      if (cluster.term === term && cluster.quorum) cluster.commit(requests, now);
+      if (cluster.term !== term) return;
+      cluster.underWay -= 1;
+      if (cluster.quorum) cluster.commit(requests, now);
     });
   }
 

@@ -472,7 +472,7 @@ describe("a member with no room for another command of its own", () => {
     const { replica } = node;
     if (replica === null) throw new Error("no replica");
     const additions: Promise<unknown>[] = [];
-    replica.onSeal((_batch, add) => {
+    replica.onSeal((_batch, _index, add) => {
       if (additions.length > 0) return;
       while (additions.length < 2_000) additions.push(add(commandOf({ more: additions.length })));
     });
@@ -496,7 +496,7 @@ describe("the largest entry", () => {
     const cluster = new Cluster(33, 1);
     await cluster.startAll();
     const node = cluster.node(0);
-    node.replica?.onSeal((_batch, add) => {
+    node.replica?.onSeal((_batch, _index, add) => {
       for (let n = 0; n < 8; n++) add(commandOf("界".repeat(100_000))).catch(() => undefined);
     });
     const all = texts.map((text) => submit(node, text));

@@ -36,7 +36,9 @@ export function watchedConsensus(consensus: Consensus, told: Told): Consensus {
     serve: (method, handler) => consensus.serve(method, handler),
     notify: (to, method, body) => consensus.notify(to, method, body),
     onSeal: (hook) =>
-      consensus.onSeal((batch, add) => hook(batch, (command) => watch(command, add(command)))),
+      consensus.onSeal((batch, index, add) =>
+        hook(batch, index, (command) => watch(command, add(command))),
+      ),
     onLeadership: (listener) => consensus.onLeadership(listener),
     logNow: () => consensus.logNow(),
     transfer: (to, timeoutMs) => consensus.transfer(to, timeoutMs),

@@ -98,7 +98,8 @@ describe("claims", () => {
     const refused = queue.submit([{ ...taken, body_hash: "another" }], context);
     await cluster.run(ROUND_MS / 4);
     const claimed = queue.claim(claimOf("w"), 30_000, null);
-    await expect(cluster.settled(refused)).rejects.toThrow();
+    const refusal = refused.catch((error: unknown) => error);
+    expect(await cluster.settled(refusal)).toMatchObject({ reason: "id-conflict" });
     await cluster.run(100);
     expect(claimsIn(cluster)).toBe(1);
     const id = await cluster.settled(submitOne(cluster.member(0)));

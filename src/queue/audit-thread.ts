@@ -65,6 +65,6 @@ self.onmessage = (event: MessageEvent<AuditRequest>): void => {
     case "close":
       db?.close();
       db = null;
-      self.terminate();
+      process.exit();
   }
 };

@@ -44,6 +44,6 @@ self.onmessage = (event: MessageEvent<ReaderRequest>): void => {
     case "close":
       db?.close();
       db = null;
-      self.terminate();
+      process.exit();
   }
 };

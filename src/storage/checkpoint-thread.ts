@@ -6,6 +6,7 @@
 import { Database } from "bun:sqlite";
 import { isNoRoom } from "../replica/ports.ts";
 import type { CheckpointReply, CheckpointRequest } from "./checkpoint-messages.ts";
+import { answering } from "./thread.ts";
 
 declare const self: Worker;
 
@@ -89,17 +90,17 @@ function failed(error: unknown): CheckpointReply {
   return { kind: "failed", message, fatal: fatal && !isNoRoom(error) };
 }
 
-self.onmessage = ({ data: request }: MessageEvent<CheckpointRequest>): void => {
+const post = answering<CheckpointRequest, CheckpointReply>(self, (request) => {
   switch (request.kind) {
     case "checkpoint":
-      self.postMessage(checkpoint(request.path));
+      post(checkpoint(request.path));
       return;
     case "vacuum":
-      self.postMessage(vacuum(request.path));
+      post(vacuum(request.path));
       return;
     case "close":
       open?.db.close(true);
       open = null;
-      self.terminate();
+      process.exit();
   }
-};
+});

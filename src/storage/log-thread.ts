@@ -14,6 +14,7 @@ import {
 import { FatalError, isNoRoom, NoRoomError } from "../replica/ports.ts";
 import { LogFile } from "./log-file.ts";
 import { type LogReply, type LogRequest, type LogSizes, packEntries } from "./log-messages.ts";
+import { answering } from "./thread.ts";
 import { unpackWrites } from "./write-messages.ts";
 
 declare const self: Worker;
@@ -30,6 +31,8 @@ interface Compaction {
   readonly term: Term;
 }
 
+const post = answering<LogRequest, LogReply>(self, received);
+
 let file: LogFile | null = null;
 let failed = false;
 let scheduled = false;
@@ -41,10 +44,6 @@ let fileBytes = 0;
 let waiting: PersistOp[] = [];
 /** One runs at a time, by steps between the writes; the owner asks for few. */
 const compactions: Compaction[] = [];
-
-function post(reply: LogReply, transfer: Transferable[] = []): void {
-  self.postMessage(reply, transfer);
-}
 
 function sizes(): LogSizes {
   return { entries: file?.entryCount ?? 0, bytes: fileBytes };
@@ -251,18 +250,17 @@ function handle(request: LogRequest): void {
       if (file !== null) settleWaiting();
       file?.close();
       file = null;
-      self.terminate();
+      process.exit();
   }
 }
 
-self.onmessage = (event: MessageEvent<LogRequest>): void => {
-  const request = event.data;
+function received(request: LogRequest): void {
   const isLast = !(request instanceof ArrayBuffer) && request.kind === "close";
   if (failed && !isLast) return;
   try {
     handle(request);
   } catch (error) {
     fail(error);
-    if (isLast) self.terminate();
+    if (isLast) process.exit();
   }
-};
+}

@@ -27,6 +27,7 @@ import type {
   SnapshotResult,
   SnapshotWork,
 } from "./snapshot-messages.ts";
+import { answering } from "./thread.ts";
 
 declare const self: Worker;
 
@@ -213,21 +214,20 @@ function carryOut(work: SnapshotWork): SnapshotResult {
 function answer(id: number, work: SnapshotWork): void {
   try {
     const result = carryOut(work);
-    const reply: SnapshotReply = { kind: "result", id, result };
-    self.postMessage(reply, result.kind === "bytes" ? [result.data.buffer] : []);
+    post({ kind: "result", id, result }, result.kind === "bytes" ? [result.data.buffer] : []);
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
-    self.postMessage({ kind: "failed", id, message } satisfies SnapshotReply);
+    post({ kind: "failed", id, message });
   }
 }
 
-self.onmessage = ({ data: request }: MessageEvent<SnapshotRequest>): void => {
+const post = answering<SnapshotRequest, SnapshotReply>(self, (request) => {
   switch (request.kind) {
     case "work":
       answer(request.id, request.work);
       return;
     case "close":
       closeOpen();
-      self.terminate();
+      process.exit();
   }
-};
+});

@@ -12,6 +12,7 @@ import {
   type RecoveredLog,
 } from "../replica/ports.ts";
 import { type LogReply, type LogRequest, type LogSizes, unpackEntries } from "./log-messages.ts";
+import { Thread } from "./thread.ts";
 import { packWrites } from "./write-messages.ts";
 
 /**
@@ -38,11 +39,9 @@ interface Asked {
 export class SqliteLog implements LogStore {
   readonly #folder: string;
   readonly #member: NodeId;
-  #worker: Worker | null = null;
+  #thread: Thread<LogRequest, LogReply> | null = null;
   /** A write waits for room on a full disk. */
   noRoom = false;
-  /** Resolves with the thread's `close` event: only then are the file's locks free again. */
-  #ended: Promise<void> = Promise.resolve();
   #closing = false;
   #failure: Error | null = null;
   #report: ((error: Error) => void) | null = null;
@@ -68,7 +67,7 @@ export class SqliteLog implements LogStore {
 
   /** @throws FatalError as LogFile.open; the thread has ended then */
   async open(tailBytes: number): Promise<RecoveredLog> {
-    if (this.#worker !== null) throw new Error("the log is open already");
+    if (this.#thread !== null) throw new Error("the log is open already");
     this.#start();
     try {
       const reply = await this.#ask((id) => ({
@@ -88,7 +87,7 @@ export class SqliteLog implements LogStore {
 
   append(op: PersistOp, done: (ack: PersistAck) => void): void {
     if (this.#failure !== null) return;
-    if (this.#worker === null || this.#closing) throw new Error("the log is not open");
+    if (this.#thread === null || this.#closing) throw new Error("the log is not open");
     let bytes = 0;
     for (const { data } of op.entries) bytes += data.length;
     this.#handed.push({ ack: ackOf(op), bytes, done });
@@ -105,6 +104,11 @@ export class SqliteLog implements LogStore {
 
   flush(): void {
     this.#post();
+  }
+
+  /** Acknowledges what has become durable, as the end of the turn would: for a turn that does not end. */
+  look(): void {
+    this.#thread?.look();
   }
 
   /** None when `from` is compacted or beyond the end. @throws Error closed or failed */
@@ -166,52 +170,46 @@ export class SqliteLog implements LogStore {
     if (this.#failure !== null) report(this.#failure);
   }
 
-  /** Writes what was handed over, then ends the thread and waits for its end. */
+  /** Writes what was handed over, then ends the thread and waits for its end: only then are the file's locks free again. */
   async close(): Promise<void> {
-    if (!this.#closing && this.#worker !== null) {
+    if (!this.#closing && this.#thread !== null) {
       this.#post();
       this.#closing = true;
-      this.#worker.postMessage({ kind: "close" } satisfies LogRequest);
+      this.#thread.post({ kind: "close" });
     }
-    await this.#ended;
+    await this.#thread?.ended;
   }
 
   #start(): void {
-    const worker = new Worker(new URL("./log-thread.ts", import.meta.url).href);
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#ended = promise;
-    worker.onmessage = (event: MessageEvent<LogReply>) => this.#receive(event.data);
-    worker.onerror = (event) => {
-      event.preventDefault();
-      this.#fail(new FatalError(`the log thread failed: ${event.message}`));
-    };
-    worker.addEventListener("close", () => {
-      resolve();
-      // Without it the member would go on and acknowledge nothing, silently.
-      if (!this.#closing) this.#fail(new FatalError("the log thread ended"));
-      this.#rejectAsked(new Error("the log is closed"));
+    this.#thread = new Thread(new URL("./log-thread.ts", import.meta.url), {
+      answered: (reply) => this.#receive(reply),
+      failed: (message) => this.#fail(new FatalError(`the log thread failed: ${message}`)),
+      ended: () => {
+        // Without it the member would go on and acknowledge nothing, silently.
+        if (!this.#closing) this.#fail(new FatalError("the log thread ended"));
+        this.#rejectAsked(new Error("the log is closed"));
+      },
     });
-    this.#worker = worker;
   }
 
   #post(): void {
     if (this.#gathered.length === 0 || this.#closing || this.#failure !== null) return;
     const ops = this.#gathered;
     this.#gathered = [];
-    const packed: LogRequest = packWrites(ops);
-    this.#worker?.postMessage(packed, [packed]);
+    const packed = packWrites(ops);
+    this.#thread?.post(packed, [packed]);
   }
 
   async #ask(request: (id: number) => LogRequest): Promise<LogReply> {
     if (this.#failure !== null) throw this.#failure;
-    if (this.#worker === null || this.#closing) throw new Error("the log is not open");
+    if (this.#thread === null || this.#closing) throw new Error("the log is not open");
     if (this.#asked.size >= REQUESTS_MAX) {
       throw new Error(`${this.#asked.size} requests wait for the log thread already`);
     }
     const id = this.#nextId++;
     const { promise, resolve, reject } = Promise.withResolvers<LogReply>();
     this.#asked.set(id, { resolve, reject });
-    this.#worker.postMessage(request(id));
+    this.#thread.post(request(id));
     return promise;
   }
 

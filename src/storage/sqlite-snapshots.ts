@@ -23,6 +23,7 @@ import type {
   SnapshotResult,
   SnapshotWork,
 } from "./snapshot-messages.ts";
+import { Thread } from "./thread.ts";
 
 /** Pieces of work that may wait for the thread: some windows of chunks. */
 const WORK_MAX = 256;
@@ -51,7 +52,7 @@ interface Asked {
 export class SqliteSnapshots implements SnapshotStore {
   readonly #o: SqliteSnapshotsOptions;
   readonly #asked = new Map<number, Asked>();
-  #worker: Worker | null = null;
+  #thread: Thread<SnapshotRequest, SnapshotReply> | null = null;
   #ended: Promise<void> = Promise.resolve();
   #nextId = 1;
   #closed = false;
@@ -215,10 +216,15 @@ export class SqliteSnapshots implements SnapshotStore {
     }
   }
 
+  /** Takes the thread's answers as the end of the turn would: for a turn that does not end. */
+  look(): void {
+    this.#thread?.look();
+  }
+
   /** Ends the thread, after what it was given. Files on their way are swept away at the next open. */
   async close(): Promise<void> {
     this.#closed = true;
-    this.#worker?.postMessage({ kind: "close" } satisfies SnapshotRequest);
+    this.#thread?.post({ kind: "close" });
     await this.#ended;
   }
 
@@ -241,31 +247,29 @@ export class SqliteSnapshots implements SnapshotStore {
     if (this.#asked.size >= WORK_MAX) {
       throw new Error(`${this.#asked.size} pieces of work wait for the snapshot thread already`);
     }
-    const worker = this.#worker ?? this.#start();
+    const thread = this.#thread ?? this.#start();
     const id = this.#nextId++;
     const { promise, resolve, reject } = Promise.withResolvers<SnapshotResult>();
     this.#asked.set(id, { resolve, reject });
     const transfer = work.kind === "write" ? [work.data.buffer] : [];
-    worker.postMessage({ kind: "work", id, work } satisfies SnapshotRequest, transfer);
+    thread.post({ kind: "work", id, work }, transfer);
     return promise;
   }
 
   /** On the first piece of work: most members of most days never need it. */
-  #start(): Worker {
-    const worker = new Worker(new URL("./snapshot-thread.ts", import.meta.url).href);
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#ended = promise;
-    worker.onmessage = ({ data }: MessageEvent<SnapshotReply>) => this.#answered(data);
-    worker.onerror = (event) => {
-      event.preventDefault();
-      this.#died(worker, new Error(`the snapshot thread failed: ${event.message}`));
-    };
-    worker.addEventListener("close", () => {
-      this.#died(worker, new Error("the snapshot thread ended"));
-      resolve();
-    });
-    this.#worker = worker;
-    return worker;
+  #start(): Thread<SnapshotRequest, SnapshotReply> {
+    const died = (message: string): void => this.#died(thread, new Error(message));
+    const thread = new Thread<SnapshotRequest, SnapshotReply>(
+      new URL("./snapshot-thread.ts", import.meta.url),
+      {
+        answered: (reply) => this.#answered(reply),
+        failed: (message) => died(`the snapshot thread failed: ${message}`),
+        ended: () => died("the snapshot thread ended"),
+      },
+    );
+    this.#ended = thread.ended;
+    this.#thread = thread;
+    return thread;
   }
 
   #answered(reply: SnapshotReply): void {
@@ -276,9 +280,9 @@ export class SqliteSnapshots implements SnapshotStore {
   }
 
   /** The next piece of work starts another one. */
-  #died(worker: Worker, error: Error): void {
-    if (this.#worker !== worker) return;
-    this.#worker = null;
+  #died(thread: Thread<SnapshotRequest, SnapshotReply>, error: Error): void {
+    if (this.#thread !== thread) return;
+    this.#thread = null;
     const asked = [...this.#asked.values()];
     this.#asked.clear();
     for (const { reject } of asked) reject(error);

@@ -8,6 +8,7 @@
  */
 import { FatalError } from "../replica/ports.ts";
 import type { CheckpointReply, CheckpointRequest } from "./checkpoint-messages.ts";
+import { Thread } from "./thread.ts";
 
 export interface Checkpoint {
   /** The applied index that is durable in the database file now, or null: not all of the WAL was moved. */
@@ -29,8 +30,7 @@ export interface CheckpointerOptions {
 
 export class StateCheckpointer {
   readonly #o: CheckpointerOptions;
-  readonly #worker: Worker;
-  readonly #ended: Promise<void>;
+  readonly #thread: Thread<CheckpointRequest, CheckpointReply>;
   #answer: PromiseWithResolvers<CheckpointReply> | null = null;
   #running: Promise<unknown> | null = null;
   #checkpoint: Promise<Checkpoint> | null = null;
@@ -39,19 +39,16 @@ export class StateCheckpointer {
 
   constructor(options: CheckpointerOptions) {
     this.#o = options;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#ended = promise;
-    this.#worker = new Worker(new URL("./checkpoint-thread.ts", import.meta.url).href);
-    this.#worker.onmessage = ({ data }: MessageEvent<CheckpointReply>) =>
-      this.#answer?.resolve(data);
-    this.#worker.onerror = (event) => {
-      event.preventDefault();
-      this.#end(new Error(`the checkpoint thread failed: ${event.message}`));
-    };
-    this.#worker.addEventListener("close", () => {
-      this.#end(new Error("the checkpoint thread ended"));
-      resolve();
+    this.#thread = new Thread(new URL("./checkpoint-thread.ts", import.meta.url), {
+      answered: (reply) => this.#answer?.resolve(reply),
+      failed: (message) => this.#end(new Error(`the checkpoint thread failed: ${message}`)),
+      ended: () => this.#end(new Error("the checkpoint thread ended")),
     });
+  }
+
+  /** Lets held applies go on as soon as they may, and not at the end of the turn: for a turn that does not end. */
+  look(): void {
+    this.#thread.look();
   }
 
   /**
@@ -95,9 +92,9 @@ export class StateCheckpointer {
     await this.#running;
     if (this.#over === null) {
       this.#over = new Error("the checkpointer is closed");
-      this.#worker.postMessage({ kind: "close" } satisfies CheckpointRequest);
+      this.#thread.post({ kind: "close" });
     }
-    await this.#ended;
+    await this.#thread.ended;
   }
 
   async #run(): Promise<Checkpoint> {
@@ -129,7 +126,7 @@ export class StateCheckpointer {
     if (this.#over !== null) throw this.#over;
     this.#answer = Promise.withResolvers<CheckpointReply>();
     const path = typeof this.#o.path === "string" ? this.#o.path : this.#o.path();
-    this.#worker.postMessage({ kind, path } satisfies CheckpointRequest);
+    this.#thread.post({ kind, path });
     const reply = await this.#answer.promise;
     if (reply.kind === "failed") {
       const what = `the state ${kind} failed: ${reply.message}`;

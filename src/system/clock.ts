@@ -27,6 +27,7 @@ interface ShortTimer {
 
 const short = new Set<ShortTimer>();
 let waiting: (() => void)[] = [];
+const looks: (() => void)[] = [];
 /** When timers or immediates ran last, and calls of `catchUp` since then. */
 let ranAt: Millis = performance.now();
 let calls = 0;
@@ -56,12 +57,18 @@ export const systemClock: Clock = {
   },
 };
 
+/** `look` is called in between, too: for what other threads have done, since their messages wait for the end of a turn. */
+export function lookInBetween(look: () => void): void {
+  looks.push(look);
+}
+
 /** Runs what waits for the end of this turn, if it has gone on for long. What that throws ends the process, as everywhere. */
 export function catchUp(): void {
   calls += 1;
   const now = performance.now();
   if (now - ranAt < (calls < CROWD ? TURN_MAX_MS : CROWDED_TURN_MAX_MS)) return;
   try {
+    for (const look of looks) look();
     runWaiting();
     for (const timer of dueBy(now)) {
       // An earlier one may have cancelled it.

@@ -46,6 +46,26 @@ describe("the log in SQLite", () => {
     await log.close();
   }
 
+  test("what became durable is acknowledged in the middle of a turn, once and in its order", async () => {
+    const log = new SqliteLog(folder, MEMBER);
+    await log.open(TAIL_BYTES);
+    const acknowledged: number[] = [];
+    const append = (index: number): void =>
+      log.append({ hardState: null, entries: [entry(index, 2)] }, () => acknowledged.push(index));
+    append(1);
+    append(2);
+    log.flush();
+    // No turn ends here, so nothing arrives by itself.
+    const until = performance.now() + 20_000;
+    while (acknowledged.length < 2 && performance.now() < until) log.look();
+    expect(acknowledged).toEqual([1, 2]);
+    append(3);
+    while (acknowledged.length < 3) await Bun.sleep(1);
+    expect(acknowledged).toEqual([1, 2, 3]);
+    expect(log.stats().writes).toBe(3);
+    await log.close();
+  });
+
   test("an open log holds its file against others, in this process and outside", async () => {
     await fill();
     const log = new SqliteLog(folder, MEMBER);

@@ -1,13 +1,15 @@
 /** A thread that dies must be told: a member that went on without it would acknowledge nothing, silently. */
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { asIndex } from "../../src/raft/types.ts";
 import { FatalError } from "../../src/replica/ports.ts";
 import { SqliteLog } from "../../src/storage/sqlite-log.ts";
 import { StateCheckpointer } from "../../src/storage/state-checkpointer.ts";
 import { openStateDatabase } from "../../src/storage/state-database.ts";
+import { Thread } from "../../src/storage/thread.ts";
 import { entry, hard, MEMBER, run, write } from "./entries.ts";
 
 // A machine that is busy with other work is slow, not wrong.
@@ -88,4 +90,27 @@ test("the death of the checkpoint thread lets held applies go on", async () => {
   expect(after).toContain("the checkpoint thread ended");
   expect(released).toBe(1);
   db.close(true);
+});
+
+test("what a thread answered before its end is heard before its end is told", async () => {
+  const entry = join(folder, "entry.ts");
+  const thread = JSON.stringify(join(import.meta.dir, "../../src/storage/thread.ts"));
+  writeFileSync(
+    entry,
+    `import { answering } from ${thread};
+     const post = answering(self, (count) => {
+       for (let i = 0; i < count; i++) post(i);
+       process.exit();
+     });`,
+  );
+  const heard: (number | string)[] = [];
+  const started = new Thread<number, number>(pathToFileURL(entry), {
+    answered: (answer) => heard.push(answer),
+    failed: (message) => heard.push(message),
+    ended: () => heard.push("ended"),
+  });
+  started.post(3);
+  await started.ended;
+  started.look();
+  expect(heard).toEqual([0, 1, 2, "ended"]);
 });

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
-import { catchUp, systemClock } from "../../src/system/clock.ts";
+import { catchUp, lookInBetween, systemClock } from "../../src/system/clock.ts";
 
 /** Longer than a turn may take, or one that brought many requests. */
 function longTurn(ms = 110): void {
@@ -32,6 +32,19 @@ test("a turn that goes on for long runs what is due in between, in its order and
   expect(ran).toEqual(["soon", "first", "second", "soon after"]);
   await Bun.sleep(100);
   expect(ran).toEqual(["soon", "first", "second", "soon after", "long"]);
+});
+
+test("a turn that goes on for long looks at what other threads have done, before what gathers leaves", () => {
+  const ran: string[] = [];
+  lookInBetween(() => {
+    if (ran.length === 0) systemClock.soon(() => ran.push("what came of it"));
+    ran.push("looked");
+  });
+  longTurn();
+  catchUp();
+  expect(ran).toEqual(["looked", "what came of it"]);
+  catchUp();
+  expect(ran).toHaveLength(2);
 });
 
 test("a turn that brings hundreds of requests may not take as long", async () => {

@@ -6,7 +6,7 @@ import { type Bench, closeAll } from "../bench.ts";
 import { Histogram } from "../histogram.ts";
 import { HttpConnection } from "../http-connection.ts";
 import { closedLoop, openLoop } from "../load.ts";
-import { memoryOf } from "../processes.ts";
+import { memoryOf, watchCpu } from "../processes.ts";
 import { spread } from "../statistics.ts";
 import { bulkText, MINIMAL, submitMany, submitOne, taskText } from "../tasks.ts";
 import { OutsideWorkers } from "../workers.ts";
@@ -21,6 +21,8 @@ const KINDS = [
  * descriptors that a process often may have.
  */
 const CONNECTIONS = 16_000;
+/** Callers of the crowd, more than may wait at a member; refused ones come again after some milliseconds. */
+const CROWD = 8_000;
 const OVERLOAD_S = 10;
 const FACTOR = 2;
 const DRAIN_MS = 300_000;
@@ -28,6 +30,16 @@ const WORKER_CONCURRENCY = 50;
 
 export async function overload(bench: Bench): Promise<void> {
   for (const kind of KINDS) await overloadBy(bench, kind);
+  const { setup, sizes } = bench;
+  await bench.clear();
+  const connections = await bench.connections(CROWD);
+  await bench.repeat(`overload: ${CROWD} callers, plain HTTP, refused ones ask again`, {}, () =>
+    closedLoop(CROWD, sizes.seconds * 1_000, async (caller) => {
+      const own = connections[caller];
+      return own !== undefined && submitOne(own, setup.payload);
+    }),
+  );
+  closeAll(connections);
 }
 
 async function overloadBy(
@@ -81,7 +93,9 @@ async function overloadBy(
     refusalMs.record(performance.now() - from);
     return false;
   };
+  const stop = watchCpu(cluster.pids);
   const load = await openLoop((maximum * FACTOR) / perCall, OVERLOAD_S * 1_000, one);
+  const cpu = stop();
   const rate = (load.ok * perCall) / load.seconds;
   closeAll(idle);
   const after = await cluster.view();
@@ -93,6 +107,7 @@ async function overloadBy(
     value: spread([rate]),
     p50: load.latencies.percentile(50),
     p99: load.latencies.percentile(99),
+    cpu,
     note: [
       `${((100 * rate) / maximum).toFixed(0)} % of the maximum`,
       `refused: ${counts === "" ? "none" : counts}, p50 ${refusalMs.percentile(50).toFixed(1)}, p99 ${refusalMs.percentile(99).toFixed(1)} ms`,

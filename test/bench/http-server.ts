@@ -78,9 +78,20 @@ await queue.prepare({
   retry: queue.settings().retry,
   body_hash: null,
 });
+
+/** What a refused submit gets, headers and all, to be served by the runtime itself. */
+async function refusal(): Promise<Response> {
+  queue.overloaded = true;
+  const request = new Request("http://127.0.0.1/api/tasks", { method: "POST" });
+  const response = shed(request) ?? new Response();
+  queue.overloaded = false;
+  return new Response(await response.arrayBuffer(), response);
+}
+
 const server = Bun.serve({
   port: 0,
   hostname: "127.0.0.1",
+  routes: { "/canned": await refusal() },
   fetch: async (request) => {
     if (request.url.endsWith("/overloaded") || request.url.endsWith("/ready")) {
       queue.overloaded = request.url.endsWith("/overloaded");

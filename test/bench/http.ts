@@ -2,11 +2,12 @@
  * What a request costs in the HTTP layer alone: the API over a queue that answers at once, in a process of its own, asked
  * by keep-alive connections. CPU of the server per request, so that it can be compared while others are at work.
  *
- *     bun run test/bench/http.ts [--seconds N] [--against CHECKOUT] [ROUTE…]
+ *     bun run test/bench/http.ts [--seconds N] [--callers N] [--against CHECKOUT] [ROUTE…]
  *
  * `--against`: another checkout of this project, asked by turns with this one, so that the two can be compared.
  *
- * With BENCH_PROFILES the server leaves a CPU profile in that folder. Floor: the same answers from a bare `Bun.serve` (`bare`).
+ * With BENCH_PROFILES the server leaves a CPU profile in that folder. Floors: an answer from a bare `Bun.serve`
+ * that reads the body (`bare`), and one that the runtime has ready and gives without running any code (`canned`).
  */
 import { parseArgs } from "node:util";
 import { closedLoop } from "./load.ts";
@@ -14,7 +15,6 @@ import { openConnections } from "./http-connection.ts";
 import { watchCpu } from "./processes.ts";
 import { bulkText, taskText } from "./tasks.ts";
 
-const CALLERS = 32;
 const BYTES = 200;
 const COMPLETIONS = 50;
 const TASK_ID = "019abcde-0000-7000-8000-000000000001";
@@ -33,6 +33,7 @@ interface Request {
 }
 
 const ROUTES = {
+  canned: { method: "POST", path: "/canned", body: taskText(BYTES), status: 429 },
   bare: { method: "POST", path: "/bare", body: taskText(BYTES) },
   submit: { method: "POST", path: "/api/tasks", body: taskText(BYTES) },
   refused: { method: "POST", path: "/api/tasks", body: taskText(BYTES), status: 429 },
@@ -72,8 +73,13 @@ const SLICE_MS = 250;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { seconds: { type: "string", default: "2" }, against: { type: "string" } },
+  options: {
+    seconds: { type: "string", default: "2" },
+    callers: { type: "string", default: "32" },
+    against: { type: "string" },
+  },
 });
+const callers = Number(values.callers);
 const names = (positionals.length > 0 ? positionals : Object.keys(ROUTES)) as Route[];
 const servers = [await start(import.meta.dir)];
 if (values.against !== undefined) servers.push(await start(`${values.against}/test/bench`));
@@ -123,7 +129,7 @@ async function prepare(server: Awaited<ReturnType<typeof start>>, request: Reque
   const { method, path, body = "", headers = "", status: wanted } = request;
   const url = `http://127.0.0.1:${server.port}`;
   await fetch(`${url}/${wanted === 429 ? "overloaded" : "ready"}`, { method: "POST" });
-  const connections = await openConnections(url, CALLERS);
+  const connections = await openConnections(url, callers);
   let coreSeconds = 0;
   let answered = 0;
   const one = async (caller: number): Promise<boolean> => {
@@ -139,7 +145,7 @@ async function prepare(server: Awaited<ReturnType<typeof start>>, request: Reque
   return {
     async slice(ms: number): Promise<void> {
       const stop = watchCpu({ server: server.process.pid });
-      const load = await closedLoop(CALLERS, ms, one);
+      const load = await closedLoop(callers, ms, one);
       coreSeconds += stop().members * load.seconds;
       answered += load.ok;
       if (load.failed > 0) throw new Error(`${load.failed} requests failed`);

@@ -72,7 +72,8 @@ async function overloadBy(
   let noConnection = 0;
   const refusals = new Map<number, number>();
   const refusalMs = new Histogram();
-  const url = (await cluster.leader()).url;
+  const leader = await cluster.leader();
+  const { url } = leader;
   const one = async (): Promise<boolean> => {
     let connection = idle.pop();
     if (connection === undefined) {
@@ -110,9 +111,12 @@ async function overloadBy(
     cpu,
     note: [
       `${((100 * rate) / maximum).toFixed(0)} % of the maximum`,
-      `refused: ${counts === "" ? "none" : counts}, p50 ${refusalMs.percentile(50).toFixed(1)}, p99 ${refusalMs.percentile(99).toFixed(1)} ms`,
+      counts === ""
+        ? "none refused"
+        : `refused: ${counts}, p50 ${refusalMs.percentile(50).toFixed(1)}, p99 ${refusalMs.percentile(99).toFixed(1)} ms`,
       `${noConnection} not sent for want of a connection`,
       `${opened} connections`,
+      `the leader used ${(cpu.byMember[leader.id] ?? 0).toFixed(2)} cores`,
       `terms passed: ${after.term - before.term}`,
       `members grew by ${rssAfter.map((now, i) => (now - (rssBefore[i] ?? 0)).toFixed(0)).join(", ")} MiB`,
     ].join("; "),

@@ -41,7 +41,7 @@ import {
   markDamaged,
   openStateDatabase,
 } from "./storage/state-database.ts";
-import { catchUp, lookInBetween, systemClock as clock } from "./system/clock.ts";
+import { catchUp, systemClock as clock } from "./system/clock.ts";
 import { hasDescriptorsForThread } from "./system/descriptors.ts";
 import { LoopWatch } from "./system/loop-watch.ts";
 import { MemoryReturn } from "./system/memory-return.ts";
@@ -321,14 +321,12 @@ async function run(config: Config, log: Log): Promise<void> {
   // One that joined may know no others yet than the founder, and not that it is a member itself.
   takesPeers = () => asStarted() || members().some((id) => id !== config.id);
   const appliedIndex = (): number => machine.applied().index;
-  const checkpointer = new StateCheckpointer({
-    path: () => state.path,
-    appliedIndex,
-    hold: () => holdAll(replica, new Int32Array(pause)),
-  });
-  for (const thread of [store, checkpointer, snapshots]) lookInBetween(() => thread.look());
   const checkpoints = new CheckpointSchedule({
-    checkpointer,
+    checkpointer: new StateCheckpointer({
+      path: () => state.path,
+      appliedIndex,
+      hold: () => holdAll(replica, new Int32Array(pause)),
+    }),
     clock,
     log,
     appliedIndex,

@@ -4,6 +4,7 @@
  */
 import type { Clock, Log, Timer } from "../replica/ports.ts";
 import type { TaskError } from "../queue/types.ts";
+import { Answers } from "../system/answers.ts";
 import { EntryCounter } from "./entry-counter.ts";
 import type {
   FromThread,
@@ -36,6 +37,7 @@ export class ExecutorThread {
   readonly #log: Log;
   readonly #loadTimer: Timer;
   readonly #entries = new EntryCounter();
+  readonly #answers = new Answers<unknown>((data) => this.#receive(data));
   /** Number of the next task to be posted. */
   #posted = 0;
   #loaded = false;
@@ -51,22 +53,21 @@ export class ExecutorThread {
       if (value !== undefined && !ENV_WITHHELD.includes(name)) env[name] = value;
     }
     this.#worker = new Worker(new URL("./worker-thread.ts", import.meta.url).href, { env });
-    this.#worker.addEventListener("message", (event: MessageEvent<unknown>) =>
-      this.#receive(event.data),
-    );
     this.#worker.addEventListener("error", (event: ErrorEvent) => {
       event.preventDefault();
       this.#cause ??= crashed(`the Worker failed: ${event.message}`);
     });
-    this.#worker.addEventListener("close", (event: Event) =>
-      this.#close("code" in event ? Number(event.code) : -1),
-    );
+    this.#worker.addEventListener("close", (event: Event) => {
+      this.#answers.end();
+      this.#close("code" in event ? Number(event.code) : -1);
+    });
     this.#loadTimer = clock.after(LOAD_LIMIT_MS, () => {
       this.#cause ??= crashed(`the handlers were not loaded after ${LOAD_LIMIT_MS} ms`);
       this.terminate();
     });
-    const start: ThreadStart = { setup, entries: this.#entries.buffer };
-    this.#worker.postMessage(start);
+    const { port } = this.#answers;
+    const start: ThreadStart = { setup, answers: port, entries: this.#entries.buffer };
+    this.#worker.postMessage(start, [port]);
   }
 
   get loaded(): boolean {
@@ -113,7 +114,6 @@ export class ExecutorThread {
 
   #receive(data: unknown): void {
     const message = parse(data);
-    // Handlers share the channel: what is not ours is not an error of ours.
     if (message === null || this.#closed) return;
     switch (message.type) {
       case "ready":

@@ -4,6 +4,7 @@
  */
 import type { Progress, TaskError } from "../queue/types.ts";
 import type { HandlersSource } from "./handler.ts";
+import type { AnswerPort } from "../system/answers.ts";
 
 /** All that a thread needs before its first task. */
 export interface ThreadSetup {
@@ -15,6 +16,8 @@ export interface ThreadSetup {
 /** The first message to a thread, and the only one that is not text: memory is shared with it. */
 export interface ThreadStart {
   readonly setup: ThreadSetup;
+  /** For all that it says; transferred. */
+  readonly answers: AnswerPort;
   /** See entry-counter.ts. */
   readonly entries: SharedArrayBuffer;
 }

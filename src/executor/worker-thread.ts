@@ -11,6 +11,7 @@
  * handler needs (node:util, node:net, node:fs) is loaded when it is first used.
  */
 import { setPriority } from "node:os";
+import type { AnswerPort } from "../system/answers.ts";
 import { Attempt } from "./attempt.ts";
 import { echo } from "./builtin/echo.ts";
 import { EntryCounter } from "./entry-counter.ts";
@@ -55,6 +56,7 @@ if (process.platform === "linux") {
 
 /** Keys are names of tasks: user text, hence a Map. */
 let handlers: ReadonlyMap<string, Handler> = new Map();
+let answers: AnswerPort | null = null;
 let entries = new EntryCounter();
 let running: Attempt | null = null;
 let waiting: Waiting[] = [];
@@ -73,7 +75,7 @@ interface Waiting {
 }
 
 function send(message: FromThread): void {
-  self.postMessage(JSON.stringify(message));
+  answers?.postMessage(JSON.stringify(message));
 }
 
 function flush(): void {
@@ -167,6 +169,7 @@ async function setUp(setup: ThreadSetup): Promise<void> {
 
 self.addEventListener("message", (event: MessageEvent<ThreadStart | string>) => {
   if (typeof event.data !== "string") {
+    ({ answers } = event.data);
     entries = new EntryCounter(event.data.entries);
     void setUp(event.data.setup);
     return;

@@ -106,11 +106,6 @@ export class SqliteLog implements LogStore {
     this.#post();
   }
 
-  /** Acknowledges what has become durable, as the end of the turn would: for a turn that does not end. */
-  look(): void {
-    this.#thread?.look();
-  }
-
   /** None when `from` is compacted or beyond the end. @throws Error closed or failed */
   async read(from: LogIndex, to: LogIndex, maxBytes: number): Promise<readonly Entry[]> {
     this.#post();

@@ -216,11 +216,6 @@ export class SqliteSnapshots implements SnapshotStore {
     }
   }
 
-  /** Takes the thread's answers as the end of the turn would: for a turn that does not end. */
-  look(): void {
-    this.#thread?.look();
-  }
-
   /** Ends the thread, after what it was given. Files on their way are swept away at the next open. */
   async close(): Promise<void> {
     this.#closed = true;

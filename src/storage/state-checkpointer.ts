@@ -46,11 +46,6 @@ export class StateCheckpointer {
     });
   }
 
-  /** Lets held applies go on as soon as they may, and not at the end of the turn: for a turn that does not end. */
-  look(): void {
-    this.#thread.look();
-  }
-
   /**
    * One checkpoint, on the caller's own clock; a call while one runs shares it. Applies go on again whatever
    * happens. @throws Error when the thread or the disk fails: then nothing became durable

@@ -16,50 +16,60 @@ const TURN_MAX_MS: Millis = 100;
 const CROWDED_TURN_MAX_MS: Millis = 20;
 const CROWD = 512;
 
-/** Timers of so much or less can be run in between. Longer ones may as well be late by a turn. */
+/** Timers of so much or less can be run in between. */
 const SHORT_MS: Millis = 50;
+/**
+ * Longer ones may be late by a turn, but not by one that lasts: then they are looked at this often. Who watches by a timer whether the
+ * process stood still (queue/leases.ts) calls twice of it a pause.
+ */
+const LONG_TURN_MS: Millis = 200;
 
-interface ShortTimer {
+interface SystemTimer {
+  readonly among: Set<SystemTimer>;
   readonly dueAt: Millis;
   readonly run: () => void;
   readonly handle: ReturnType<typeof setTimeout>;
 }
 
-const short = new Set<ShortTimer>();
+const short = new Set<SystemTimer>();
+const long = new Set<SystemTimer>();
 let waiting: (() => void)[] = [];
-const looks: (() => void)[] = [];
+const looks = new Set<() => void>();
 /** When timers or immediates ran last, and calls of `catchUp` since then. */
 let ranAt: Millis = performance.now();
 let calls = 0;
+/** When a turn ended, or the long timers were looked at. */
+let longAt: Millis = ranAt;
 
 export const systemClock: Clock = {
   monotonic: () => performance.now(),
   wall: () => Date.now(),
   after(delay: Millis, run: () => void): Timer {
-    if (delay > SHORT_MS) {
-      const handle = setTimeout(run, delay);
-      return { cancel: () => clearTimeout(handle) };
-    }
-    const timer: ShortTimer = {
+    const timer: SystemTimer = {
+      among: delay > SHORT_MS ? long : short,
       dueAt: performance.now() + delay,
       run,
       handle: setTimeout(() => {
-        ran();
-        short.delete(timer);
+        turnEnded();
+        timer.among.delete(timer);
         run();
       }, delay),
     };
-    short.add(timer);
+    timer.among.add(timer);
     return { cancel: () => drop(timer) };
   },
   soon(run: () => void): void {
-    if (waiting.push(run) === 1) setImmediate(runWaiting);
+    if (waiting.push(run) === 1) setImmediate(runAtEnd);
   },
 };
 
-/** `look` is called in between, too: for what other threads have done, since their messages wait for the end of a turn. */
-export function lookInBetween(look: () => void): void {
-  looks.push(look);
+/**
+ * `look` is called in between, too: for what other threads have done, since their messages wait for the end of a turn. Until what it
+ * answers is called.
+ */
+export function lookInBetween(look: () => void): () => void {
+  looks.add(look);
+  return () => looks.delete(look);
 }
 
 /** Runs what waits for the end of this turn, if it has gone on for long. What that throws ends the process, as everywhere. */
@@ -70,12 +80,10 @@ export function catchUp(): void {
   try {
     for (const look of looks) look();
     runWaiting();
-    for (const timer of dueBy(now)) {
-      // An earlier one may have cancelled it.
-      if (!short.has(timer)) continue;
-      drop(timer);
-      timer.run();
-    }
+    runDue(short, now);
+    if (now - longAt < LONG_TURN_MS) return;
+    longAt = now;
+    runDue(long, now);
   } catch (error) {
     // Not to whoever happens to be served just now.
     queueMicrotask(() => {
@@ -84,10 +92,21 @@ export function catchUp(): void {
   }
 }
 
-function dueBy(now: Millis): ShortTimer[] {
-  return [...short]
+function runDue(timers: Set<SystemTimer>, now: Millis): void {
+  const due = [...timers]
     .filter(({ dueAt }) => dueAt <= now)
     .toSorted((one, other) => one.dueAt - other.dueAt);
+  for (const timer of due) {
+    // An earlier one may have cancelled it.
+    if (!timers.has(timer)) continue;
+    drop(timer);
+    timer.run();
+  }
+}
+
+function drop(timer: SystemTimer): void {
+  clearTimeout(timer.handle);
+  timer.among.delete(timer);
 }
 
 function ran(): void {
@@ -95,9 +114,14 @@ function ran(): void {
   calls = 0;
 }
 
-function drop(timer: ShortTimer): void {
-  clearTimeout(timer.handle);
-  short.delete(timer);
+function turnEnded(): void {
+  ran();
+  longAt = ranAt;
+}
+
+function runAtEnd(): void {
+  turnEnded();
+  runWaiting();
 }
 
 /** In their order; what they add waits for another time. */
@@ -110,7 +134,7 @@ function runWaiting(): void {
       run();
     } catch (error) {
       const rest = batch.slice(i + 1);
-      if (rest.length > 0 && waiting.length === 0) setImmediate(runWaiting);
+      if (rest.length > 0 && waiting.length === 0) setImmediate(runAtEnd);
       waiting = [...rest, ...waiting];
       throw error;
     }

@@ -111,6 +111,5 @@ test("what a thread answered before its end is heard before its end is told", as
   });
   started.post(3);
   await started.ended;
-  started.look();
   expect(heard).toEqual([0, 1, 2, "ended"]);
 });

@@ -8,7 +8,13 @@ function longTurn(ms = 110): void {
   while (performance.now() < until);
 }
 
+/** Whatever ran before this test. */
+function turnEnds(): Promise<void> {
+  return new Promise((resolve) => systemClock.soon(resolve));
+}
+
 test("a turn that goes on for long runs what is due in between, in its order and once", async () => {
+  await turnEnds();
   const ran: string[] = [];
   const cancelled = systemClock.after(1, () => ran.push("cancelled"));
   const byAnother = systemClock.after(12, () => ran.push("cancelled by another"));
@@ -17,8 +23,8 @@ test("a turn that goes on for long runs what is due in between, in its order and
     ran.push("first");
     byAnother.cancel();
   });
-  // Longer ones wait for the end of the turn.
-  systemClock.after(80, () => ran.push("long"));
+  // What is not due waits.
+  systemClock.after(1_000, () => ran.push("long"));
   systemClock.soon(() => {
     ran.push("soon");
     systemClock.soon(() => ran.push("soon after"));
@@ -30,19 +36,38 @@ test("a turn that goes on for long runs what is due in between, in its order and
   longTurn();
   catchUp();
   expect(ran).toEqual(["soon", "first", "second", "soon after"]);
-  await Bun.sleep(100);
+  await Bun.sleep(1_100);
   expect(ran).toEqual(["soon", "first", "second", "soon after", "long"]);
+});
+
+test("a turn that lasts runs timers that are due in it, however long they were set", async () => {
+  await turnEnds();
+  const ran: string[] = [];
+  systemClock.after(200, () => ran.push("second"));
+  systemClock.after(150, () => {
+    ran.push("first");
+    cancelled.cancel();
+  });
+  const cancelled = systemClock.after(250, () => ran.push("cancelled"));
+  systemClock.after(60_000, () => ran.push("later")).cancel();
+  longTurn(600);
+  catchUp();
+  expect(ran).toEqual(["first", "second"]);
+  await Bun.sleep(50);
+  expect(ran).toHaveLength(2);
 });
 
 test("a turn that goes on for long looks at what other threads have done, before what gathers leaves", () => {
   const ran: string[] = [];
-  lookInBetween(() => {
+  const lookNoMore = lookInBetween(() => {
     if (ran.length === 0) systemClock.soon(() => ran.push("what came of it"));
     ran.push("looked");
   });
   longTurn();
   catchUp();
   expect(ran).toEqual(["looked", "what came of it"]);
+  lookNoMore();
+  longTurn();
   catchUp();
   expect(ran).toHaveLength(2);
 });
@@ -57,8 +82,7 @@ test("a turn that brings hundreds of requests may not take as long", async () =>
 
 test("a short turn is left alone: what gathers goes on gathering", async () => {
   const ran: string[] = [];
-  // Whatever ran before this test.
-  await new Promise<void>((resolve) => systemClock.soon(resolve));
+  await turnEnds();
   systemClock.soon(() => ran.push("soon"));
   catchUp();
   const isYoung = ran.length === 0;

@@ -3,8 +3,8 @@
  * shared between threads where objects are cloned. Payload and result stay JSON text inside it.
  */
 import type { Progress, TaskError } from "../queue/types.ts";
-import type { HandlersSource } from "./handler.ts";
 import type { AnswerPort } from "../system/answers.ts";
+import type { HandlersSource } from "./handler.ts";
 
 /** All that a thread needs before its first task. */
 export interface ThreadSetup {

@@ -19,8 +19,8 @@ const CROWD = 512;
 /** Timers of so much or less can be run in between. */
 const SHORT_MS: Millis = 50;
 /**
- * Longer ones may be late by a turn, but not by one that lasts: then they are looked at this often. Who watches by a timer whether the
- * process stood still (queue/leases.ts) calls twice of it a pause.
+ * Longer ones may be late by a turn, but not by one that lasts: then they are looked at this often. A timer that is late by half a second
+ * means that the process stood still, to who watches for that (queue/leases.ts).
  */
 const LONG_TURN_MS: Millis = 200;
 

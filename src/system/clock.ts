@@ -1,8 +1,8 @@
 /**
  * The real clock, and turns of the event loop that do not end. The runtime asks for ready sockets until fewer than a thousand are
- * ready, and only then runs timers and immediates: with thousands of busy connections such a turn takes seconds, in which
- * no tick comes, nothing that gathers leaves, no thread is heard, and others elect another leader. So whoever is called once for each request calls
- * `catchUp`, which runs in between what is due.
+ * ready, and only then runs timers and immediates, and hears other threads: with thousands of busy connections such a turn lasts for
+ * seconds, in which no tick comes, nothing that gathers leaves, nothing becomes durable, and others elect another leader. So whoever
+ * is called once for each request calls `catchUp`, which does in between what is due.
  */
 import type { Clock, Millis, Timer } from "../replica/ports.ts";
 

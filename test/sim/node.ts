@@ -229,6 +229,8 @@ export class SimNode {
     this.machine = machine;
     this.startedAt = machine.applied().index;
     this.isOdd = sim.oddChains.isOdd(machine);
+    // An old copy of its folder brings a state back that another one had taken the place of.
+    this.isSuspect ||= this.isWrong;
     this.store = new SimLogStore(world, this.disk, clock, sim.diskFaults(this));
     this.transport = new SimTransport(sim.network, this.id, clock);
     sim.trace.say(this.id, `starts, boot ${this.disk.boot + 1}, applied ${this.startedAt}`);

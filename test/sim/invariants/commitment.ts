@@ -14,15 +14,14 @@ export class Commitment implements Invariant {
   readonly #sim: Simulation;
   /** Terms of the committed entries; [0] is index 1. */
   readonly #terms: number[];
-  /** The term in which each was first seen to be committed. */
-  readonly #committedIn: number[];
+  /** The term in which each was first seen to be committed; none of those that a cluster began with (a backup, a rescue). */
+  readonly #committedIn: number[] = [];
   /** The commit index that a member had before it led, where nobody had heard of it. */
   readonly #untold = new Map<NodeId, number>();
 
   constructor(sim: Simulation) {
     this.#sim = sim;
     this.#terms = sim.committedTerms;
-    this.#committedIn = sim.committedTerms.map(() => 1);
   }
 
   sent(node: SimNode, message: Message): void {
@@ -91,7 +90,7 @@ export class Commitment implements Invariant {
       }
       this.#onQuorum(node, index, term);
       this.#terms.push(term);
-      this.#committedIn.push(inTerm);
+      this.#committedIn[index - 1] = inTerm;
     }
   }
 

@@ -10,7 +10,7 @@
 import type { Millis } from "../replica/ports.ts";
 
 /** Three quarters of the commands that consensus takes of one member: the rest is for ends, claims and cancels. */
-const WAITING_MAX = 9_216;
+const WAITING_MAX = 12_288;
 /** So few are no queue, however long they wait. */
 const WAITING_MIN = 256;
 /** Above an election with its timeout and the rounds of a slow disk. */

@@ -3,7 +3,7 @@
  * received them. One row per entry and member; the map in memory is rebuilt from the rows at open.
  *
  * A session is one boot of one member. Only acknowledged answers are ever dropped. A member's driver has at
- * most 12,288 commands unanswered, so what is kept above its watermark is bounded by what it can send
+ * most 16,384 commands unanswered, so what is kept above its watermark is bounded by what it can send
  * while its oldest command waits; a session that passes ANSWERS_MAX all the same belongs to a driver that never
  * acknowledges, and is closed: its new commands are refused until that member starts anew. Refusing them
  * for good, rather than dropping answers, is what keeps "once" true.

@@ -13,7 +13,7 @@ const ENTRY_WEIGHT_MAX = 2_000;
 const ENTRY_BYTES_MAX = 8 * 1024 * 1024 - 256 * 1024;
 /** Entries sealed by this leader and not applied yet: enough to hide a disk's round, few enough to batch. */
 export const ENTRIES_IN_FLIGHT_MAX = 4;
-/** Commands of all members that wait to be sealed: all that three members, or half of what seven, may have unanswered. */
+/** Commands of all members that wait to be sealed: all that three members, or not quite half of seven, may have unanswered. */
 const QUEUED_MAX = 49_152;
 
 export interface QueuedRequest extends SealableRequest, SealedRequest {

@@ -8,10 +8,10 @@ import { ConsensusError } from "./consensus.ts";
 import type { Millis } from "./ports.ts";
 
 /**
- * Unanswered commands a member may have; the machine keeps their answers, so this bounds its window too. A second of what three
- * members take on two cores: in a crowd of clients a round of theirs lasts a third of one, and a third of this kept 54 to 75 % of their rate.
+ * Unanswered commands a member may have; the machine keeps their answers, so this bounds its window too. More than a second of what three
+ * members take on two cores: in a crowd of clients a round of theirs lasts a third of one, and a quarter of this kept 54 to 75 % of their rate.
  */
-const PENDING_MAX = 12_288;
+const PENDING_MAX = 16_384;
 /** Above it, for what the leader adds to its own entries: a burst of submits must not keep claims out. */
 const ADDED_MAX = 1_024;
 /** Of the unanswered commands together. */

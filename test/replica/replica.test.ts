@@ -476,12 +476,12 @@ describe("a member with no room for another command of its own", () => {
       if (additions.length > 0) return;
       while (additions.length < 2_000) additions.push(add(commandOf({ more: additions.length })));
     });
-    const all = Array.from({ length: 13_000 }, (_, n) => submit(node, { n }, 30_000));
+    const all = Array.from({ length: 17_000 }, (_, n) => submit(node, { n }, 30_000));
     await cluster.run(30_000, () => all.every(({ settled }) => settled));
     const outcomes = await Promise.allSettled(additions);
     cluster.check();
-    expect(all.filter(({ error }) => error === null).length).toBe(12_288);
-    expect(all.filter(({ error }) => error === "overloaded").length).toBe(13_000 - 12_288);
+    expect(all.filter(({ error }) => error === null).length).toBe(16_384);
+    expect(all.filter(({ error }) => error === "overloaded").length).toBe(17_000 - 16_384);
     // Some room is kept for what the leader adds, and it ends too.
     expect(outcomes.filter(({ status }) => status === "fulfilled").length).toBe(1_024);
     const late = submit(node, { late: true });

@@ -72,8 +72,10 @@ describe("stopping tasks", () => {
       await queue.until(() => pool.running === 1, "the claim");
       queue.cancel(id);
       expect(await queue.ended(id)).toEqual({ kind: "release" });
-      expect(pool.info()).toMatchObject({ kills: 1, stuck: 0 });
+      expect(pool.info().kills).toBe(1);
       expect((await queue.ended(queue.add("double", { n: 1 }))).kind).toBe("complete");
+      // On a busy machine its end takes longer than it may, but comes.
+      await queue.until(() => pool.info().stuck === 0, "the Worker's end");
       expect(pool.info().restarts).toBe(1);
     }),
   );
@@ -238,8 +240,8 @@ describe("Workers that die", () => {
         handlers: { kind: "module", path, builtin: [] },
       });
       await queue.ended(queue.add("ok"));
+      await queue.until(() => pool.info().restarts > 0, "the first restart");
       await Bun.sleep(1_200);
-      expect(pool.info().restarts).toBeGreaterThan(0);
       expect(pool.info().restarts).toBeLessThan(6);
     }),
   );

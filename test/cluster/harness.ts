@@ -7,8 +7,8 @@ import type { Subprocess } from "bun";
 /** This checkout of the project. */
 export const ROOT = join(import.meta.dir, "..", "..");
 
-/** Longest that a write is sent again before it fails the test. */
-const LEADER_WAIT_MS = 15_000;
+/** Longest that a leader is waited for, and that a write is sent again for want of one. */
+const LEADER_WAIT_MS = 60_000;
 
 export interface MemberView {
   id: string;
@@ -213,7 +213,7 @@ export class RealCluster {
   }
 
   /** The member that leads, once one does and the living members agree. */
-  async leader(timeoutMs = 15_000): Promise<Member> {
+  async leader(timeoutMs = LEADER_WAIT_MS): Promise<Member> {
     return eventually(
       "a leader",
       async () => {
@@ -242,20 +242,31 @@ export class RealCluster {
 /** Given to somebody in this process: tests that run at the same time must not get the same ones. */
 const given = new Set<number>();
 
+/**
+ * Below those that the system gives to connections (32,768 and up): one of them could be taken while its member is down. From anywhere in
+ * that range, since other processes look for theirs at the same time.
+ */
+const PORTS = { from: 12_000, count: 20_000 };
+
 /** Ports that were free a moment ago, all different. */
 export function freePorts(count: number): number[] {
   const ports: number[] = [];
-  const servers: ReturnType<typeof Bun.serve>[] = [];
   while (ports.length < count) {
-    const server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() });
-    servers.push(server);
-    const port = server.port ?? 0;
-    if (given.has(port)) continue;
+    const port = PORTS.from + Math.floor(Math.random() * PORTS.count);
+    if (given.has(port) || !isFree(port)) continue;
     given.add(port);
     ports.push(port);
   }
-  for (const server of servers) void server.stop(true);
   return ports;
+}
+
+function isFree(port: number): boolean {
+  try {
+    void Bun.serve({ port, hostname: "127.0.0.1", fetch: () => new Response() }).stop(true);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Asks again until there is an answer: after 20 ms, then ever later, up to 100 ms. @throws when there is none in time. */

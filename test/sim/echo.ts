@@ -26,6 +26,7 @@ interface Kept {
 export class Echoes {
   readonly #kept = new Map<NodeId, Map<Message["type"], readonly Kept[]>>();
   readonly #prng: Prng;
+  #healed = false;
 
   constructor(prng: Prng) {
     this.#prng = prng;
@@ -36,7 +37,7 @@ export class Echoes {
     const kinds = this.#kept.get(to) ?? new Map<Message["type"], readonly Kept[]>();
     this.#kept.set(to, kinds);
     kinds.set(type, [...(kinds.get(type) ?? []), { term, arrive }].slice(-KEPT_MAX));
-    return type === "timeout-now" && this.#prng.chance(HELD_BACK_SHARE);
+    return type === "timeout-now" && !this.#healed && this.#prng.chance(HELD_BACK_SHARE);
   }
 
   /** A message of a random kind comes to this member once more. False: there is none, or it cannot arrive any more. */
@@ -49,7 +50,9 @@ export class Echoes {
     return this.#prng.pick(kept).arrive();
   }
 
-  clear(): void {
+  /** What was kept is gone, and nothing is held back any more. */
+  heal(): void {
+    this.#healed = true;
     this.#kept.clear();
   }
 }

@@ -123,7 +123,7 @@ export class Network {
 
   heal(): void {
     this.#sieves.clear();
-    this.echoes?.clear();
+    this.echoes?.heal();
     this.#cut.clear();
     this.#clogged.clear();
   }

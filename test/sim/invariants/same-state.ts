@@ -45,7 +45,9 @@ export class SameState implements Invariant {
     const wrong = nodes.filter(({ wasRotten }) => wasRotten);
     for (const { id, replica, wasRotten } of nodes) {
       const condemned = wasRotten ? null : (replica?.condemned() ?? null);
-      const { voters = [] } = replica?.core?.configuration ?? {};
+      // While it takes another state it has none of its own.
+      const { configuration } = replica?.core ?? this.#sim.membership ?? {};
+      const voters = configuration?.voters ?? [];
       // So may one, who is the only voter left.
       const judges = voters.filter((voter) => wrong.some((node) => node.id === voter));
       if (condemned !== null && 2 * judges.length <= voters.length)

@@ -4,7 +4,7 @@
  */
 import { type Bench, closeAll } from "../bench.ts";
 import { Histogram } from "../histogram.ts";
-import { HttpConnection } from "../http-connection.ts";
+import { HttpConnection, openConnections } from "../http-connection.ts";
 import { closedLoop, openLoop } from "../load.ts";
 import { memoryOf, watchCpu } from "../processes.ts";
 import { spread } from "../statistics.ts";
@@ -21,8 +21,10 @@ const KINDS = [
  * descriptors that a process often may have.
  */
 const CONNECTIONS = 16_000;
-/** Callers of the crowd, more than may wait at a member; refused ones come again after some milliseconds. */
+/** Callers of the crowd at the leader; refused ones come again after some milliseconds. */
 const CROWD = 8_000;
+/** At all members together: as many as there can be, and as many as for the maximum. */
+const CROWDS_OF_ALL = [768, 18_000];
 const OVERLOAD_S = 10;
 const FACTOR = 2;
 const DRAIN_MS = 300_000;
@@ -30,11 +32,25 @@ const WORKER_CONCURRENCY = 50;
 
 export async function overload(bench: Bench): Promise<void> {
   for (const kind of KINDS) await overloadBy(bench, kind);
+  const { cluster } = bench;
+  await crowd(bench, [(await cluster.leader()).url], CROWD, "plain HTTP");
+  if (cluster.urls.length === 1) return;
+  for (const callers of CROWDS_OF_ALL)
+    await crowd(bench, cluster.urls, callers, "plain HTTP, at all members");
+}
+
+async function crowd(
+  bench: Bench,
+  urls: readonly string[],
+  callers: number,
+  how: string,
+): Promise<void> {
   const { setup, sizes } = bench;
   await bench.clear();
-  const connections = await bench.connections(CROWD);
-  await bench.repeat(`overload: ${CROWD} callers, plain HTTP, refused ones ask again`, {}, () =>
-    closedLoop(CROWD, sizes.seconds * 1_000, async (caller) => {
+  const each = await Promise.all(urls.map((url) => openConnections(url, callers / urls.length)));
+  const connections = each.flat();
+  await bench.repeat(`overload: ${callers} callers, ${how}, refused ones ask again`, {}, () =>
+    closedLoop(callers, sizes.seconds * 1_000, async (caller) => {
       const own = connections[caller];
       return own !== undefined && submitOne(own, setup.payload);
     }),

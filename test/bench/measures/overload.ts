@@ -47,10 +47,12 @@ async function crowd(
 ): Promise<void> {
   const { setup, sizes } = bench;
   await bench.clear();
-  const each = await Promise.all(urls.map((url) => openConnections(url, callers / urls.length)));
+  const each = await Promise.all(
+    urls.map((url) => openConnections(url, Math.floor(callers / urls.length))),
+  );
   const connections = each.flat();
   await bench.repeat(`overload: ${callers} callers, ${how}, refused ones ask again`, {}, () =>
-    closedLoop(callers, sizes.seconds * 1_000, async (caller) => {
+    closedLoop(connections.length, sizes.seconds * 1_000, async (caller) => {
       const own = connections[caller];
       return own !== undefined && submitOne(own, setup.payload);
     }),

@@ -21,6 +21,8 @@ const WAITING_MIN = 256;
 /** Above an election with its timeout and the rounds of a slow disk. */
 const WAIT_MAX_MS: Millis = 500;
 const WINDOW_MS: Millis = 500;
+/** Late for so long is no pause, and no chance of a few rounds. */
+const LATE_MS: Millis = 1_500;
 /** Of the limit, for each window without a queue. */
 const GROWTH = 1.25;
 /** A smaller step down shows nothing that other load would not hide. */
@@ -33,9 +35,9 @@ const STEP_UP = 2;
 const FOLLOWS = 1 / 3;
 /** A smaller one was none: a limit that nobody reaches was raised. */
 const STEP_SEEN = 1.1;
-/** Windows in which the limit is left alone after a step in vain; twice as many after each further one. */
-const HOLD_MIN = 8;
-const HOLD_MAX = 64;
+/** For so long the limit is left alone after a step in vain; twice as long after each further one. */
+const HOLD_MIN_MS: Millis = 4_000;
+const HOLD_MAX_MS: Millis = 32_000;
 /** Unless waits become so much longer meanwhile. */
 const HOLD_WAIT_FACTOR = 1.5;
 
@@ -59,12 +61,10 @@ export class Pressure {
   #waiting = 0;
   #limit = WAITING_MAX;
   #trial: Trial | null = null;
-  /** Whether none of the last window came in time. */
-  #late = false;
-  /** Windows for which the limit is left alone, and the wait that is known of it. */
-  #hold = 0;
+  /** How long the limit is still left alone, and the wait that is known of it. */
+  #hold: Millis = 0;
   #heldWaitMs: Millis = 0;
-  #nextHold = HOLD_MIN;
+  #nextHold: Millis = HOLD_MIN_MS;
   /** Answers count from the first submit that was taken under the present limit. */
   #countsFrom: Millis = -Infinity;
   #lastAnswer: Millis = -Infinity;
@@ -101,18 +101,24 @@ export class Pressure {
     if (this.#windowStart === null) this.#startWindow(now);
     else {
       const windowMs = now - this.#windowStart;
-      // Rates are compared over whole waits: less may hold half a round.
-      const enoughMs = this.#trial === null ? 0 : this.#shortestMs;
-      if (windowMs >= Math.max(WINDOW_MS, enoughMs)) {
-        const rate = (this.#answered * 1_000) / windowMs;
-        const window = { waiting: this.#mostWaiting, rate, shortestMs: this.#shortestMs };
-        this.#startWindow(now);
-        this.#judge(window, now, windowMs / WINDOW_MS);
+      if (windowMs >= this.#enoughMs()) {
+        this.#judge(now, windowMs);
         if (this.#windowStart === null) return;
       }
     }
     this.#answered += 1;
     this.#shortestMs = Math.min(this.#shortestMs, waitedMs);
+  }
+
+  get #late(): boolean {
+    return this.#shortestMs > WAIT_MAX_MS && this.#mostWaiting >= WAITING_MIN / 2;
+  }
+
+  /** How long the present window has to be to say something. */
+  #enoughMs(): Millis {
+    if (!this.#late) return WINDOW_MS;
+    // Rates are compared over whole waits: less may hold half a round.
+    return this.#trial === null ? LATE_MS : Math.max(WINDOW_MS, this.#shortestMs);
   }
 
   #startWindow(now: Millis): void {
@@ -125,31 +131,32 @@ export class Pressure {
   /** What is answered now was taken after the last answer: nothing waited in between, and what was known of waits is past. */
   #rest(idleMs: Millis): void {
     this.#trial = null;
-    this.#late = false;
     this.#hold = 0;
-    this.#nextHold = HOLD_MIN;
+    this.#nextHold = HOLD_MIN_MS;
     this.#windowStart = null;
-    this.#grow(idleMs / WINDOW_MS);
+    this.#grow(idleMs);
   }
 
-  #grow(windows: number): void {
-    this.#limit = Math.min(WAITING_MAX, Math.ceil(this.#limit * GROWTH ** Math.min(100, windows)));
+  #grow(overMs: Millis): void {
+    const windows = Math.min(100, overMs / WINDOW_MS);
+    this.#limit = Math.min(WAITING_MAX, Math.ceil(this.#limit * GROWTH ** windows));
   }
 
-  #judge(window: Window, now: Millis, windows: number): void {
+  #judge(now: Millis, windowMs: Millis): void {
+    const late = this.#late;
+    const rate = (this.#answered * 1_000) / windowMs;
+    const window = { waiting: this.#mostWaiting, rate, shortestMs: this.#shortestMs };
     const trial = this.#trial;
     this.#trial = null;
-    const wasLate = this.#late;
-    this.#late = window.shortestMs > WAIT_MAX_MS && window.waiting >= WAITING_MIN / 2;
-    if (!this.#late) {
+    this.#startWindow(now);
+    if (!late) {
       this.#hold = 0;
-      this.#nextHold = Math.max(HOLD_MIN, this.#nextHold / 2);
-      this.#grow(windows);
+      this.#nextHold = Math.max(HOLD_MIN_MS, this.#nextHold / 2);
+      this.#grow(windowMs);
     } else if (trial === null) {
       const longer = window.shortestMs > this.#heldWaitMs * HOLD_WAIT_FACTOR;
-      this.#hold = longer ? 0 : this.#hold - windows;
-      // The first late window may be a pause, and its rate is the pause's.
-      if (wasLate && this.#hold <= 0) this.#lower(window, now);
+      this.#hold = longer ? 0 : this.#hold - windowMs;
+      if (this.#hold <= 0) this.#lower(window, now);
     } else if (trial.direction === "down") {
       if (answersFollow(trial.before, window)) this.#raise(trial.limit, trial.before, now);
       else this.#lower(window, now);
@@ -177,7 +184,7 @@ export class Pressure {
 
   #holdAt(limit: number, seen: Window, now: Millis): void {
     this.#hold = this.#nextHold;
-    this.#nextHold = Math.min(HOLD_MAX, 2 * this.#nextHold);
+    this.#nextHold = Math.min(HOLD_MAX_MS, 2 * this.#nextHold);
     this.#heldWaitMs = seen.shortestMs;
     this.#set(limit, now);
   }

@@ -83,24 +83,32 @@ export function hashSlice(db: Database, cursor: string | null, limits: SliceLimi
   let { at, after } = parseCursor(cursor);
   let rows = 0;
   let text = 0;
+  /** Not hashed yet: one call for many rows. */
+  let lines = "";
   for (; at < TABLES.length; at++, after = null) {
     const found = TABLES[at];
     if (found === undefined) break;
-    hasher.update(`#${at}\n`);
+    lines += `#${at}\n`;
     for (;;) {
       const chunk = readChunk(db, found, after);
       for (const row of chunk) {
         const line = JSON.stringify(row);
-        hasher.update(`${line}\n`);
+        lines += `${line}\n`;
         rows += 1;
         text += line.length;
-        after = row.slice(0, found.key.length) as (string | number)[];
         if (rows < limits.rows && text < limits.text) continue;
-        return { digest: hasher.digest("hex"), next: JSON.stringify([at, ...after]), rows };
+        hasher.update(lines);
+        const next = JSON.stringify([at, ...keyOf(row, found)]);
+        return { digest: hasher.digest("hex"), next, rows };
       }
-      if (chunk.length < CHUNK_ROWS) break;
+      const last = chunk.at(-1);
+      if (last === undefined || chunk.length < CHUNK_ROWS) break;
+      hasher.update(lines);
+      lines = "";
+      after = keyOf(last, found);
     }
   }
+  hasher.update(lines);
   return { digest: hasher.digest("hex"), next: null, rows };
 }
 
@@ -118,13 +126,15 @@ export function sequencesBetween(
   };
 }
 
-function readChunk(
-  db: Database,
-  from: HashedTable,
-  after: (string | number)[] | null,
-): (string | number | null)[][] {
+type Row = readonly (string | number | null)[];
+
+function keyOf(row: Row, { key }: HashedTable): (string | number)[] {
+  return row.slice(0, key.length) as (string | number)[];
+}
+
+function readChunk(db: Database, from: HashedTable, after: (string | number)[] | null): Row[] {
   const statement = db.query<unknown, (string | number)[]>(sqlOf(from, after !== null));
-  return statement.values(...(after ?? [])) as (string | number | null)[][];
+  return statement.values(...(after ?? [])) as Row[];
 }
 
 function table(name: string, key: string, rest: string): HashedTable {

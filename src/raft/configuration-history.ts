@@ -17,12 +17,15 @@ interface Dated {
 export class ConfigurationHistory {
   /** Ascending; never empty; [0] is as of the compacted index. */
   #dated: [Dated, ...Dated[]];
+  /** The last of them: asked for several times with every message. */
+  #newest: Dated;
   /** Incarnations in committed configurations that were compacted by this process. At most PAST_MAX. */
   readonly #past = new Set<string>();
 
   /** `base`: as of the compacted index, null when that is not known or nothing was compacted. */
   constructor(compacted: LogIndex, base: Configuration | null, entries: readonly Entry[]) {
-    this.#dated = [{ index: compacted, configuration: base ?? EMPTY_CONFIGURATION }];
+    this.#newest = { index: compacted, configuration: base ?? EMPTY_CONFIGURATION };
+    this.#dated = [this.#newest];
     for (const entry of entries) this.append(entry);
   }
 
@@ -33,10 +36,6 @@ export class ConfigurationHistory {
   /** Index of the entry that holds the current one. */
   get currentIndex(): LogIndex {
     return this.#newest.index;
-  }
-
-  get #newest(): Dated {
-    return must(this.#dated[this.#dated.length - 1], "there is a configuration at all times");
   }
 
   /** The configuration in force when the log ended at `index`. */
@@ -56,11 +55,15 @@ export class ConfigurationHistory {
   /** Takes note of a `config` or `bootstrap` entry. */
   append(entry: Entry): void {
     invariant(entry.index > this.#newest.index, "configurations ascend along the log");
-    this.#dated.push({ index: entry.index, configuration: decodeConfigurationEntry(entry) });
+    this.#newest = { index: entry.index, configuration: decodeConfigurationEntry(entry) };
+    this.#dated.push(this.#newest);
   }
 
   truncate(from: LogIndex): void {
-    while (this.#dated.length > 1 && this.#newest.index >= from) this.#dated.pop();
+    while (this.#dated.length > 1 && this.#newest.index >= from) {
+      this.#dated.pop();
+      this.#newest = must(this.#dated.at(-1), "there is a configuration at all times");
+    }
   }
 
   compact(index: LogIndex): void {
@@ -73,11 +76,13 @@ export class ConfigurationHistory {
       this.#past.delete(oldest);
     }
     this.#dated = [{ index, configuration }, ...later.filter((dated) => dated.index > index)];
+    this.#newest = must(this.#dated.at(-1), "there is a configuration at all times");
     invariant(base.index <= index, "compaction goes forward");
   }
 
   restart(index: LogIndex, configuration: Configuration): void {
-    this.#dated = [{ index, configuration }];
+    this.#newest = { index, configuration };
+    this.#dated = [this.#newest];
   }
 }
 

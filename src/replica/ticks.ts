@@ -81,10 +81,10 @@ export class Ticks {
   #sweep(now: Millis): void {
     const { quorum, room, standing, writes, reads, calls, waiters } = this.#port;
     quorum.look(now);
-    const lost = quorum.isLost ? quorum.noQuorum() : null;
+    const lost = quorum.isLost ? (): ConsensusError => quorum.noQuorum() : null;
     const late = (): ConsensusError => quorum.late();
     writes.sweep(now, lost, late);
-    if (lost !== null) reads.failAll(() => quorum.noQuorum());
+    if (lost !== null) reads.failAll(lost);
     reads.sweep(now, late);
     calls.sweep(now, standing.leadership.leader);
     const tooLate = (): ConsensusError => room.refusedRead() ?? late();

@@ -155,10 +155,10 @@ export class Writes {
   }
 
   /** Called regularly: gives up what is too late (everything, when `lost`), and hands over again what got lost. */
-  sweep(now: Millis, lost: ConsensusError | null, late: () => ConsensusError): void {
+  sweep(now: Millis, lost: (() => ConsensusError) | null, late: () => ConsensusError): void {
     const { leader } = this.#port.leadership();
     for (const command of this.#pending.values()) {
-      if (lost !== null) this.#pending.fail(command, lost);
+      if (lost !== null) this.#pending.fail(command, lost());
       else if (command.deadline <= now) this.#pending.fail(command, late());
       else if (leader !== null && this.#isLost(command, leader, now)) this.#resend(command);
     }

@@ -2,15 +2,15 @@
  * When to refuse submits: while more wait for their answers than can be answered soon. A refusal costs little when it comes at
  * once; a submit that waits for seconds costs all of its work, and is given up or repeated by its caller meanwhile.
  *
- * What counts is how long the answered ones have waited: when not one of the answers of a whole window came in time, there is
- * perhaps a standing queue (as in CoDel, RFC 8289), and no more may wait from then on than were answered in time. While answers
+ * What counts is how long the answered ones have waited: when for a second and a half not one answer came in time, there is
+ * perhaps a standing queue (as in CoDel, RFC 8289), and no more may wait from then on than are answered in time. While answers
  * come in time the limit grows again. One burst, or the pause of an election, is no queue: after it the first
  * answers come quickly. Without any answers nothing is said: whether there is a leader at all is not known here.
  *
  * Perhaps, for a wait may have other reasons than those who wait: the rounds of a crowd of callers that are refused and ask again, or
- * a slow disk. A lower limit does not shorten such a wait, it only lets fewer through, and more are refused. So each limit is a trial: how
- * many are answered with it is compared with how many were before. A queue is answered as fast with fewer waiting; where
- * answers follow the limit, it goes the other way for as long as that brings more of them.
+ * a slow disk. A lower limit does not shorten such a wait; it only lets fewer through, and more are refused. So each limit is a
+ * trial, and how many are answered under it is compared with how many were before. A queue is answered as fast with fewer
+ * waiting; where answers follow the limit, it goes up for as long as that brings more of them, and rests there for a while.
  */
 import type { Millis } from "../replica/ports.ts";
 

@@ -24,7 +24,7 @@ interface Kept {
 }
 
 export class Echoes {
-  readonly #kept = new Map<NodeId, Map<Message["type"], readonly Kept[]>>();
+  readonly #kept = new Map<NodeId, Map<Message["type"], Kept[]>>();
   readonly #prng: Prng;
   #healed = false;
 
@@ -34,9 +34,12 @@ export class Echoes {
 
   /** True: only what is kept of it comes, some time. */
   keep({ to, type, term }: Message, arrive: Arrive): boolean {
-    const kinds = this.#kept.get(to) ?? new Map<Message["type"], readonly Kept[]>();
+    const kinds = this.#kept.get(to) ?? new Map<Message["type"], Kept[]>();
     this.#kept.set(to, kinds);
-    kinds.set(type, [...(kinds.get(type) ?? []), { term, arrive }].slice(-KEPT_MAX));
+    const kept = kinds.get(type) ?? [];
+    kinds.set(type, kept);
+    kept.push({ term, arrive });
+    if (kept.length > KEPT_MAX) kept.shift();
     return type === "timeout-now" && !this.#healed && this.#prng.chance(HELD_BACK_SHARE);
   }
 

@@ -64,14 +64,37 @@ export const PINGS_MISSED_MAX = 6;
 /** A cut path shows by pings that are not answered. */
 const KEEP_ALIVE_MS: Millis = PING_EVERY_MS * PINGS_MISSED_MAX;
 
+/** What is wrong with paths, by direction. Asked for with every frame, so that a key of both ends would be dear. */
+class Paths<T> {
+  readonly #from = new Map<NodeId, Map<NodeId, T>>();
+
+  get(from: NodeId, to: NodeId): T | undefined {
+    return this.#from.get(from)?.get(to);
+  }
+
+  set(from: NodeId, to: NodeId, what: T): void {
+    const known = this.#from.get(from);
+    if (known === undefined) this.#from.set(from, new Map([[to, what]]));
+    else known.set(to, what);
+  }
+
+  delete(from: NodeId, to: NodeId): void {
+    this.#from.get(from)?.delete(to);
+  }
+
+  clear(): void {
+    this.#from.clear();
+  }
+}
+
 export class Network {
   readonly #endpoints = new Map<NodeId, Endpoint>();
   /** Whether each cut is one of a partition: others cut as well. */
-  readonly #cut = new Map<string, boolean>();
+  readonly #cut = new Paths<boolean>();
   /** Until when nothing passes a path; nothing is lost. */
-  readonly #clogged = new Map<string, Millis>();
+  readonly #clogged = new Paths<Millis>();
   /** The kind of Raft's messages that a path loses, and until when. */
-  readonly #sieves = new Map<string, { readonly type: Message["type"]; readonly until: Millis }>();
+  readonly #sieves = new Paths<{ readonly type: Message["type"]; readonly until: Millis }>();
   watch: NetworkWatch | null = null;
   /** Copies of answers in elections, by who asked for them: they arrive in a later election. */
   readonly heldVotes = new Map<NodeId, readonly HeldVote[]>();
@@ -102,22 +125,22 @@ export class Network {
 
   /** Cuts, or heals, one direction. */
   setCut(from: NodeId, to: NodeId, cut: boolean, isPartition = false): void {
-    if (cut) this.#cut.set(`${from}>${to}`, isPartition);
-    else this.#cut.delete(`${from}>${to}`);
+    if (cut) this.#cut.set(from, to, isPartition);
+    else this.#cut.delete(from, to);
   }
 
   clog(from: NodeId, to: NodeId, ms: Millis): void {
-    this.#clogged.set(`${from}>${to}`, this.world.now + ms);
+    this.#clogged.set(from, to, this.world.now + ms);
   }
 
   /** One kind of Raft's messages is lost on this path for so long. */
   sieve(from: NodeId, to: NodeId, type: Message["type"], ms: Millis): void {
-    this.#sieves.set(`${from}>${to}`, { type, until: this.world.now + ms });
+    this.#sieves.set(from, to, { type, until: this.world.now + ms });
   }
 
   isSieved(from: NodeId, to: NodeId, frame: PeerFrame): boolean {
-    if (this.#sieves.size === 0 || frame.kind !== "raft") return false;
-    const sieve = this.#sieves.get(`${from}>${to}`);
+    if (frame.kind !== "raft") return false;
+    const sieve = this.#sieves.get(from, to);
     return sieve?.type === frame.message.type && sieve.until > this.world.now;
   }
 
@@ -129,15 +152,15 @@ export class Network {
   }
 
   isPartitioned(from: NodeId, to: NodeId): boolean {
-    return this.#cut.get(`${from}>${to}`) === true;
+    return this.#cut.get(from, to) === true;
   }
 
   isCut(from: NodeId, to: NodeId): boolean {
-    return this.#cut.size > 0 && this.#cut.has(`${from}>${to}`);
+    return this.#cut.get(from, to) !== undefined;
   }
 
   cloggedUntil(from: NodeId, to: NodeId): Millis {
-    return this.#clogged.size === 0 ? 0 : (this.#clogged.get(`${from}>${to}`) ?? 0);
+    return this.#clogged.get(from, to) ?? 0;
   }
 
   attach(id: NodeId, endpoint: Endpoint): void {

@@ -69,11 +69,11 @@ export class SimTransport implements Transport {
   }
 
   #enter(run: () => void): void {
-    const guarded = (): void => {
-      if (!this.#closed) run();
-    };
-    if (this.#clock === null) guarded();
-    else this.#clock.enter(guarded);
+    if (this.#clock?.awake === false) {
+      this.#clock.enter(() => this.#enter(run));
+      return;
+    }
+    if (!this.#closed) run();
   }
 
   setPeers(peers: ReadonlyMap<NodeId, unknown>): void {

@@ -133,6 +133,17 @@ export class World {
    */
   async run(until: Millis, done: () => boolean = () => false): Promise<boolean> {
     drainMicrotasks();
+    for (;;) {
+      const isDone = this.#turn(until, done);
+      if (isDone !== null) return isDone;
+      await new Promise<void>((resolve) => {
+        setImmediate(resolve);
+      });
+    }
+  }
+
+  /** The events of one turn: a loop that waits for nothing costs less. Null: there are more. Else what `done` said at last. */
+  #turn(until: Millis, done: () => boolean): boolean | null {
     while (!done()) {
       const next = this.#next(until);
       if (next === null) {
@@ -143,10 +154,7 @@ export class World {
       this.events += 1;
       next();
       drainMicrotasks();
-      if (this.events % EVENTS_PER_TURN === 0)
-        await new Promise<void>((resolve) => {
-          setImmediate(resolve);
-        });
+      if (this.events % EVENTS_PER_TURN === 0) return null;
     }
     return true;
   }
@@ -237,6 +245,11 @@ export class NodeClock implements Clock {
     return this.#alive;
   }
 
+  /** What comes in now runs at once. */
+  get awake(): boolean {
+    return this.#alive && !this.still;
+  }
+
   /** Stands still at this time. */
   get still(): boolean {
     return this.#world.now < this.#stillUntil;
@@ -301,20 +314,20 @@ export class NodeClock implements Clock {
   }
 
   after(delay: Millis, run: () => void): Timer {
-    let cancelled = false;
     const due = this.monotonic() + delay;
-    const wait = (): void => {
-      const left = Math.max(TIMER_MIN_MS, due - this.monotonic());
-      this.#world.at(this.#world.now + left / this.#rate, () =>
-        this.enter(() => {
-          if (cancelled) return;
-          if (this.monotonic() < due - EARLY_MS) wait();
-          else run();
-        }),
-      );
+    let left: (() => void) | null = run;
+    const look = (): void => {
+      if (!this.awake) this.enter(look);
+      else if (left !== null && this.monotonic() < due - EARLY_MS) this.#lookAt(due, look);
+      else left?.();
     };
-    wait();
-    return { cancel: () => (cancelled = true) };
+    this.#lookAt(due, look);
+    return { cancel: () => (left = null) };
+  }
+
+  #lookAt(due: Millis, look: () => void): void {
+    const left = Math.max(TIMER_MIN_MS, due - this.monotonic());
+    this.#world.at(this.#world.now + left / this.#rate, look);
   }
 
   soon(run: () => void): void {

@@ -4,6 +4,7 @@
  *
  * What a member lost since it acknowledged it (`SimNode.owes`) the leader counts by right, until the member tells it.
  */
+import { Raft } from "../../../src/raft/raft.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
@@ -30,10 +31,14 @@ export class MatchesAreDurable implements Invariant {
 
   #check(leader: SimNode): void {
     const membership = leader.store?.membership?.configuration;
-    for (const { id, match } of leader.replica?.status().peers ?? []) {
+    const core = leader.replica?.core ?? null;
+    if (!(core instanceof Raft)) return;
+    const { members } = core.configuration;
+    for (const [id, { match }] of core.progress()) {
       const peer = this.#sim.nodes.find((node) => node.id === id);
       // Of a folder that was lost, or put back, the leader learns when it is removed; of damage when it is told.
       if (match === 0 || peer === undefined || peer.rolledBack) continue;
+      if (members[id] === undefined) continue;
       if (peer.owes !== null && !peer.hasTold(leader)) continue;
       if (membership?.members[id]?.incarnation !== peer.disk.incarnation) continue;
       const own = leader.store?.handed[match - 1]?.term;

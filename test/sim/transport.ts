@@ -32,6 +32,11 @@ interface Connection {
   halfOpen: boolean;
 }
 
+/** A dial under way. */
+interface Attempt {
+  isOver: boolean;
+}
+
 const HELD_VOTES_MAX = 16;
 
 const REDIAL_MS: Millis = 50;
@@ -48,8 +53,8 @@ export class SimTransport implements Transport {
   readonly #peers = new Set<NodeId>();
   /** Live connections that this member dialled, each with the endpoint it reached and its newest delivery time. */
   readonly #connections = new Map<NodeId, Connection>();
-  /** Dials under way, by peer; each is a new object. */
-  readonly #dialling = new Map<NodeId, object>();
+  /** Peers to which a dial is under way. */
+  readonly #dialling = new Set<NodeId>();
   #closed = false;
 
   /** `clock`: the process that this transport belongs to; nothing reaches it while that stands still. */
@@ -331,18 +336,17 @@ export class SimTransport implements Transport {
       !this.#peers.has(peer)
     )
       return;
-    const attempt = {};
-    this.#dialling.set(peer, attempt);
+    this.#dialling.add(peer);
     const { world } = this.#network;
-    const over = (): boolean => this.#closed || this.#dialling.get(peer) !== attempt;
+    const attempt: Attempt = { isOver: false };
     const again = (): void => {
-      if (over()) return;
-      this.#dialling.delete(peer);
+      if (this.#closed || attempt.isOver) return;
+      this.#dialled(peer, attempt);
       world.at(world.now + REDIAL_MS, () => this.#dial(peer));
     };
     world.at(world.now + HANDSHAKE_TIMEOUT_MS, again);
     world.at(world.now + this.#network.delay(), () => {
-      if (over() || this.#hello === null) return;
+      if (this.#closed || attempt.isOver || this.#hello === null) return;
       const other = this.#network.endpoint(peer);
       if (this.#network.isCut(this.#self, peer)) {
         again();
@@ -354,14 +358,19 @@ export class SimTransport implements Transport {
         again();
         return;
       }
-      other.enter(() => this.#handshake(peer, other, over, again));
+      other.enter(() => this.#handshake(peer, other, attempt, again));
     });
   }
 
+  #dialled(peer: NodeId, attempt: Attempt): void {
+    attempt.isOver = true;
+    this.#dialling.delete(peer);
+  }
+
   /** Runs in the other process; what follows, in this one. */
-  #handshake(peer: NodeId, other: Endpoint, over: () => boolean, again: () => void): void {
+  #handshake(peer: NodeId, other: Endpoint, attempt: Attempt, again: () => void): void {
     const { world } = this.#network;
-    if (over() || this.#hello === null) return;
+    if (this.#closed || attempt.isOver || this.#hello === null) return;
     if (this.#network.isCut(peer, this.#self) || this.#network.endpoint(peer) !== other) {
       again();
       return;
@@ -372,7 +381,7 @@ export class SimTransport implements Transport {
     const theirs = other.hello();
     world.at(world.now + this.#network.delay(), () =>
       this.#enter(() => {
-        if (over()) return;
+        if (this.#closed || attempt.isOver) return;
         const own = refusal ?? this.#events?.admit(theirs) ?? null;
         if (own !== null || this.#events === null) {
           const word = own ?? ({ sentence: "stopped", code: "refused" } as const);
@@ -382,7 +391,7 @@ export class SimTransport implements Transport {
           again();
           return;
         }
-        this.#dialling.delete(peer);
+        this.#dialled(peer, attempt);
         if (this.#network.endpoint(peer) !== other) {
           this.#events.disconnected(peer, "closed-by-peer");
           this.#dial(peer);

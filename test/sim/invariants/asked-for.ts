@@ -3,6 +3,7 @@
  * answer is about one copy, and `RefusedForGood` counts them.
  */
 import { decodeCommand } from "../../../src/queue/command-codec.ts";
+import { nameOfAsked } from "../commands.ts";
 import type { Changed, LedgerTask } from "../ledger.ts";
 import type { Told } from "../history.ts";
 import type { SimNode } from "../node.ts";
@@ -21,7 +22,7 @@ export class AskedFor implements Invariant {
   }
 
   submitted({ id, disk }: SimNode, command: Uint8Array): void {
-    const key = `${id} ${disk.boot} ${Bun.hash(command)}`;
+    const key = nameOfAsked(id, disk.boot, command);
     if (!this.#asked.has(key)) {
       this.#asked.add(key);
       return;

@@ -4,6 +4,7 @@
  * one copy, and no connection of a real member makes any (duplicates stand for what is sent again, which a member counts).
  */
 import type { CommittedEntry } from "../../../src/replica/ports.ts";
+import { nameOfAsked } from "../commands.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import type { Invariant } from "./invariant.ts";
@@ -37,7 +38,7 @@ export class RefusedForGood implements Invariant {
 
   logged({ requests }: CommittedEntry): void {
     for (const { member, boot, seq, command } of requests) {
-      const asked = this.#asked.get(keyOf(member, boot, command));
+      const asked = this.#asked.get(nameOfAsked(member, boot, command));
       if (asked === undefined) continue;
       asked.logged.add(seq);
       this.#check(member, asked);
@@ -45,7 +46,7 @@ export class RefusedForGood implements Invariant {
   }
 
   #of(member: string, boot: number, command: Uint8Array): Asked {
-    const key = keyOf(member, boot, command);
+    const key = nameOfAsked(member, boot, command);
     const asked = this.#asked.get(key) ?? { submitted: 0, refused: 0, logged: new Set() };
     this.#asked.set(key, asked);
     return asked;
@@ -58,8 +59,4 @@ export class RefusedForGood implements Invariant {
         `${member} asked for one thing ${submitted} times and was told ${refused} times that it did not happen; it is logged ${logged.size} times`,
       );
   }
-}
-
-function keyOf(member: string, boot: number, command: Uint8Array): string {
-  return `${member} ${boot} ${Bun.hash(command)}`;
 }

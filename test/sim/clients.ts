@@ -78,6 +78,8 @@ export class Client {
     while (this.#sim.mood.wild()) {
       await this.#sim.sleep(WATCH_MS);
       const leaders = nodes.filter(({ up, leadership }) => up && leadership?.role === "leader");
+      // As nearly always: this is looked at very often.
+      if (leaders.length === 1 && leaders[0]?.leadership?.active === true) continue;
       const newest = Math.max(...leaders.map(({ leadership }) => leadership?.term ?? 0));
       const doubtful = leaders.filter(
         ({ leadership }) => leadership?.active === false || (leadership?.term ?? 0) < newest,

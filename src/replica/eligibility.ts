@@ -21,9 +21,15 @@ export class Eligibility {
     this.#consistency = consistency;
   }
 
-  /** Not with a clock that is the odd one out (T1), nor with a state that is (T9). */
+  /**
+   * Whether it may stand without waiting for its election timer: not with a clock that is the odd one out (T1), nor with a
+   * state that is (T9), nor without a say. A folder that came under the id of one that began the cluster alone is the
+   * only voter by the entry that it begins with: it would elect itself.
+   */
   get mayLead(): boolean {
-    return this.#clockWatch.skewed() === null && this.#consistency.condemned === null;
+    return (
+      !this.isOutside && this.#clockWatch.skewed() === null && this.#consistency.condemned === null
+    );
   }
 
   /**

@@ -581,6 +581,34 @@ describe("removing", () => {
     await write(cluster, leader, 1);
   });
 
+  test("who began the cluster alone, was removed and is back with an empty folder does not lead when the leader dies", async () => {
+    const cluster = new Cluster(35, 1);
+    await cluster.startAll();
+    const first = cluster.node(0);
+    for (const id of ["n2", "n3"]) await join(cluster, id, first);
+    expect(await cluster.run(10_000, () => voters(cluster).length === 3)).toBe(true);
+    await write(cluster, first, 1);
+    cluster.kill(first);
+    await cluster.run(5_000, () => cluster.leader() !== null);
+    const leader = leaderOf(cluster);
+    expect(await done(cluster, ask(leader, "members.remove", { id: first.id }))).toBeNull();
+    cluster.wipe(first);
+    // All that it hears is who leads: by the entry that it began the cluster with it is the only voter.
+    for (const type of ["append", "snapshot"] as const)
+      cluster.network.sieve(leader.id, first.id, type, 2_000);
+    await cluster.start(first, leader);
+    await cluster.run(1_000, () => first.replica?.status().leader === leader.id);
+    expect(first.replica?.status()).toMatchObject({ leader: leader.id, lastIndex: 1 });
+    cluster.kill(leader);
+    for (let i = 0; i < 50; i++) {
+      await cluster.run(20);
+      expect(first.replica?.status().role).toBe("follower");
+    }
+    await cluster.start(leader);
+    await write(cluster, leader, 2);
+    cluster.check();
+  });
+
   test("asked for while the same member is being added, each is done once: neither takes the other back", async () => {
     const cluster = new Cluster(33, 3);
     await cluster.startAll();

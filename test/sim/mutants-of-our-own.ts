@@ -389,6 +389,13 @@ export const OF_OUR_OWN: readonly Mutant[] = [
     '        if (eligibility.mayCampaign(raft) || raft.role === "leader") raft.tick();',
   ),
   one(
+    "self-elected",
+    "a folder without a say elects itself by the entry that it begins with, when the leader dies",
+    "src/replica/eligibility.ts",
+    "!this.isOutside && ",
+    "",
+  ),
+  one(
     "old-fences",
     "a new cluster gives out the fences of the old one again",
     "src/queue/machine.ts",

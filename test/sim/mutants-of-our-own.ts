@@ -396,6 +396,13 @@ export const OF_OUR_OWN: readonly Mutant[] = [
     "",
   ),
   one(
+    "no-lists",
+    "every list of tasks fails with an error of the database",
+    "src/queue/queries.ts",
+    "EXISTS (SELECT 1 FROM clears) AS clearing",
+    "EXISTS (SELECT 1 FROM cleared) AS clearing",
+  ),
+  one(
     "old-fences",
     "a new cluster gives out the fences of the old one again",
     "src/queue/machine.ts",

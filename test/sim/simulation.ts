@@ -5,6 +5,7 @@
  */
 import { TaskMachine } from "../../src/queue/machine.ts";
 import type { FlotillaQueue } from "../../src/queue/queue.ts";
+import { QueueError } from "../../src/queue/service.ts";
 import { decodeConfigurationEntry } from "../../src/raft/configuration.ts";
 import type { NodeId } from "../../src/raft/types.ts";
 import type { Millis } from "../../src/replica/ports.ts";
@@ -282,7 +283,13 @@ export class Simulation {
         }
         run(node.queue).then(
           (value) => clock.alive && answer(() => resolve(value)),
-          (error: unknown) => clock.alive && answer(() => reject(error)),
+          (error: unknown) => {
+            if (!clock.alive) return;
+            // Of a state that is wrong anything may come.
+            if (!(error instanceof QueueError || node.isWrong))
+              this.fail("errors", `${node.id} answers with what is no word of the queue: ${error}`);
+            answer(() => reject(error));
+          },
         );
       });
     });

@@ -287,7 +287,10 @@ export class Simulation {
             if (!clock.alive) return;
             // Of a state that is wrong anything may come.
             if (!(error instanceof QueueError || node.isWrong))
-              this.fail("errors", `${node.id} answers with what is no word of the queue: ${error}`);
+              this.fail(
+                "errors",
+                `${node.id} answers with what is no word of the queue: ${String(error)}`,
+              );
             answer(() => reject(error));
           },
         );

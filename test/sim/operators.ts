@@ -18,6 +18,8 @@ const JOINT_LOOK_MS: Millis = 1;
 const JOINT_LOOKS = 4_000;
 /** For one change of the membership; a leader takes four seconds at most. */
 const CHANGE_MS: Millis = 6_000;
+/** In which who is back has to hear of the leader. */
+const HEARD_MS: Millis = 2_000;
 /** For a removal to become true, however often it is asked for. */
 const REMOVAL_MS: Millis = 8_000;
 
@@ -34,6 +36,7 @@ type Deed = Extract<
   | "vote-rot"
   | "same-again"
   | "joint-cut"
+  | "lone-return"
 >;
 const DEEDS: readonly Deed[] = [
   "add",
@@ -47,6 +50,7 @@ const DEEDS: readonly Deed[] = [
   "vote-rot",
   "same-again",
   "joint-cut",
+  "lone-return",
 ];
 
 export class Operator {
@@ -93,6 +97,8 @@ export class Operator {
         return this.#sameAgain();
       case "joint-cut":
         return this.#replaceAndCut();
+      case "lone-return":
+        return this.#comeBackToNobody();
       case "log-rot":
         return Promise.resolve(this.#rot());
     }
@@ -211,6 +217,30 @@ export class Operator {
     this.#join(node);
     const { world } = this.#sim;
     for (let i = 0; i < 40; i++) world.at(world.now + 10 * i, () => this.#sim.writeAt(node));
+    return true;
+  }
+
+  /**
+   * Removed, and back at once with an empty folder, that knows entry 1 and who leads, and no more, when the leader dies. Who
+   * founded the cluster alone is the only member by that entry.
+   */
+  async #comeBackToNobody(): Promise<boolean> {
+    const { nodes, founders, network, world, options } = this.#sim;
+    const founder = this.#sim.members().find(({ id }) => id === founders[0]);
+    const node = founder !== undefined && founders.length === 1 ? founder : this.#pick();
+    if (node === null || !(await this.#remove(node)) || !this.#sim.mood.wild()) return false;
+    this.#sim.trace.say(node.id, "comes back with an empty folder, and hears of no entry");
+    node.wipe();
+    for (const { id } of nodes) if (id !== node.id) network.sieve(id, node.id, "append", HEARD_MS);
+    this.#join(node);
+    const deadline = world.now + HEARD_MS;
+    const follows = (): boolean => (node.leadership?.leader ?? null) !== null;
+    while (world.now < deadline && this.#sim.mood.wild() && !follows())
+      await this.#sim.sleep(options.heartbeatMs / 2);
+    const leader = nodes.find(({ id }) => id === node.leadership?.leader);
+    if (leader === undefined || leader === node || !leader.up || !this.#sim.mood.wild())
+      return false;
+    this.#sim.crashed(leader, "none");
     return true;
   }
 

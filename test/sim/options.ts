@@ -77,6 +77,7 @@ export const YOUNG_CODES = {
   "all-pause": "P2, T6",
   "long-log": "N5, P1",
   "old-build": "P7",
+  "lone-return": "M4, P1",
 } as const;
 type YoungFamily = keyof typeof YOUNG_CODES;
 /** What ends a run in another way than usual, or stands for a rare moment, has a smaller share of them. */
@@ -91,6 +92,7 @@ const SELDOM: Partial<Record<YoungFamily, number>> = {
   "all-pause": 0.2,
   "long-log": 0.2,
   "old-build": 0.15,
+  "lone-return": 0.15,
 };
 export type FaultFamily = keyof typeof FAULT_CODES | YoungFamily;
 const FAULT_FAMILIES = Object.keys(FAULT_CODES) as readonly (keyof typeof FAULT_CODES)[];

@@ -186,10 +186,14 @@ export class Simulation {
    */
   #founders(): readonly NodeId[] {
     const [first, ...others] = this.nodes;
-    if (this.reborn === null || first === undefined) return this.nodes.map(({ id }) => id);
-    first.begin(this.reborn);
-    if (this.reborn.kind === "restore" && streamOf(this.options.seed, "peers").chance(0.5))
-      return this.nodes.map(({ id }) => id);
+    const { reborn } = this;
+    const { seed, families } = this.options;
+    const areAll =
+      reborn === null
+        ? !families.has("lone-return") || streamOf(seed, "founders").chance(0.3)
+        : reborn.kind === "restore" && streamOf(seed, "peers").chance(0.5);
+    if (reborn !== null) first?.begin(reborn);
+    if (areAll || first === undefined) return this.nodes.map(({ id }) => id);
     for (const node of others) node.through = first.id;
     return [first.id];
   }

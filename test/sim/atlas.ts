@@ -33,7 +33,8 @@ export function mayLeave(sim: Simulation, node: SimNode): boolean {
   const { nodes, membership } = sim;
   if (membership === null) return false;
   const alive = nodes.filter((other) => other.owes !== null || isSound(sim, other));
-  const believed = new Set(nodes.flatMap((each) => reachable(each)));
+  // Who is up is believed in a moment, and what is asked now may wait for a leader until then.
+  const believed = new Set(nodes.flatMap((each) => (each.up ? [each.id, ...reachable(each)] : [])));
   const lost = membership.configuration.voters.filter((id) =>
     alive.every((other) => other.id !== id),
   );
@@ -45,8 +46,8 @@ export function mayLeave(sim: Simulation, node: SimNode): boolean {
 }
 
 /** Whom it would count if it led. */
-function reachable({ replica, up }: SimNode): readonly NodeId[] {
-  if (!up || replica === null) return [];
+function reachable({ replica }: SimNode): readonly NodeId[] {
+  if (replica === null) return [];
   return replica
     .status()
     .peers.filter(({ connected, lastContactMs }) => connected && lastContactMs !== null)

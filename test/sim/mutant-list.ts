@@ -418,8 +418,8 @@ export const MUTANTS: readonly Mutant[] = [
     "odd-clock",
     "stands for election with a clock that is the odd one out",
     "src/replica/eligibility.ts",
-    "return this.#clockWatch.skewed() === null && this",
-    "return this",
+    "this.#clockWatch.skewed() === null && ",
+    "",
   ),
   one(
     "promise",

@@ -427,6 +427,7 @@ async function run(config: Config, log: Log): Promise<void> {
       clock,
       random,
       log,
+      answering: catchUp,
       version: packageJson.version,
       draining: () => queue.draining,
       backup: async (signal) => {

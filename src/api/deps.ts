@@ -25,6 +25,8 @@ export interface ApiDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** Called before each answer is made: thousands may be due at once, and what is due for others runs in between. */
+  readonly answering?: () => void;
   /** Of this build, for `/health` and the documentation. */
   readonly version: string;
   /** A backup of this member's state; null while another one is being made or read. `signal`: nobody wants it any more. */

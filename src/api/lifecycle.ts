@@ -149,6 +149,7 @@ export function lifecycle(deps: ApiDeps, tokens: Tokens, metrics: Metrics) {
         observe(request, route, status);
         return;
       }
+      deps.answering?.();
       const { status, text, headers } = responseValue;
       observe(request, route, status);
       // Elysia would make a second response of it, to merge these into its headers.

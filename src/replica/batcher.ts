@@ -7,12 +7,17 @@ import type { NodeId } from "../raft/types.ts";
 import type { SealedRequest } from "./consensus.ts";
 import { type Ack, ENVELOPE_BYTES_PER_REQUEST, type SealableRequest } from "./envelope.ts";
 
-/** Rows one entry may touch (T3); a larger single command is the proposer's fault and goes alone. */
-const ENTRY_WEIGHT_MAX = 2_000;
+/**
+ * Rows one entry may touch (T3); a larger single command is the proposer's fault and goes alone. An entry is applied without a
+ * tick: twice as many, one a command, took a quarter of a second on a busy machine.
+ */
+const ENTRY_WEIGHT_MAX = 1_000;
 /** Bytes of commands in one entry, but for a single command that is larger: 8 MiB less the envelope. */
 const ENTRY_BYTES_MAX = 8 * 1024 * 1024 - 256 * 1024;
 /** Entries sealed by this leader and not applied yet: enough to hide a disk's round, few enough to batch. */
 export const ENTRIES_IN_FLIGHT_MAX = 4;
+/** Of such as are full: they would not grow by waiting. */
+export const FULL_ENTRIES_IN_FLIGHT_MAX = 8;
 /** Commands of all members that wait to be sealed: all that three members, or not quite half of seven, may have unanswered. */
 const QUEUED_MAX = 49_152;
 
@@ -25,12 +30,19 @@ export interface QueuedRequest extends SealableRequest, SealedRequest {
 export class Batcher {
   #queue: QueuedRequest[] = [];
   #queuedBytes = 0;
+  #queuedWeight = 0;
   /** Sequences that are queued here or in an entry not applied yet: a repeat of one is dropped. */
   readonly #known = new Map<NodeId, { boot: number; seqs: Set<number> }>();
   readonly #acked = new Map<NodeId, { boot: number; below: number; logged: boolean }>();
 
   get length(): number {
     return this.#queue.length;
+  }
+
+  /** Whether one more entry may be sealed while so many are on their way. */
+  maySeal(inFlight: number): boolean {
+    if (inFlight < ENTRIES_IN_FLIGHT_MAX) return true;
+    return inFlight < FULL_ENTRIES_IN_FLIGHT_MAX && this.#queuedWeight >= ENTRY_WEIGHT_MAX;
   }
 
   /** False: no room. A repeat of what is on its way is accepted and dropped. */
@@ -45,6 +57,7 @@ export class Batcher {
     known.seqs.add(request.seq);
     this.#queue.push(request);
     this.#queuedBytes += request.command.length;
+    this.#queuedWeight += request.weight;
     return true;
   }
 
@@ -73,7 +86,7 @@ export class Batcher {
       count += 1;
     }
     const taken = this.#queue.splice(0, count);
-    for (const request of taken) this.#queuedBytes -= request.command.length;
+    for (const request of taken) this.#leaves(request);
     return taken;
   }
 
@@ -90,9 +103,9 @@ export class Batcher {
 
   /** What others asked for and is not in the log yet must not be logged after they went. */
   keepOnly(isMember: (id: NodeId) => boolean): void {
-    this.#queue = this.#queue.filter(({ member, command }) => {
-      if (isMember(member)) return true;
-      this.#queuedBytes -= command.length;
+    this.#queue = this.#queue.filter((request) => {
+      if (isMember(request.member)) return true;
+      this.#leaves(request);
       return false;
     });
     for (const member of this.#known.keys()) if (!isMember(member)) this.#known.delete(member);
@@ -104,8 +117,14 @@ export class Batcher {
     const left = this.#queue;
     this.#queue = [];
     this.#queuedBytes = 0;
+    this.#queuedWeight = 0;
     this.#known.clear();
     this.#acked.clear();
     return left;
+  }
+
+  #leaves({ command, weight }: QueuedRequest): void {
+    this.#queuedBytes -= command.length;
+    this.#queuedWeight -= weight;
   }
 }

@@ -4,7 +4,7 @@
  */
 import type { Raft } from "../raft/raft.ts";
 import { asIndex, type Configuration, type LogIndex, type NodeId } from "../raft/types.ts";
-import { Batcher, ENTRIES_IN_FLIGHT_MAX, type QueuedRequest } from "./batcher.ts";
+import { Batcher, type QueuedRequest } from "./batcher.ts";
 import {
   ConsensusError,
   type Leadership,
@@ -301,7 +301,7 @@ export class Writes {
       return;
     if (!this.#keepMembers(raft.configuration)) return;
     this.#forgetApplied();
-    while (this.#inFlight.length < ENTRIES_IN_FLIGHT_MAX && raft.hasRoomFor(ENTRY_BYTES)) {
+    while (this.#batcher.maySeal(this.#inFlight.length) && raft.hasRoomFor(ENTRY_BYTES)) {
       const batch = this.#batcher.take();
       if (batch.length === 0) return;
       const requests = this.#withAdditions(batch, asIndex(raft.lastIndex + 1));

@@ -2,19 +2,19 @@
  * The real clock, and turns of the event loop that do not end. The runtime asks for ready sockets until fewer than a thousand are
  * ready, and only then runs timers and immediates, and hears other threads: with thousands of busy connections such a turn lasts for
  * seconds, in which no tick comes, nothing that gathers leaves, nothing becomes durable, and others elect another leader. So whoever
- * is called once for each request calls `catchUp`, which does in between what is due.
+ * is called for each request and each answer calls `catchUp`, which does in between what is due.
  */
 import type { Clock, Millis, Timer } from "../replica/ports.ts";
 
 /** A turn may take so long: a third of the default election timeout. */
 const TURN_MAX_MS: Millis = 100;
 /**
- * And so long once it has brought this many requests, which only more connections than anybody could serve bring. Other turns are
+ * And so long once it has brought this many requests and answers, which only more connections than anybody could serve bring. Other turns are
  * long by themselves (commits of the state, collections), and cut so short their entries would cost more than they gain: batches at
  * three members lost a fifth of their rate.
  */
 const CROWDED_TURN_MAX_MS: Millis = 20;
-const CROWD = 512;
+const CROWD = 1_024;
 
 /** Timers of so much or less can be run in between. */
 const SHORT_MS: Millis = 50;

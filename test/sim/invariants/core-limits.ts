@@ -6,12 +6,14 @@ import { DEFAULT_LIMITS, type CoreLimits } from "../../../src/raft/options.ts";
 import { dataBytes } from "../../../src/raft/entry-cache.ts";
 import { Raft } from "../../../src/raft/raft.ts";
 import type { Entry, Message, NodeId, PersistOp } from "../../../src/raft/types.ts";
-import { ENTRIES_IN_FLIGHT_MAX } from "../../../src/replica/batcher.ts";
+import { ENTRIES_IN_FLIGHT_MAX, FULL_ENTRIES_IN_FLIGHT_MAX } from "../../../src/replica/batcher.ts";
 import type { Leadership } from "../../../src/replica/consensus.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import type { CoreState, Invariant } from "./invariant.ts";
 
+/** A full entry holds a thousand rows. */
+const FULL_BYTES_MIN = 20_000;
 /** Reads of others that a leader holds: taken, and not answered. */
 interface Held {
   readonly core: object;
@@ -125,7 +127,8 @@ export class CoreLimitsHold implements Invariant {
     const bytes = bytesOf(open);
     if (open.length > 1 && bytes > maxUncommittedBytes)
       this.#fail(`${id} has ${bytes} bytes to commit, of ${maxUncommittedBytes}`);
-    if (open.length > ENTRIES_IN_FLIGHT_MAX)
+    const small = open.filter(({ data }) => data.length < FULL_BYTES_MIN).length;
+    if (small > ENTRIES_IN_FLIGHT_MAX || open.length > FULL_ENTRIES_IN_FLIGHT_MAX)
       this.#fail(`${id} has ${open.length} entries to commit, of ${ENTRIES_IN_FLIGHT_MAX}`);
   }
 

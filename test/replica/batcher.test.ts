@@ -1,0 +1,44 @@
+import { expect, test } from "bun:test";
+import { asNodeId } from "../../src/raft/types.ts";
+import {
+  Batcher,
+  ENTRIES_IN_FLIGHT_MAX,
+  FULL_ENTRIES_IN_FLIGHT_MAX,
+} from "../../src/replica/batcher.ts";
+
+const N1 = asNodeId("n1");
+const N2 = asNodeId("n2");
+
+function filled(count: number, weight: number): Batcher {
+  const batcher = new Batcher();
+  for (let seq = 1; seq <= count; seq++) {
+    const member = seq % 2 === 0 ? N1 : N2;
+    const command = new Uint8Array(10);
+    batcher.add({ member, boot: 1, seq, command, weight, hint: null, awaitedElsewhere: false });
+  }
+  return batcher;
+}
+
+test("more entries may be on their way while what waits fills one more, and no more than so many then", () => {
+  const some = filled(999, 1);
+  expect(some.maySeal(ENTRIES_IN_FLIGHT_MAX - 1)).toBe(true);
+  expect(some.maySeal(ENTRIES_IN_FLIGHT_MAX)).toBe(false);
+  const many = filled(1_500, 1);
+  expect(many.maySeal(ENTRIES_IN_FLIGHT_MAX)).toBe(true);
+  expect(many.maySeal(FULL_ENTRIES_IN_FLIGHT_MAX)).toBe(false);
+  // What is left fills none any more.
+  expect(many.take()).toHaveLength(1_000);
+  expect(many.maySeal(ENTRIES_IN_FLIGHT_MAX)).toBe(false);
+});
+
+test("what weighs counts, not how many they are; who is no member weighs nothing", () => {
+  const batches = filled(20, 100);
+  expect(batches.maySeal(ENTRIES_IN_FLIGHT_MAX)).toBe(true);
+  batches.keepOnly((id) => id === N1);
+  expect(batches.maySeal(ENTRIES_IN_FLIGHT_MAX)).toBe(true);
+  expect(batches.take()).toHaveLength(10);
+  expect(batches.maySeal(ENTRIES_IN_FLIGHT_MAX)).toBe(false);
+  const given = filled(20, 100);
+  expect(given.clear()).toHaveLength(20);
+  expect(given.maySeal(ENTRIES_IN_FLIGHT_MAX)).toBe(false);
+});

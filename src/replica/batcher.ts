@@ -7,16 +7,15 @@ import type { NodeId } from "../raft/types.ts";
 import type { SealedRequest } from "./consensus.ts";
 import { type Ack, ENVELOPE_BYTES_PER_REQUEST, type SealableRequest } from "./envelope.ts";
 
-/**
- * Rows one entry may touch (T3); a larger single command is the proposer's fault and goes alone. An entry is applied without a
- * tick: twice as many, one a command, took a quarter of a second on a busy machine.
- */
-const ENTRY_WEIGHT_MAX = 1_000;
+/** Rows one entry may touch (T3); a larger single command is the proposer's fault and goes alone. */
+const ENTRY_WEIGHT_MAX = 2_000;
+/** An entry is applied, and answered, without a tick: twice as many commands took a quarter of a second on a busy machine. */
+const ENTRY_COMMANDS_MAX = 1_000;
 /** Bytes of commands in one entry, but for a single command that is larger: 8 MiB less the envelope. */
 const ENTRY_BYTES_MAX = 8 * 1024 * 1024 - 256 * 1024;
 /** Entries sealed by this leader and not applied yet: enough to hide a disk's round, few enough to batch. */
 export const ENTRIES_IN_FLIGHT_MAX = 4;
-/** Of such as are full: they would not grow by waiting. */
+/** While as many commands wait as one may hold: it would not grow by waiting. */
 export const FULL_ENTRIES_IN_FLIGHT_MAX = 8;
 /** Commands of all members that wait to be sealed: all that three members, or not quite half of seven, may have unanswered. */
 const QUEUED_MAX = 49_152;
@@ -30,7 +29,6 @@ export interface QueuedRequest extends SealableRequest, SealedRequest {
 export class Batcher {
   #queue: QueuedRequest[] = [];
   #queuedBytes = 0;
-  #queuedWeight = 0;
   /** Sequences that are queued here or in an entry not applied yet: a repeat of one is dropped. */
   readonly #known = new Map<NodeId, { boot: number; seqs: Set<number> }>();
   readonly #acked = new Map<NodeId, { boot: number; below: number; logged: boolean }>();
@@ -42,7 +40,7 @@ export class Batcher {
   /** Whether one more entry may be sealed while so many are on their way. */
   maySeal(inFlight: number): boolean {
     if (inFlight < ENTRIES_IN_FLIGHT_MAX) return true;
-    return inFlight < FULL_ENTRIES_IN_FLIGHT_MAX && this.#queuedWeight >= ENTRY_WEIGHT_MAX;
+    return inFlight < FULL_ENTRIES_IN_FLIGHT_MAX && this.#queue.length >= ENTRY_COMMANDS_MAX;
   }
 
   /** False: no room. A repeat of what is on its way is accepted and dropped. */
@@ -57,7 +55,6 @@ export class Batcher {
     known.seqs.add(request.seq);
     this.#queue.push(request);
     this.#queuedBytes += request.command.length;
-    this.#queuedWeight += request.weight;
     return true;
   }
 
@@ -83,10 +80,11 @@ export class Batcher {
       weight += request.weight;
       bytes += request.command.length + ENVELOPE_BYTES_PER_REQUEST;
       if (count > 0 && (weight > ENTRY_WEIGHT_MAX || bytes > ENTRY_BYTES_MAX)) break;
+      if (count === ENTRY_COMMANDS_MAX) break;
       count += 1;
     }
     const taken = this.#queue.splice(0, count);
-    for (const request of taken) this.#leaves(request);
+    for (const request of taken) this.#queuedBytes -= request.command.length;
     return taken;
   }
 
@@ -103,9 +101,9 @@ export class Batcher {
 
   /** What others asked for and is not in the log yet must not be logged after they went. */
   keepOnly(isMember: (id: NodeId) => boolean): void {
-    this.#queue = this.#queue.filter((request) => {
-      if (isMember(request.member)) return true;
-      this.#leaves(request);
+    this.#queue = this.#queue.filter(({ member, command }) => {
+      if (isMember(member)) return true;
+      this.#queuedBytes -= command.length;
       return false;
     });
     for (const member of this.#known.keys()) if (!isMember(member)) this.#known.delete(member);
@@ -117,14 +115,8 @@ export class Batcher {
     const left = this.#queue;
     this.#queue = [];
     this.#queuedBytes = 0;
-    this.#queuedWeight = 0;
     this.#known.clear();
     this.#acked.clear();
     return left;
-  }
-
-  #leaves({ command, weight }: QueuedRequest): void {
-    this.#queuedBytes -= command.length;
-    this.#queuedWeight -= weight;
   }
 }

@@ -9,6 +9,7 @@ import {
 const N1 = asNodeId("n1");
 const N2 = asNodeId("n2");
 
+/** Commands of two members by turns. */
 function filled(count: number, weight: number): Batcher {
   const batcher = new Batcher();
   for (let seq = 1; seq <= count; seq++) {
@@ -31,14 +32,8 @@ test("more entries may be on their way while what waits fills one more, and no m
   expect(many.maySeal(ENTRIES_IN_FLIGHT_MAX)).toBe(false);
 });
 
-test("what weighs counts, not how many they are; who is no member weighs nothing", () => {
-  const batches = filled(20, 100);
-  expect(batches.maySeal(ENTRIES_IN_FLIGHT_MAX)).toBe(true);
-  batches.keepOnly((id) => id === N1);
-  expect(batches.maySeal(ENTRIES_IN_FLIGHT_MAX)).toBe(true);
-  expect(batches.take()).toHaveLength(10);
-  expect(batches.maySeal(ENTRIES_IN_FLIGHT_MAX)).toBe(false);
-  const given = filled(20, 100);
-  expect(given.clear()).toHaveLength(20);
-  expect(given.maySeal(ENTRIES_IN_FLIGHT_MAX)).toBe(false);
+test("an entry holds so many commands, or so many rows, or one command of more", () => {
+  expect(filled(3_000, 1).take()).toHaveLength(1_000);
+  expect(filled(100, 100).take()).toHaveLength(20);
+  expect(filled(2, 5_000).take()).toHaveLength(1);
 });

@@ -12,7 +12,7 @@ import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
 import type { CoreState, Invariant } from "./invariant.ts";
 
-/** A full entry holds a thousand rows. */
+/** A full entry holds a thousand commands. */
 const FULL_BYTES_MIN = 20_000;
 /** Reads of others that a leader holds: taken, and not answered. */
 interface Held {

@@ -293,6 +293,8 @@ export class Admission {
       );
     const record = membership.configuration.members[hello.id];
     const isEmpty = hello.clusterId === null && hello.lastIndex === 0;
+    // It holds a part of the log by now, but the change that let it in was lost with its leader.
+    const isBeginner = hello.clusterId === clusterId && hello.join === true;
     if (record?.incarnation === hello.incarnation) {
       const older = this.#port.sightings.refusal(hello);
       if (older !== null) return refused(older);
@@ -302,10 +304,11 @@ export class Admission {
     const newer = (hello.configIndex ?? 0) > membership.index;
     if (hello.clusterId !== null && newer) return this.meet(hello);
     if (record === undefined) {
-      return isEmpty && hello.join === true ? this.#knock(hello) : this.#noMember(hello.id);
+      const knocks = isBeginner || (isEmpty && hello.join === true);
+      return knocks ? this.#knock(hello) : this.#noMember(hello.id);
     }
     if (record.incarnation === "") {
-      if (isEmpty) return this.#knock(hello);
+      if (isEmpty || isBeginner) return this.#knock(hello);
       return refused(
         `${hello.id} was added to cluster ${clusterId} and has a data folder that was used: give it an empty one`,
         hello.clusterId === null || !this.#isSettled ? "no-join" : "removed",

@@ -28,7 +28,7 @@ const EARLY_CAMPAIGN_MS: Millis = 50;
 /** What it needs of the replica around it. */
 export interface PeersPort {
   readonly identity: Identity;
-  readonly recovered: Pick<RecoveredLog, "hardState" | "promised">;
+  readonly recovered: Pick<RecoveredLog, "hardState" | "promised" | "damage">;
   readonly options: Pick<
     ReplicaOptions,
     | "clock"
@@ -104,13 +104,21 @@ export class Peers {
       bootstrap: founder.record === null ? null : JSON.stringify(founder.record),
       term: raft?.durableTerm ?? recovered.hardState.term,
       configIndex: raft?.configurationIndex ?? asIndex(0),
-      ...(this.#isJoining ? { join: true } : {}),
+      ...(this.#wantsIn ? { join: true } : {}),
       startedAt: this.#startedAt,
     };
   }
 
   get #raft(): Raft | null {
     return this.#port.core.raft;
+  }
+
+  /** It was told to join, and was never a member as far as its log goes. Not what a damaged log goes by. */
+  get #wantsIn(): boolean {
+    const { options, recovered, admission } = this.#port;
+    if ((options.join ?? null) === null) return false;
+    const isWhole = (recovered.damage ?? null) === null && this.#raft?.repairingTo === null;
+    return this.#raft === null || (isWhole && admission.memberSince === null);
   }
 
   /** An empty folder that asks to be added. */
@@ -154,10 +162,16 @@ export class Peers {
     const before = this.#configuration;
     this.#configuration = configuration;
     const removed: (readonly [NodeId, string])[] = [];
-    for (const [key, { url }] of Object.entries(before.members)) {
-      if (configuration.members[key] !== undefined) continue;
+    for (const [key, { url, incarnation }] of Object.entries(before.members)) {
       const id = key as NodeId;
-      removed.push([id, url]);
+      const now = configuration.members[key];
+      if (now === undefined) removed.push([id, url]);
+      else if (incarnation !== "" && now.incarnation === "")
+        // It dials again, and is let in anew.
+        this.#port.options.transport.dismiss(id, {
+          sentence: `the change that let ${id} in was lost with its leader`,
+          code: "joining",
+        });
     }
     const index: LogIndex = this.#raft?.configurationIndex ?? asIndex(0);
     this.#port.admission.follow(configuration, index, removed);

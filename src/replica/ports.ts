@@ -333,7 +333,7 @@ export interface PeerHello {
   readonly term?: Term;
   /** Index of the configuration in force there: who has the newer one knows better who is a member. */
   readonly configIndex?: LogIndex;
-  /** An empty folder that asks to be added. */
+  /** A folder that asks to be added: empty, or never a member as far as the log goes that it has begun to hold. */
   readonly join?: boolean;
   /** When this process began, by its own wall clock: of two processes with one number of starts, one has an old copy. */
   readonly startedAt?: Millis;

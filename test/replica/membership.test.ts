@@ -581,6 +581,32 @@ describe("removing", () => {
     await write(cluster, leader, 1);
   });
 
+  test("a folder whose admission is lost with its leader is let in by the next one", async () => {
+    const cluster = new Cluster(37, 3);
+    await cluster.startAll();
+    const before = leaderOf(cluster);
+    const others = cluster.nodes.filter((node) => node !== before);
+    expect(
+      await done(cluster, ask(before, "members.add", { id: "n4", url: "http://n4" })),
+    ).toBeNull();
+    for (const { id } of others) cluster.network.setCut(before.id, id, true);
+    const n4 = await join(cluster, "n4", before);
+    const admitted = (leader: Node): boolean =>
+      leader.replica?.status().configuration.members["n4"]?.incarnation === n4.disk.incarnation;
+    expect(await cluster.run(200, () => admitted(before) && n4.disk.entries.length === 1)).toBe(
+      true,
+    );
+    cluster.kill(before);
+    for (const { id } of others) cluster.network.setCut(before.id, id, false);
+    await cluster.run(5_000, () => cluster.leader() !== null);
+    const next = leaderOf(cluster);
+    expect(await cluster.run(10_000, () => admitted(next))).toBe(true);
+    await cluster.start(before);
+    await write(cluster, next, 1);
+    expect(await cluster.run(5_000, () => n4.replica?.status().commit !== undefined)).toBe(true);
+    cluster.check();
+  });
+
   test("who began the cluster alone, was removed and is back with an empty folder does not lead when the leader dies", async () => {
     const cluster = new Cluster(35, 1);
     await cluster.startAll();

@@ -57,6 +57,9 @@ export class Memberships implements Invariant {
       const wanted = Math.max(1, index - 1 - LAG_MAX);
       const term = node.store?.handed[wanted - 1]?.term;
       if (learner !== undefined && isNews(node, learner)) continue;
+      // Lost just now, which nobody can have told the leader: what is promoted is the folder that it had.
+      const { incarnation } = after.members[id] ?? {};
+      if (incarnation !== "" && learner?.disk.incarnation !== incarnation) continue;
       if (learner?.disk.entries[wanted - 1]?.term !== term)
         this.#sim.fail(
           "I13",

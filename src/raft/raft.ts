@@ -746,10 +746,13 @@ export class Raft {
 
   /**
    * What the leader offers, this log has: the word that it was installed must have been lost. Said again, or the
-   * leader would offer for ever what it still has, and send nothing else.
+   * leader would offer for ever what it still has, and send nothing else. A snapshot holds what is committed, so that much is
+   * known to be so here as well: a leader that has forgotten its log up to there could not go on from any less.
    */
-  snapshotNotNeeded(): void {
+  snapshotNotNeeded(offered: Pick<SnapshotMeta, "index" | "term">): void {
     if (this.#leading !== null || this.#leader === null) return;
+    if (offered.index > this.commit && this.#log.termAt(offered.index) === offered.term)
+      this.#log.commitTo(offered.index);
     const index = this.commit;
     this.#sendAfterPersist(this.#leader, { type: "snapshot-reply", index, ok: true });
   }

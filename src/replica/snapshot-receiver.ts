@@ -46,7 +46,7 @@ export interface SnapshotReceiverPort {
   /** False: the own log holds that entry by now, or is committed beyond it. */
   wanted(at: { readonly index: LogIndex; readonly term: Term }): boolean;
   /** It was offered and is not wanted: the leader does not know how far this log is. */
-  notWanted(): void;
+  notWanted(manifest: SnapshotManifest): void;
   /** Puts it in place of state and log. @throws FatalError when this process must end */
   install(manifest: SnapshotManifest): Promise<void>;
   fatal(error: FatalError): void;
@@ -220,7 +220,7 @@ export class SnapshotReceiver {
     const now = clock.monotonic();
     if (!this.#port.wanted(manifest)) {
       this.#port.send(from, { type: "done", id: manifest.id });
-      this.#port.notWanted();
+      this.#port.notWanted(manifest);
       this.#forget(now);
       return;
     }

@@ -114,7 +114,7 @@ export class Snapshots {
         if (raft.termAt(index) !== term) return index > raft.commit;
         return port.isStateWrong() && index >= Math.max(raft.compactedIndex, this.#forgotten);
       },
-      notWanted: () => port.raft()?.snapshotNotNeeded(),
+      notWanted: (manifest) => port.raft()?.snapshotNotNeeded(manifest),
       install: (manifest) => this.#install(manifest),
       fatal: (error) => port.fatal(error),
       send,

@@ -257,7 +257,7 @@ describe("a leader", () => {
     expect(of.progress().get(n2)?.state).toBe("probe");
     step(of, n2, 2, { type: "heartbeat-reply", round: 1 });
     expect(settle(of).map(({ type }) => type)).toContain("snapshot");
-    of.snapshotNotNeeded(); // a leader needs none, and says so to nobody
+    of.snapshotNotNeeded({ index: index(1), term: term(1) }); // a leader needs none, and says so to nobody
     expect(settle(of)).toEqual([]);
   });
 });
@@ -273,7 +273,7 @@ describe("a member that does not lead", () => {
     of.awaitsCommit(n2, index(1));
     of.snapshotSent(n2, index(1), false);
     of.fetched(n2, []);
-    of.snapshotNotNeeded(); // nobody leads who could be told
+    of.snapshotNotNeeded({ index: index(1), term: term(1) }); // nobody leads who could be told
     expect(settle(of)).toEqual([]);
   });
 
@@ -283,6 +283,21 @@ describe("a member that does not lead", () => {
     of.snapshotInstalled({ index: index(9), term: term(4), configuration });
     expect([of.term, of.role, of.commit]).toEqual([term(4), "follower", index(9)]);
     expect(of.entriesFromCache(index(10), index(12))).toBeNull();
+  });
+
+  test("knows as committed what a snapshot holds that its own log holds as well, and says so", () => {
+    const of = follower();
+    busy(of);
+    settle(of);
+    const replies = (): number[] =>
+      settle(of).flatMap((sent) => (sent.type === "snapshot-reply" ? [sent.index] : []));
+    const before = of.commit;
+    of.snapshotNotNeeded({ index: index(4), term: term(1) }); // another entry than its own
+    of.snapshotNotNeeded({ index: index(99), term: term(2) });
+    expect(replies()).toEqual([before, before]);
+    of.snapshotNotNeeded({ index: index(4), term: term(2) });
+    expect(replies()).toEqual([4]);
+    expect(of.commit).toBe(index(4));
   });
 
   test("is not told of a write by an answer with another vote in it", () => {

@@ -103,7 +103,7 @@ export const OF_ONE_LINE: readonly Mutant[] = [
     "used-folder",
     "lets a used folder in for a member that was added and has none yet",
     "src/replica/admission.ts",
-    "      if (isEmpty) return this.#knock(hello);",
+    "      if (isEmpty || isBeginner) return this.#knock(hello);",
     "      if (isEmpty || hello.lastIndex >= 0) return this.#knock(hello);",
   ),
   one(

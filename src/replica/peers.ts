@@ -169,7 +169,7 @@ export class Peers {
       else if (incarnation !== "" && now.incarnation === "")
         // It dials again, and is let in anew.
         this.#port.options.transport.dismiss(id, {
-          sentence: `the change that let ${id} in was lost with its leader`,
+          sentence: `the folder of ${id} has not been let in, by the newest membership`,
           code: "joining",
         });
     }

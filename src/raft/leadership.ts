@@ -50,6 +50,8 @@ export class Leadership {
   #newsAreDue = false;
   #transferTarget: NodeId | null = null;
   #transferTicks = 0;
+  /** The target may be told to campaign with the next flush. */
+  #handOverIsDue = false;
   /** Proposals that are not both committed and durable here, oldest first. */
   readonly #proposed: { readonly last: LogIndex; readonly bytes: number }[] = [];
   #proposedBytes = 0;
@@ -142,10 +144,12 @@ export class Leadership {
   flush(): void {
     for (const [id, peer] of this.#peers) this.#flushPeer(id, peer);
     this.#newsAreDue = false;
+    this.#tellTarget();
   }
 
   /** A flush would send something. */
   get hasWork(): boolean {
+    if (this.#handOverIsDue) return true;
     for (const peer of this.#peers.values()) {
       if (peer.state === "snapshot") continue;
       const isReady = peer.fetching === null;
@@ -405,13 +409,21 @@ export class Leadership {
 
   /** Tells the target to campaign once its log is complete; nothing is appended meanwhile. */
   handOver(): void {
+    this.#handOverIsDue = this.#transferTarget !== null;
+  }
+
+  /** With the flush, not before: the same turn may still give the transfer up, and append what the target lacks. */
+  #tellTarget(): void {
     const target = this.#transferTarget;
-    if (target === null || this.#peerOf(target).match !== this.#log.last) return;
+    if (!this.#handOverIsDue || target === null) return;
+    this.#handOverIsDue = false;
+    if (this.#peerOf(target).match !== this.#log.last) return;
     this.#out.send(target, this.#term, { type: "timeout-now" });
   }
 
   abortTransfer(): void {
     this.#transferTarget = null;
+    this.#handOverIsDue = false;
   }
 
   // ------------------------------------------------------------------ time, membership

@@ -830,8 +830,9 @@ export class Raft {
   }
 
   #matchMoved(leading: Leadership): void {
-    this.#advanceCommit(leading);
+    // First: if this commit ends the leadership, its last flush tells the target, too.
     leading.handOver();
+    this.#advanceCommit(leading);
   }
 
   /** 5.3, 5.4.2: a quorum has it, and it is of this term; what is before it commits with it. */

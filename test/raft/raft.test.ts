@@ -390,6 +390,35 @@ test("a leader whose disk stalls hands over to the voter that holds most, not to
   expect(raft.transferTarget).toBe(n2);
 });
 
+test("whoever is to take over is not told to when the same turn gives the transfer up and appends", () => {
+  const raft = leader();
+  const acknowledges = (prevIndex: number, match: number): void =>
+    raft.step({
+      from: n2,
+      to: n1,
+      term: asTerm(2),
+      type: "append-reply",
+      prevIndex: asIndex(prevIndex),
+      match: asIndex(match),
+      hint: null,
+    });
+  acknowledges(1, 2);
+  raft.propose([{ kind: "command", data: new Uint8Array(1) }]);
+  settle(raft);
+  expect(raft.transfer(n2)).toBe(true);
+  // This member stood still: what came meanwhile and the ticks that it missed are seen at once.
+  acknowledges(2, 3);
+  for (let tick = 0; tick < OPTIONS.electionTicks; tick++) {
+    raft.step({ from: n2, to: n1, term: asTerm(2), type: "heartbeat-reply", round: 1 });
+    raft.tick();
+  }
+  expect(raft.transferTarget).toBeNull();
+  expect(raft.propose([{ kind: "command", data: new Uint8Array(1) }]).ok).toBe(true);
+  const sent = settle(raft).flatMap(({ messages }) => messages);
+  expect(sent.filter(({ type }) => type === "timeout-now")).toEqual([]);
+  expect(sent.some(({ type, to }) => type === "append" && to === n2)).toBe(true);
+});
+
 describe("a broken promise stops the member", () => {
   test("applying what is committed and not durable here", () => {
     const raft = core();

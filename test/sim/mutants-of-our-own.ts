@@ -70,8 +70,8 @@ export const OF_OUR_OWN: readonly Mutant[] = [
     "behind",
     "hands leadership to a member whose log is not complete",
     LEADERSHIP,
-    "if (target === null || this.#peerOf(target).match !== this.#log.last) return;",
-    "if (target === null || this.#peers.get(target) === undefined) return;",
+    "    if (this.#peerOf(target).match !== this.#log.last) return;\n",
+    "",
   ),
   // ------------------------------------------------------------------ the log
   one(

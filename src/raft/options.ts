@@ -53,7 +53,8 @@ export interface PeerProgress {
   readonly inflight: number;
   readonly inflightBytes: number;
   readonly recentActive: boolean;
-  readonly learner: boolean;
+  /** A voter, also by the configuration to come: leadership may be handed to it. */
+  readonly mayLead: boolean;
 }
 
 const MIB = 1024 * 1024;

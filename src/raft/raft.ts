@@ -244,7 +244,7 @@ export class Raft {
         inflight: peer.inflights.count,
         inflightBytes: peer.inflights.bytes,
         recentActive: peer.recentActive,
-        learner: !isVoter(this.configuration, id),
+        mayLead: this.configuration.voters.includes(id),
       });
     }
     return view;

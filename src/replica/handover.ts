@@ -68,9 +68,9 @@ export class Handover {
     const now = clock.monotonic();
     const wrong = consistency.wrongMembers();
     let best: { id: NodeId; match: LogIndex } | null = null;
-    for (const [id, { match, learner }] of raft.progress()) {
+    for (const [id, { match, mayLead }] of raft.progress()) {
       if (except.has(id) || wrong.has(id)) continue;
-      if (id === self || learner || !transport.isConnected(id)) continue;
+      if (id === self || !mayLead || !transport.isConnected(id)) continue;
       // Not whom the core has heard since it last counted its quorum: at the tick in which it does, that is nobody.
       const heardMs = contacts.sinceMs(id, now) ?? Number.POSITIVE_INFINITY;
       if (heardMs > core.electionTicks * TICK_MS) continue;

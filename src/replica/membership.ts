@@ -138,7 +138,10 @@ export class Membership {
     if (configuration.members[to] === undefined)
       throw new CallError("not-found", `There is no member ${to}.`);
     if (!configuration.voters.includes(to))
-      throw new CallError("not-a-voter", `${to} is a learner: only voters can lead.`);
+      throw new CallError(
+        "not-a-voter",
+        `${to} is ${configuration.outgoing.includes(to) ? "on its way out" : "a learner"}: only voters can lead.`,
+      );
     if (!this.#reachable(to))
       throw new CallError("unreachable", `${to} does not answer: it cannot take over.`);
     if (await this.#port.transfer(to, timeoutMs)) return;

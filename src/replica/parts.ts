@@ -393,7 +393,7 @@ export class Parts {
     this.#port.replaced();
   }
 
-  /** It is as of an earlier index than the one before was: the log is applied from there. */
+  /** It may be as of an earlier index than the one before was: the log is applied from there. */
   #stateReplaced({ index }: SnapshotManifest): void {
     this.applier.installed();
     this.staleness.replaced();

@@ -230,6 +230,8 @@ export class Snapshots {
     const goOn = this.#port.halt();
     try {
       await store.replaceState(manifest);
+      // The one before it may have applied less: it may have been too wrong to.
+      if (manifest.index > raft.appliedIndex) raft.applied(manifest.index);
       this.#port.stateReplaced(manifest);
       log.warn("the state that was wrong is replaced; it is kept beside it", {
         index: manifest.index,

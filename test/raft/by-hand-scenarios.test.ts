@@ -163,7 +163,7 @@ describe("membership and snapshots", () => {
     all.core("1").proposeChange([{ op: "add-learner", id: raft.asNodeId("4"), record }]);
     all.settle();
     const four = raft.asNodeId("4");
-    expect(all.core("1").progress().get(four)).toMatchObject({ state: "snapshot", learner: true });
+    expect(all.core("1").progress().get(four)).toMatchObject({ state: "snapshot", mayLead: false });
     const [offer] = all.offers;
     expect(offer?.to).toBe("4");
     if (offer !== undefined) all.core("4").snapshotInstalled(offer.snapshot);

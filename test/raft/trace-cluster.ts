@@ -256,7 +256,7 @@ export class TraceCluster {
       );
       for (const [peer, p] of raft.progress())
         this.say(
-          `  ${peer}: ${p.state} match=${p.match} next=${p.next} inflight=${p.inflight}${p.recentActive ? "" : " silent"}${p.learner ? " learner" : ""}`,
+          `  ${peer}: ${p.state} match=${p.match} next=${p.next} inflight=${p.inflight}${p.recentActive ? "" : " silent"}${raft.configuration.learners.includes(peer) ? " learner" : ""}`,
         );
     }
   }

@@ -11,6 +11,7 @@ function handedTo(known: {
   readonly match?: Readonly<Record<string, number>>;
   readonly heardMs?: Readonly<Record<string, number>>;
   readonly wrong?: readonly NodeId[];
+  readonly leaving?: readonly NodeId[];
 }): NodeId | null {
   let target: NodeId | null = null;
   const progress = (id: NodeId): readonly [NodeId, PeerProgress] => [
@@ -23,7 +24,7 @@ function handedTo(known: {
       inflightBytes: 0,
       // The quorum was counted in this very tick.
       recentActive: false,
-      learner: false,
+      mayLead: !(known.leaving ?? []).includes(id),
     },
   ];
   const handover = new Handover({
@@ -64,4 +65,9 @@ test("of those it goes to who holds most, and to nobody whose state is wrong", (
   expect(handedTo({ match: { n3: 6 } })).toBe(N3);
   expect(handedTo({ match: { n3: 6 }, wrong: [N3] })).toBe(N2);
   expect(handedTo({ wrong: [N2, N3] })).toBeNull();
+});
+
+test("who is on its way out is nobody to hand over to, and does not stand in the way of who stays", () => {
+  expect(handedTo({ match: { n2: 6 }, leaving: [N2] })).toBe(N3);
+  expect(handedTo({ leaving: [N2, N3] })).toBeNull();
 });

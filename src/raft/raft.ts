@@ -323,12 +323,14 @@ export class Raft {
 
   /**
    * One logical tick. `mayCampaign`: false at a member that should not lead just now. Its time passes all the same, or it
-   * would stick to a leader that it hears of no more.
+   * would stick to a leader that it hears of no more. `missed`: ticks before it that did not come, since this member did
+   * not run. The others' timers did: a leader's heartbeats are as late as that. For all else they count for nothing, for
+   * what came meanwhile was not heard yet.
    */
-  tick(mayCampaign = true): void {
+  tick(mayCampaign = true, missed = 0): void {
     this.#disk.now += 1;
     this.#electionElapsed += 1;
-    if (this.#leading !== null) this.#tickLeader(this.#leading);
+    if (this.#leading !== null) this.#tickLeader(this.#leading, missed);
     else if (this.#electionElapsed >= this.#electionTimeout) {
       if (mayCampaign) this.campaign();
       // Who may not stand, a learner for one, knows all the same that nobody leads it.
@@ -336,7 +338,7 @@ export class Raft {
     }
   }
 
-  #tickLeader(leading: Leadership): void {
+  #tickLeader(leading: Leadership, missed: number): void {
     leading.tick(this.#o.electionTicks);
     if (this.#electionElapsed >= this.#o.electionTicks) {
       this.#electionElapsed = 0;
@@ -347,7 +349,7 @@ export class Raft {
     }
     if (this.#disk.stalls && this.#abdicate(leading)) return;
     this.#leaveJoint(leading);
-    this.#heartbeatElapsed += 1;
+    this.#heartbeatElapsed += 1 + missed;
     if (this.#heartbeatElapsed < this.#o.heartbeatTicks) return;
     this.#heartbeatElapsed = 0;
     leading.heartbeat();

@@ -69,7 +69,8 @@ export class Ticks {
       // One tick a turn, however late it is: after a stall the messages that wait come first.
       if (raft !== null && !core.isHalted) {
         if (eligibility.standsDown(raft)) raft.standDown();
-        if (!eligibility.isOutside) raft.tick(eligibility.mayCampaign(raft));
+        const missed = Math.max(0, Math.floor(awayMs / TICK_MS));
+        if (!eligibility.isOutside) raft.tick(eligibility.mayCampaign(raft), missed);
       }
       this.#sweep(now);
       core.pump();

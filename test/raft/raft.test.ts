@@ -419,6 +419,34 @@ test("whoever is to take over is not told to when the same turn gives the transf
   expect(sent.some(({ type, to }) => type === "append" && to === n2)).toBe(true);
 });
 
+describe("ticks that did not come in time", () => {
+  test("count for a leader's heartbeats", () => {
+    const raft = leader({ heartbeatTicks: 5 });
+    const beats = (): number =>
+      settle(raft).flatMap(({ messages }) => messages.filter(({ type }) => type === "heartbeat"))
+        .length;
+    raft.tick();
+    expect(beats()).toBe(0);
+    raft.tick(true, 3);
+    expect(beats()).toBe(2);
+    raft.tick(true, 40);
+    expect(beats()).toBe(2);
+    raft.tick();
+    expect(beats()).toBe(0);
+  });
+
+  test("count for nothing else: neither a follower's election timer nor a leader's quorum", () => {
+    const follower = core();
+    for (let tick = 0; tick < 14; tick++) follower.tick(true, 1_000);
+    expect(follower.role).toBe("follower");
+    follower.tick();
+    expect(follower.role).toBe("pre-candidate");
+    const leading = leader();
+    for (let tick = 0; tick < OPTIONS.electionTicks - 1; tick++) leading.tick(true, 1_000);
+    expect(leading.role).toBe("leader");
+  });
+});
+
 describe("a broken promise stops the member", () => {
   test("applying what is committed and not durable here", () => {
     const raft = core();

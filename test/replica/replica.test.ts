@@ -572,3 +572,17 @@ test("a leader whose own loop stood still does not take that for the loss of its
   await cluster.run(2_000, () => before.settled && during.settled);
   expect([before.error, during.error]).toEqual([null, null]);
 });
+
+test("a leader whose every turn is long sends its heartbeats by the clock, and stays", async () => {
+  const cluster = new Cluster(37, 3);
+  await cluster.startAll();
+  await cluster.run(1_000);
+  const leader = cluster.leader();
+  const term = leader?.replica?.status().term;
+  for (let turn = 0; turn < 50; turn++) {
+    leader?.clock.pause(150);
+    await cluster.run(150.5);
+  }
+  expect(cluster.leader()).toBe(leader);
+  expect(leader?.replica?.status().term).toBe(term);
+});

@@ -385,8 +385,8 @@ export const OF_OUR_OWN: readonly Mutant[] = [
     "unheard",
     "who should not lead sticks to a leader that is gone",
     "src/replica/ticks.ts",
-    "        if (!eligibility.isOutside) raft.tick(eligibility.mayCampaign(raft));",
-    '        if (eligibility.mayCampaign(raft) || raft.role === "leader") raft.tick();',
+    "        if (!eligibility.isOutside) raft.tick(eligibility.mayCampaign(raft), missed);",
+    '        if (eligibility.mayCampaign(raft) || raft.role === "leader") raft.tick(true, missed);',
   ),
   one(
     "self-elected",

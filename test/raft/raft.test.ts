@@ -419,6 +419,39 @@ test("whoever is to take over is not told to when the same turn gives the transf
   expect(sent.some(({ type, to }) => type === "append" && to === n2)).toBe(true);
 });
 
+test("leadership may be handed to a voter that stays, and to nobody else", () => {
+  const raft = leader();
+  const learner = asNodeId("n9");
+  const acknowledge = (): void => {
+    const match = raft.lastIndex;
+    raft.step({
+      from: n2,
+      to: n1,
+      term: asTerm(2),
+      type: "append-reply",
+      prevIndex: match,
+      match,
+      hint: null,
+    });
+    settle(raft);
+  };
+  const mayLead = (): string[] =>
+    [...raft.progress()].filter(([, { mayLead: may }]) => may).map(([id]) => id);
+  acknowledge();
+  expect(mayLead()).toEqual(["n2", "n3"]);
+  const record = { url: "http://n9", incarnation: "i" };
+  expect(raft.proposeChange([{ op: "add-learner", id: learner, record }]).ok).toBe(true);
+  settle(raft);
+  acknowledge();
+  expect(mayLead()).toEqual(["n2", "n3"]);
+  // Until this is committed n3 is a voter of the old half.
+  expect(raft.proposeChange([{ op: "remove", id: n3 }]).ok).toBe(true);
+  settle(raft);
+  expect(mayLead()).toEqual(["n2"]);
+  expect(raft.transfer(n3)).toBe(false);
+  expect(raft.transfer(n2)).toBe(true);
+});
+
 describe("ticks that did not come in time", () => {
   test("count for a leader's heartbeats", () => {
     const raft = leader({ heartbeatTicks: 5 });

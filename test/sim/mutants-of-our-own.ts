@@ -60,6 +60,20 @@ export const OF_OUR_OWN: readonly Mutant[] = [
     "      if (!leading.checkQuorum() && leading.isOver) {",
   ),
   one(
+    "late-beats",
+    "a leader's heartbeats count the ticks that came, however late they were",
+    RAFT,
+    "    this.#heartbeatElapsed += 1 + missed;",
+    "    this.#heartbeatElapsed += missed < 0 ? 2 : 1;",
+  ),
+  one(
+    "rare-beats",
+    "a leader sends its heartbeats half as often",
+    RAFT,
+    "this.#heartbeatElapsed < this.#o.heartbeatTicks)",
+    "this.#heartbeatElapsed < 2 * this.#o.heartbeatTicks)",
+  ),
+  one(
     "timer",
     "a leader's word does not set the election timer back",
     RAFT,
@@ -71,6 +85,20 @@ export const OF_OUR_OWN: readonly Mutant[] = [
     "hands leadership to a member whose log is not complete",
     LEADERSHIP,
     "    if (this.#peerOf(target).match !== this.#log.last) return;\n",
+    "",
+  ),
+  one(
+    "leaving",
+    "hands leadership to a member that is on its way out",
+    RAFT,
+    "        mayLead: this.configuration.voters.includes(id),\n",
+    "        mayLead: isVoter(this.configuration, id),\n",
+  ),
+  one(
+    "untold",
+    "the core is not told what the state holds that took a wrong one's place",
+    "src/replica/snapshots.ts",
+    "      if (manifest.index > raft.appliedIndex) raft.applied(manifest.index);\n",
     "",
   ),
   // ------------------------------------------------------------------ the log

@@ -27,6 +27,7 @@ import { HandedClaims } from "./handed-claims.ts";
 import { HeardQuorum } from "./heard-quorum.ts";
 import { Heartbeats } from "./heartbeats.ts";
 import type { Invariant } from "./invariant.ts";
+import { LeaderSpeaks } from "./leader-speaks.ts";
 import { LeaseAnswers } from "./lease-answers.ts";
 import { LeasePeriod } from "./lease-period.ts";
 import { LegalSteps } from "./legal-steps.ts";
@@ -88,6 +89,7 @@ export const ALL_INVARIANTS: readonly ((sim: Simulation) => Invariant)[] = [
   (sim) => new CheckedCommits(sim),
   (sim) => new SlowDisk(sim),
   (sim) => new HeardQuorum(sim),
+  (sim) => new LeaderSpeaks(sim),
   (sim) => new Charges(sim),
   (sim) => new ClaimedNames(sim),
   (sim) => new TransferHoldsWrites(sim),

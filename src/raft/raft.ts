@@ -861,7 +861,10 @@ export class Raft {
 
   // ------------------------------------------------------------------ reads
 
-  /** Asks for an index at which a read is linearizable; answered in the effects, under `id`. */
+  /**
+   * Asks for an index at which a read is linearizable; answered in the effects, under `id`. No process of this member may
+   * use one twice: a leader may answer the one before late, with the index of that time.
+   */
   readIndex(id: number): void {
     if (this.#leading !== null) {
       this.#read({ id, from: null });

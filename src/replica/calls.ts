@@ -27,10 +27,12 @@ export class Calls {
   readonly #send: (to: NodeId, frame: PeerFrame) => boolean;
   readonly #handlers = new Map<string, Handler>();
   readonly #open = new Map<number, OpenCall>();
-  #nextId = 1;
+  #nextId: number;
 
-  constructor(self: NodeId, send: (to: NodeId, frame: PeerFrame) => boolean) {
+  /** `first`: the number of the first question, greater than 0, which is that of what wants no answer. */
+  constructor(self: NodeId, first: number, send: (to: NodeId, frame: PeerFrame) => boolean) {
     this.#self = self;
+    this.#nextId = first;
     this.#send = send;
   }
 

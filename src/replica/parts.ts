@@ -32,6 +32,7 @@ import type {
   RecoveredLog,
   SnapshotManifest,
 } from "./ports.ts";
+import { firstNumber } from "./question-numbers.ts";
 import { QuorumWatch } from "./quorum-watch.ts";
 import { Reads } from "./reads.ts";
 import type { ReplicaOptions } from "./replica-options.ts";
@@ -106,7 +107,7 @@ export class Parts {
 
     this.contacts = new Contacts(self);
     this.clockWatch = new ClockWatch(clock);
-    this.calls = new Calls(self, send);
+    this.calls = new Calls(self, firstNumber(identity), send);
     this.sightings = new Sightings(options.seen ?? null);
     this.standing = new Standing({
       clock,
@@ -141,7 +142,7 @@ export class Parts {
       snapshots: (effects) => this.snapshots.carryOut(effects),
     });
     const core = this.core;
-    this.reads = new Reads(clock, (id) => {
+    this.reads = new Reads(clock, firstNumber(identity), (id) => {
       if (core.raft === null) this.reads.answered(id, null);
       else core.raft.readIndex(id);
       schedulePump();

@@ -27,14 +27,15 @@ export class Reads {
   readonly #rounds = new Map<number, { readers: Reader[]; startedAt: Millis }>();
   #waiting: Reader[] = [];
   #count = 0;
-  #nextId = 1;
+  #nextId: number;
   #scheduled = false;
   /** No new round before this: a refusal means that there is no leader to ask just now. */
   #notBefore = 0;
 
-  /** `start` asks the core for a read index under the given id. */
-  constructor(clock: Clock, start: (id: number) => void) {
+  /** `start` asks the core for a read index under the given id; the first one is `first`. */
+  constructor(clock: Clock, first: number, start: (id: number) => void) {
     this.#clock = clock;
+    this.#nextId = first;
     this.#start = start;
   }
 

@@ -586,3 +586,72 @@ test("a leader whose every turn is long sends its heartbeats by the clock, and s
   expect(cluster.leader()).toBe(leader);
   expect(leader?.replica?.status().term).toBe(term);
 });
+
+describe("an answer to what an earlier process of a member asked is none to what it asks now:", () => {
+  async function three(seed: number) {
+    const cluster = new Cluster(seed, 3);
+    await cluster.startAll();
+    await cluster.run(1_000);
+    const leader = cluster.leader();
+    const [asking, other] = cluster.nodes.filter((node) => node !== leader);
+    if (leader === null || asking === undefined || other === undefined)
+      throw new Error("no leader");
+    return { cluster, leader, asking, other };
+  }
+
+  test("a read", async () => {
+    const { cluster, leader, asking, other } = await three(38);
+    // From its start on, as the next one will: the same numbers, if they are counted from the same one.
+    cluster.kill(asking);
+    await cluster.run(100);
+    await cluster.start(asking);
+    await cluster.run(1_000);
+    // No round of heartbeats is confirmed, so the read waits at the leader, while entries are acknowledged.
+    for (const { id } of [asking, other])
+      cluster.network.sieve(id, leader.id, "heartbeat-reply", 150);
+    asking.replica?.linearize(5_000).catch(() => undefined);
+    await cluster.run(10);
+    cluster.kill(asking);
+    cluster.network.sieve(other.id, leader.id, "heartbeat-reply", 5_000);
+    const write = submit(leader, { n: 1 });
+    await cluster.run(130, () => write.settled);
+    expect(write.answer).toBe(1);
+    const written = leader.machine.applied().index;
+    // The next process asks before the round of the earlier one's read is confirmed, which it does itself.
+    cluster.network.sieve(asking.id, leader.id, "heartbeat-reply", 5_000);
+    await cluster.start(asking);
+    await cluster.run(1_000, () => asking.replica?.status().leader === leader.id);
+    cluster.network.sieve(asking.id, leader.id, "heartbeat-reply", 20);
+    const read = asking.replica?.linearize(5_000);
+    let index = 0;
+    void read?.then((safe) => (index = safe));
+    await cluster.run(2_000, () => index > 0);
+    expect(index).toBeGreaterThanOrEqual(written);
+  });
+
+  test("a call", async () => {
+    const { cluster, leader, asking } = await three(39);
+    leader.replica?.serve(
+      "echo",
+      (body) => new Promise((resolve) => void leader.clock.after(1_000, () => resolve(body))),
+    );
+    const ask = (who: string): string[] => {
+      const answers: string[] = [];
+      for (let n = 0; n < 100; n++)
+        asking.replica
+          ?.call("echo", who, 5_000)
+          .then((body) => answers.push(body as string))
+          .catch(() => undefined);
+      return answers;
+    };
+    ask("the earlier one");
+    await cluster.run(100);
+    cluster.kill(asking);
+    await cluster.start(asking);
+    await cluster.run(700);
+    const answers = ask("this one");
+    await cluster.run(4_000, () => answers.length === 100);
+    expect(new Set(answers)).toEqual(new Set(["this one"]));
+    expect(answers).toHaveLength(100);
+  });
+});

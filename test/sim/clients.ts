@@ -270,6 +270,11 @@ export class Client {
 
   // ------------------------------------------------------------------ the rest
 
+  /** Of what is known, at this member. */
+  read(node: SimNode): Promise<void> {
+    return this.#stats(node);
+  }
+
   async #get(node?: SimNode): Promise<void> {
     const id = this.#pick();
     if (id === null) return;
@@ -343,9 +348,9 @@ export class Client {
     this.#sim.history.listed(page.tasks, read.appliedIndex, since, whole);
   }
 
-  async #stats(): Promise<void> {
+  async #stats(node?: SimNode): Promise<void> {
     const since = this.#sim.history.beginRead();
-    const answer = await this.#call((queue) => queue.stats("linearizable"));
+    const answer = await this.#call((queue) => queue.stats("linearizable"), node);
     if (answer !== null) this.#sim.history.counted(answer.stats, answer.read.appliedIndex, since);
   }
 

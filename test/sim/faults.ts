@@ -1,6 +1,7 @@
 /** What goes wrong, when, and for how long: each family that is on strikes at moments drawn from the seed. */
 import type { DiskFaults } from "./log-store.ts";
 import type { SimNode } from "./node.ts";
+import { askAgain } from "./ask-again.ts";
 import { longLog } from "./long-log.ts";
 import { applyOddly } from "./odd-apply.ts";
 import { type FaultFamily, streamOf } from "./options.ts";
@@ -158,5 +159,6 @@ const STRIKES: Strikes = {
   "row-rot": rotRow,
   "rot-and-lag": rotAndLag,
   "long-log": longLog,
+  "ask-again": askAgain,
   "odd-apply": applyOddly,
 };

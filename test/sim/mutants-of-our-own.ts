@@ -95,6 +95,13 @@ export const OF_OUR_OWN: readonly Mutant[] = [
     "        mayLead: isVoter(this.configuration, id),\n",
   ),
   one(
+    "same-numbers",
+    "every process of a member asks under the numbers of the one before it",
+    "src/replica/question-numbers.ts",
+    "  return 1 + ((folder + Math.imul(boot, STEP)) >>> 0) * NUMBERS;",
+    "  return 1 + (folder > 0 && boot < 0 ? STEP * NUMBERS : 0);",
+  ),
+  one(
     "untold",
     "the core is not told what the state holds that took a wrong one's place",
     "src/replica/snapshots.ts",

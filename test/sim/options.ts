@@ -78,6 +78,7 @@ export const YOUNG_CODES = {
   "long-log": "N5, P1",
   "old-build": "P7",
   "lone-return": "M4, P1",
+  "ask-again": "P1, N9",
 } as const;
 type YoungFamily = keyof typeof YOUNG_CODES;
 /** What ends a run in another way than usual, or stands for a rare moment, has a smaller share of them. */
@@ -93,6 +94,7 @@ const SELDOM: Partial<Record<YoungFamily, number>> = {
   "long-log": 0.2,
   "old-build": 0.15,
   "lone-return": 0.15,
+  "ask-again": 0.2,
 };
 export type FaultFamily = keyof typeof FAULT_CODES | YoungFamily;
 const FAULT_FAMILIES = Object.keys(FAULT_CODES) as readonly (keyof typeof FAULT_CODES)[];

@@ -313,6 +313,13 @@ export class Simulation {
     this.#follow(this.#hand.write(node), () => (this.asking -= 1));
   }
 
+  /** A linearizable read that this member gets now. */
+  readAt(node: SimNode): void {
+    if (!this.#wild) return;
+    this.asking += 1;
+    this.#follow(this.#hand.read(node), () => (this.asking -= 1));
+  }
+
   /** An operator wants another leader; null: whoever is best. */
   transfer(leader: SimNode, to: NodeId | null): void {
     this.trace.say(leader.id, `hands leadership to ${to ?? "the best follower"}`);

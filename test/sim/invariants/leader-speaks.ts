@@ -34,7 +34,7 @@ export class LeaderSpeaks implements Invariant {
   }
 
   leadership(node: SimNode, { role }: Leadership): void {
-    if (role === "leader") this.#speaks(node);
+    if (role === "leader") this.#speaks(node, isAlone(node) ? LOOK_MS : 0);
     else this.#spoken.delete(node);
   }
 

@@ -25,7 +25,11 @@ export class Replay implements Invariant {
     const { reborn } = this.#sim;
     if (reborn === null) this.#replay(node, 0);
     else this.#replay(node, reborn.beginning.index, reborn.state);
-    const image = nodes.find((other) => other.image !== null)?.image ?? null;
+    // What lies before a rescue is not in its log: an image of a folder that holds its first entry alone leads nowhere.
+    const first = reborn?.beginning.index ?? 0;
+    const image =
+      nodes.map((other) => other.image).find((each) => each !== null && each.index >= first) ??
+      null;
     if (image !== null) this.#replay(node, image.index, image.bytes);
   }
 

@@ -2,7 +2,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { memberViews } from "../../src/queue/cluster-view.ts";
 import { decodeConfigurationEntry } from "../../src/raft/configuration.ts";
-import { asIndex, asTerm, type NodeId } from "../../src/raft/types.ts";
+import { asIndex, asNodeId, asTerm, type NodeId } from "../../src/raft/types.ts";
 import { CallError, ConsensusError } from "../../src/replica/consensus.ts";
 import { decodeEntry } from "../../src/replica/envelope.ts";
 import { Cluster, type Node, commandOf } from "./cluster.ts";
@@ -604,6 +604,36 @@ describe("removing", () => {
     await cluster.start(before);
     await write(cluster, next, 1);
     expect(await cluster.run(5_000, () => n4.replica?.status().commit !== undefined)).toBe(true);
+    cluster.check();
+  });
+
+  test("and by one that was told of the member alone, and knows the folder as a guest", async () => {
+    const cluster = new Cluster(40, 3);
+    await cluster.startAll();
+    const before = leaderOf(cluster);
+    const others = cluster.nodes.filter((node) => node !== before);
+    const set = (cut: boolean): void => {
+      for (const { id } of others)
+        for (const from of [before.id, asNodeId("n4")]) cluster.network.setCut(from, id, cut);
+    };
+    set(true);
+    const n4 = await join(cluster, "n4", before);
+    const admitted = (leader: Node): boolean =>
+      leader.replica?.status().configuration.members["n4"]?.incarnation === n4.disk.incarnation;
+    expect(await cluster.run(250, () => n4.disk.entries.length > 1)).toBe(true);
+    expect(admitted(n4)).toBe(true);
+    cluster.kill(before);
+    set(false);
+    await cluster.run(5_000, () => cluster.leader() !== null);
+    await cluster.run(500);
+    const next = leaderOf(cluster);
+    expect(admitted(next)).toBe(false);
+    expect(n4.transport?.isConnected(next.id)).toBe(true);
+    const added = ask(next, "members.add", { id: "n4", url: "http://n4" });
+    expect(await done(cluster, added)).toBeNull();
+    expect(await cluster.run(10_000, () => admitted(next))).toBe(true);
+    await cluster.start(before);
+    await write(cluster, n4, 1);
     cluster.check();
   });
 

@@ -2,7 +2,7 @@
  * 5.2: a leader sends a round of heartbeats every heartbeat interval, by its clock; when it stood still, with the first
  * tick after that. The others' clocks went on: they would elect another one.
  */
-import type { Message } from "../../../src/raft/types.ts";
+import type { Configuration, Message } from "../../../src/raft/types.ts";
 import { TICK_MS } from "../../../src/replica/core.ts";
 import type { Leadership } from "../../../src/replica/consensus.ts";
 import type { Millis } from "../../../src/replica/ports.ts";
@@ -19,6 +19,8 @@ interface Spoken {
   /** The last round, or when it began to lead, by the leader's own clock and in virtual time. */
   readonly own: Millis;
   readonly at: Millis;
+  /** At the last look: behind a change there may have been nobody to speak to in between. */
+  members: Configuration | null;
 }
 
 export class LeaderSpeaks implements Invariant {
@@ -57,10 +59,12 @@ export class LeaderSpeaks implements Invariant {
 
   often(): void {
     const { heartbeatMs } = this.#sim.options;
-    for (const [node, { own }] of this.#spoken) {
+    for (const [node, spoken] of this.#spoken) {
+      const { own, members } = spoken;
+      spoken.members = node.replica?.core?.configuration ?? null;
       // Before the next look it may have somebody to speak to.
       if (isAlone(node)) this.#speaks(node, LOOK_MS);
-      if (this.#excused(node)) continue;
+      if (this.#excused(node) || (members !== null && spoken.members !== members)) continue;
       const silent = node.clock.monotonic() - own;
       if (silent > heartbeatMs + SLACK_MS)
         this.#sim.fail("5.2", `${node.id} leads and sent no heartbeat for ${silent.toFixed(1)} ms`);
@@ -71,6 +75,7 @@ export class LeaderSpeaks implements Invariant {
     this.#spoken.set(node, {
       own: node.clock.monotonic() + ahead,
       at: this.#sim.world.now + ahead,
+      members: this.#spoken.get(node)?.members ?? null,
     });
   }
 

@@ -174,10 +174,10 @@ export class Peers {
         });
     }
     const index: LogIndex = this.#raft?.configurationIndex ?? asIndex(0);
-    const { admission, options, followed } = this.#port;
+    const { admission, options } = this.#port;
     const wasMember = admission.memberSince !== null;
     admission.follow(configuration, index, removed);
-    followed(before, configuration);
+    this.#port.followed(before, configuration);
     // The change that let this folder in was lost with its leader. Whoever knows it as a guest has no reason to end the
     // connection: it says by itself that it wants in.
     if (wasMember && this.#wantsIn) options.transport.setPeers(new Map());

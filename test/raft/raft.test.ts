@@ -117,21 +117,25 @@ function append(
   };
 }
 
+/** The answer to an append behind `prevIndex`: this member holds all up to `match`. */
+function acknowledgement(from: NodeId, match: number, prevIndex = match): Message {
+  return {
+    type: "append-reply",
+    from,
+    to: n1,
+    term: asTerm(2),
+    prevIndex: asIndex(prevIndex),
+    match: asIndex(match),
+    hint: null,
+  };
+}
+
 describe("a learner", () => {
   test("is not promoted before it holds the change that added its folder: by an older one it may not vote", () => {
     const raft = leader();
     const learner = asNodeId("n9");
     const acknowledges = (from: NodeId, match: number): void => {
-      const index = asIndex(match);
-      raft.step({
-        type: "append-reply",
-        from,
-        to: n1,
-        term: raft.term,
-        prevIndex: index,
-        match: index,
-        hint: null,
-      });
+      raft.step(acknowledgement(from, match));
       settle(raft);
     };
     acknowledges(n2, 2);
@@ -180,15 +184,7 @@ describe("effects", () => {
 
   test("make one append of what one turn proposed, together with what it committed", () => {
     const raft = leader();
-    raft.step({
-      from: n2,
-      to: n1,
-      term: asTerm(2),
-      type: "append-reply",
-      prevIndex: asIndex(1),
-      match: asIndex(2),
-      hint: null,
-    });
+    raft.step(acknowledgement(n2, 2, 1));
     for (const letter of ["a", "b", "c"])
       raft.propose([{ kind: "command", data: new TextEncoder().encode(letter) }]);
     const effects = raft.takeEffects();
@@ -315,15 +311,7 @@ describe("what storage answers", () => {
   test("comes when the log begins behind it: nothing is sent, or a snapshot", () => {
     const raft = leader({ cacheBytes: 0 });
     const reply = (from: NodeId, prevIndex: number, match: number): void =>
-      raft.step({
-        from,
-        to: n1,
-        term: asTerm(2),
-        type: "append-reply",
-        prevIndex: asIndex(prevIndex),
-        match: asIndex(match),
-        hint: null,
-      });
+      raft.step(acknowledgement(from, match, prevIndex));
     raft.propose([{ kind: "command", data: new Uint8Array(1) }]);
     settle(raft);
     reply(n3, 1, 3);
@@ -364,15 +352,7 @@ test("a leader whose disk stalls hands over to the voter that holds most, not to
   const raft = leader();
   const learner = asNodeId("n9");
   const acknowledges = (from: NodeId, match: number): void =>
-    raft.step({
-      from,
-      to: n1,
-      term: asTerm(2),
-      type: "append-reply",
-      prevIndex: asIndex(match),
-      match: asIndex(match),
-      hint: null,
-    });
+    raft.step(acknowledgement(from, match));
   acknowledges(n2, 2);
   const record = { url: "http://n9", incarnation: "i" };
   expect(raft.proposeChange([{ op: "add-learner", id: learner, record }]).ok).toBe(true);
@@ -392,22 +372,12 @@ test("a leader whose disk stalls hands over to the voter that holds most, not to
 
 test("whoever is to take over is not told to when the same turn gives the transfer up and appends", () => {
   const raft = leader();
-  const acknowledges = (prevIndex: number, match: number): void =>
-    raft.step({
-      from: n2,
-      to: n1,
-      term: asTerm(2),
-      type: "append-reply",
-      prevIndex: asIndex(prevIndex),
-      match: asIndex(match),
-      hint: null,
-    });
-  acknowledges(1, 2);
+  raft.step(acknowledgement(n2, 2, 1));
   raft.propose([{ kind: "command", data: new Uint8Array(1) }]);
   settle(raft);
   expect(raft.transfer(n2)).toBe(true);
   // This member stood still: what came meanwhile and the ticks that it missed are seen at once.
-  acknowledges(2, 3);
+  raft.step(acknowledgement(n2, 3, 2));
   for (let tick = 0; tick < OPTIONS.electionTicks; tick++) {
     raft.step({ from: n2, to: n1, term: asTerm(2), type: "heartbeat-reply", round: 1 });
     raft.tick();
@@ -423,16 +393,7 @@ test("leadership may be handed to a voter that stays, and to nobody else", () =>
   const raft = leader();
   const learner = asNodeId("n9");
   const acknowledge = (): void => {
-    const match = raft.lastIndex;
-    raft.step({
-      from: n2,
-      to: n1,
-      term: asTerm(2),
-      type: "append-reply",
-      prevIndex: match,
-      match,
-      hint: null,
-    });
+    raft.step(acknowledgement(n2, raft.lastIndex));
     settle(raft);
   };
   const mayLead = (): string[] =>

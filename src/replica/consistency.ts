@@ -90,6 +90,8 @@ export class Consistency {
 
   // Leader.
   #nextAt: Millis = 0;
+  /** A round of this leadership is over. */
+  #hasAsked = false;
   /** Begins anywhere: what a member answers to this one's earlier process must be no answer to this one. */
   #rounds: number;
   #round: Round | null = null;
@@ -145,6 +147,11 @@ export class Consistency {
     return new Set(this.alarms().flatMap(({ member }) => member ?? []));
   }
 
+  /** Leader: it has asked everybody since it began to lead, so who answers and is known to be wrong is in `wrongMembers`. */
+  get hasAsked(): boolean {
+    return this.#hasAsked;
+  }
+
   /** The state was replaced by a snapshot: what was wrong with the one before is gone. */
   replaced(): void {
     this.#condemned = null;
@@ -163,6 +170,8 @@ export class Consistency {
     if (role !== "leader" || !active) {
       this.#round = null;
       this.#found = null;
+      this.#hasAsked = false;
+      this.#nextAt = now;
       return;
     }
     const round = this.#round;
@@ -202,6 +211,7 @@ export class Consistency {
   #close({ question, words }: Round): void {
     const { self, configuration } = this.#port;
     this.#round = null;
+    this.#hasAsked = true;
     const judged = (["chain", "digest"] as const).map((part) =>
       judge(comparable(words, part), configuration()),
     );

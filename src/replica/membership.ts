@@ -14,7 +14,12 @@ import type { Admission } from "./admission.ts";
 import { CallError, type Leadership } from "./consensus.ts";
 import { notLeader } from "./errors.ts";
 import type { Clock, Log, Millis } from "./ports.ts";
-import { type PromotionPlan, planPromotion, quorumRefusal } from "./promotion.ts";
+import {
+  type PromotionPlan,
+  type PromotionView,
+  planPromotion,
+  quorumRefusal,
+} from "./promotion.ts";
 
 /** Between two looks of a leader at learners and addresses. */
 const LOOK_MS: Millis = 100;
@@ -61,6 +66,10 @@ export interface MembershipPort {
   leadership(): Leadership;
   contactMs(peer: NodeId): Millis | null;
   connected(peer: NodeId): boolean;
+  /** Whose state is known to be wrong. */
+  wrongMembers(): ReadonlySet<NodeId>;
+  /** Leader: everybody was asked since it began to lead. */
+  knowsWrongMembers(): boolean;
   transfer(to: NodeId | null, timeoutMs: Millis): Promise<boolean>;
   notify(to: NodeId, method: string, body: unknown): void;
   schedulePump(): void;
@@ -121,11 +130,15 @@ export class Membership {
         continue;
       }
       this.#mayLose(configuration, id);
-      if (id === self && !this.#mayGo()) {
+      if (id === self && !(this.#mayGo() && this.#port.knowsWrongMembers())) {
         await this.#pause(deadline);
         continue;
       }
-      if (id === self && (await this.#port.transfer(null, HANDOVER_MS))) throw notLeader();
+      if (id === self) {
+        if (await this.#port.transfer(null, HANDOVER_MS)) throw notLeader();
+        // Nobody took over: perhaps since they are wrong, which was found meanwhile.
+        this.#mayLose(this.#leading().configuration, id);
+      }
       if (await this.#change([{ op: "remove", id }], deadline)) return;
     }
   }
@@ -240,7 +253,7 @@ export class Membership {
     const left = voters.filter((voter) => voter !== id);
     if (left.length === 0)
       throw new CallError("last-voter", `${id} is the only voter: a cluster without one is none.`);
-    const refusal = quorumRefusal(left, { reachable: (voter) => this.#reachable(voter) });
+    const refusal = quorumRefusal(left, this.#view());
     if (refusal === null) return;
     throw new CallError("quorum-at-risk", `Removing ${id} would stop the cluster: ${refusal}.`);
   }
@@ -321,7 +334,7 @@ export class Membership {
     const plan = planPromotion({
       configuration: raft.configuration,
       notReady: (learner) => this.#notReady(raft, learner),
-      reachable: (member) => this.#reachable(member),
+      ...this.#view(),
     });
     this.#waiting = plan.waiting;
     if (raft.configurationIndex > raft.commit || isJoint(raft.configuration)) return;
@@ -398,6 +411,11 @@ export class Membership {
       return "waits for a member of this id with an empty data folder (--join) to come";
     if (!this.#reachable(learner)) return "does not answer";
     return raft.behind(learner);
+  }
+
+  #view(): Pick<PromotionView, "reachable" | "wrong"> {
+    const wrong = this.#port.wrongMembers();
+    return { reachable: (id) => this.#reachable(id), wrong: (id) => wrong.has(id) };
   }
 
   #reachable(member: NodeId): boolean {

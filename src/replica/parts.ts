@@ -230,6 +230,8 @@ export class Parts {
       leadership,
       contactMs: (peer) => this.contacts.sinceMs(peer, clock.monotonic()),
       connected: (peer) => transport.isConnected(peer),
+      wrongMembers: () => this.consistency.wrongMembers(),
+      knowsWrongMembers: () => this.consistency.hasAsked,
       transfer: (to, timeoutMs) => this.handover.transfer(to, timeoutMs),
       notify: (to, method, body) => this.calls.notify(to, method, body),
       schedulePump,

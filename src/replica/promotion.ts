@@ -12,6 +12,8 @@ export interface PromotionView {
   notReady(learner: NodeId): string | null;
   /** It answers at the moment. */
   reachable(member: NodeId): boolean;
+  /** Its state is known to be wrong (T9): it answers no client until it has taken another one's. */
+  wrong(member: NodeId): boolean;
 }
 
 export interface PromotionPlan {
@@ -89,14 +91,20 @@ function planned(view: PromotionView): PromotionPlan {
   return { changes, waiting };
 }
 
-/** A sentence when too few of `voters` answer to decide anything together; else null. */
+/**
+ * A sentence when too few of `voters` answer to decide anything together, or none of those who do has a state that is right:
+ * nobody could mend the others then, and the right state would go with the members that leave. Else null.
+ */
 export function quorumRefusal(
   voters: readonly NodeId[],
-  { reachable }: Pick<PromotionView, "reachable">,
+  { reachable, wrong }: Pick<PromotionView, "reachable" | "wrong">,
 ): string | null {
   const needed = Math.floor(voters.length / 2) + 1;
   const silent = voters.filter((id) => !reachable(id));
   const answering = voters.length - silent.length;
-  if (answering >= needed) return null;
+  if (answering >= needed) {
+    if (voters.some((id) => reachable(id) && !wrong(id))) return null;
+    return `of the voters that it would leave, none that answers has a state that is right (${voters.join(", ")})`;
+  }
   return `of the ${voters.length} voters that it would leave, ${needed} must answer and ${answering} do (not ${silent.join(", ")})`;
 }

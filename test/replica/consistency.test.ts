@@ -297,6 +297,31 @@ describe("three members", () => {
         expect(await read(node, task, "linearizable")).toBe("answered");
   });
 
+  test("the last member whose state is right is not removed: who is wrong could take no other state any more", async () => {
+    const cluster = new TaskCluster(14, 3);
+    const { odd, leader, sound, id } = await oneCondemned(cluster);
+    const remove = async (member: TaskNode): Promise<string> => {
+      let answer = "";
+      leader.replica?.call("members.remove", { id: member.id }, 8_000).then(
+        () => (answer = "removed"),
+        (error: unknown) => (answer = error instanceof Error ? error.message : String(error)),
+      );
+      await cluster.run(10_000, () => answer !== "");
+      return answer;
+    };
+    expect(await remove(sound)).toBe("removed");
+    const refused = await remove(leader);
+    expect(refused).toContain(`Removing ${leader.id} would stop the cluster`);
+    expect(refused).toContain("a state that is right");
+    // Once it is mended it is one of them.
+    for (const node of cluster.nodes) node.roomForCopies = true;
+    expect(await cluster.run(30_000, () => odd.replica?.condemned() === null)).toBe(true);
+    await cluster.run(16_000);
+    expect(await remove(leader)).toBe("removed");
+    expect(await cluster.run(10_000, () => odd.leads)).toBe(true);
+    expect(await read(odd, id, "linearizable")).toBe("answered");
+  });
+
   test("a member that makes the same mistake again is mended again, later each time", async () => {
     const cluster = new TaskCluster(9, 3);
     await cluster.start();

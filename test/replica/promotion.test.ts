@@ -13,8 +13,14 @@ function plan(
   {
     slow = "",
     dead = "",
+    wrong = "",
     wishes = {},
-  }: { slow?: string; dead?: string; wishes?: Record<string, Partial<MemberRecord>> } = {},
+  }: {
+    slow?: string;
+    dead?: string;
+    wrong?: string;
+    wishes?: Record<string, Partial<MemberRecord>>;
+  } = {},
 ): string {
   const members: Record<string, MemberRecord> = {};
   for (const id of ids(`${voters} ${learners}`))
@@ -28,6 +34,7 @@ function plan(
     },
     notReady: (id) => (ids(`${slow} ${dead}`).includes(id) ? "is behind" : null),
     reachable: (id) => !ids(dead).includes(id),
+    wrong: (id) => ids(wrong).includes(id),
   });
   const said = changes.map(({ op, id }) => `${op} ${id}`).join(", ");
   return waiting.size === 0 ? said : `${said} | ${[...waiting.keys()].join(" ")}`;
@@ -52,6 +59,13 @@ describe("learners become voters by themselves", () => {
   test("also to an even number when their record says so", () => {
     expect(plan("a", "b", { wishes: { b: { voter: true } } })).toBe("promote b");
     expect(plan("a b c", "d e", { wishes: { d: { voter: true } } })).toBe("promote d, promote e");
+  });
+
+  test("not in the place of the last member whose state is right, beside others that are wrong", () => {
+    const wishes = { c: { replaces: asNodeId("a") } };
+    expect(plan("a b", "c", { wishes, wrong: "b" })).toBe("promote c, remove a");
+    expect(plan("a b", "c", { wishes, wrong: "b c" })).toBe(" | c");
+    expect(plan("a", "c", { wishes, wrong: "c" })).toBe(" | c");
   });
 
   test("in the place of another member, in one change", () => {
@@ -80,6 +94,7 @@ describe("learners become voters by themselves", () => {
       },
       notReady: () => "is behind",
       reachable: () => true,
+      wrong: () => false,
     });
     expect(waiting.get(asNodeId("d"))).toBe(
       "is behind; once a voter it takes the place of c, which is removed",

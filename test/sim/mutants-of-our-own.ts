@@ -102,6 +102,13 @@ export const OF_OUR_OWN: readonly Mutant[] = [
     "  return 1 + (folder > 0 && boot < 0 ? STEP * NUMBERS : 0);",
   ),
   one(
+    "right-goes",
+    "the last member whose state is right may be removed while another one's is wrong",
+    "src/replica/promotion.ts",
+    "    if (voters.some((id) => reachable(id) && !wrong(id))) return null;\n",
+    "    if (voters.some((id) => reachable(id) || !wrong(id))) return null;\n",
+  ),
+  one(
     "untold",
     "the core is not told what the state holds that took a wrong one's place",
     "src/replica/snapshots.ts",

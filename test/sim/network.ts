@@ -94,7 +94,10 @@ export class Network {
   /** Until when nothing passes a path; nothing is lost. */
   readonly #clogged = new Paths<Millis>();
   /** The kind of Raft's messages that a path loses, and until when. */
-  readonly #sieves = new Paths<{ readonly type: Message["type"]; readonly until: Millis }>();
+  readonly #sieves = new Paths<{
+    readonly type: Message["type"] | "snapshot";
+    readonly until: Millis;
+  }>();
   watch: NetworkWatch | null = null;
   /** Copies of answers in elections, by who asked for them: they arrive in a later election. */
   readonly heldVotes = new Map<NodeId, readonly HeldVote[]>();
@@ -134,14 +137,14 @@ export class Network {
   }
 
   /** One kind of Raft's messages is lost on this path for so long. */
-  sieve(from: NodeId, to: NodeId, type: Message["type"], ms: Millis): void {
+  sieve(from: NodeId, to: NodeId, type: Message["type"] | "snapshot", ms: Millis): void {
     this.#sieves.set(from, to, { type, until: this.world.now + ms });
   }
 
   isSieved(from: NodeId, to: NodeId, frame: PeerFrame): boolean {
-    if (frame.kind !== "raft") return false;
     const sieve = this.#sieves.get(from, to);
-    return sieve?.type === frame.message.type && sieve.until > this.world.now;
+    if (sieve === undefined || sieve.until <= this.world.now) return false;
+    return sieve.type === (frame.kind === "raft" ? frame.message.type : frame.kind);
   }
 
   heal(): void {

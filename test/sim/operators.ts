@@ -7,6 +7,7 @@ import type { NodeId } from "../../src/raft/types.ts";
 import type { Millis } from "../../src/replica/ports.ts";
 import { mayLeave, mayLose, rot } from "./atlas.ts";
 import type { SimNode } from "./node.ts";
+import { applyOddly } from "./odd-apply.ts";
 import type { FaultFamily } from "./options.ts";
 import type { Simulation } from "./simulation.ts";
 import { Prng } from "./world.ts";
@@ -20,6 +21,8 @@ const JOINT_LOOKS = 4_000;
 const CHANGE_MS: Millis = 6_000;
 /** In which who is back has to hear of the leader. */
 const HEARD_MS: Millis = 2_000;
+/** For a member to be found wrong. */
+const WRONG_MS: Millis = 4_000;
 /** For a removal to become true, however often it is asked for. */
 const REMOVAL_MS: Millis = 8_000;
 
@@ -37,6 +40,7 @@ type Deed = Extract<
   | "same-again"
   | "joint-cut"
   | "lone-return"
+  | "last-right"
 >;
 const DEEDS: readonly Deed[] = [
   "add",
@@ -51,6 +55,7 @@ const DEEDS: readonly Deed[] = [
   "same-again",
   "joint-cut",
   "lone-return",
+  "last-right",
 ];
 
 export class Operator {
@@ -99,6 +104,8 @@ export class Operator {
         return this.#replaceAndCut();
       case "lone-return":
         return this.#comeBackToNobody();
+      case "last-right":
+        return this.#removeTheRight();
       case "log-rot":
         return Promise.resolve(this.#rot());
     }
@@ -242,6 +249,29 @@ export class Operator {
       return false;
     this.#sim.crashed(leader, "none");
     return true;
+  }
+
+  /** While a member is known to be wrong, and none is mended, all others are asked to leave: one who is right must stay. */
+  async #removeTheRight(): Promise<boolean> {
+    const { world, mood, network, nodes } = this.#sim;
+    const isWrong = ({ replica }: SimNode): boolean => (replica?.condemned() ?? null) !== null;
+    for (const { id } of nodes)
+      for (const other of nodes)
+        if (other.id !== id) network.sieve(id, other.id, "snapshot", 2 * WRONG_MS);
+    applyOddly(this.#sim, this.#prng);
+    const deadline = world.now + WRONG_MS;
+    while (world.now < deadline && mood.wild() && !this.#sim.members().some(isWrong))
+      await this.#sim.sleep(20);
+    const wrong = this.#sim.members().find(isWrong);
+    if (wrong === undefined) return false;
+    let asked = false;
+    for (const node of this.#sim.members()) {
+      if (node === wrong || !mood.wild() || !isWrong(wrong) || !mayLeave(this.#sim, node)) continue;
+      this.#sim.leaving.add(node.id);
+      await this.#ask("members.remove", { id: node.id });
+      asked = true;
+    }
+    return asked;
   }
 
   /** Its folder is lost, or an old copy of it put back. It is removed when the cluster can, and joins again. */

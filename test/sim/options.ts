@@ -79,6 +79,7 @@ export const YOUNG_CODES = {
   "old-build": "P7",
   "lone-return": "M4, P1",
   "ask-again": "P1, N9",
+  "last-right": "M1, T9",
 } as const;
 type YoungFamily = keyof typeof YOUNG_CODES;
 /** What ends a run in another way than usual, or stands for a rare moment, has a smaller share of them. */
@@ -95,6 +96,7 @@ const SELDOM: Partial<Record<YoungFamily, number>> = {
   "old-build": 0.15,
   "lone-return": 0.15,
   "ask-again": 0.2,
+  "last-right": 0.15,
 };
 export type FaultFamily = keyof typeof FAULT_CODES | YoungFamily;
 const FAULT_FAMILIES = Object.keys(FAULT_CODES) as readonly (keyof typeof FAULT_CODES)[];
@@ -167,6 +169,8 @@ export function drawOptions(seed: number): SimOptions {
   else
     for (const family of YOUNG_FAMILIES)
       if (streamOf(seed, family).chance(SELDOM[family] ?? 0.3)) families.add(family);
+  // Somebody must be wrong.
+  if (families.has("last-right")) families.add("odd-apply");
   const on = (family: FaultFamily): boolean => families.has(family);
   const members = prng.pick([1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7]);
   const heartbeatMs = prng.pick([20, 50, 50, 100]);

@@ -75,7 +75,8 @@ export class LeaderSpeaks implements Invariant {
     this.#spoken.set(node, {
       own: node.clock.monotonic() + ahead,
       at: this.#sim.world.now + ahead,
-      members: this.#spoken.get(node)?.members ?? null,
+      // When it begins to lead: those that it begins with.
+      members: this.#spoken.get(node)?.members ?? node.replica?.core?.configuration ?? null,
     });
   }
 

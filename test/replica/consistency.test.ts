@@ -45,6 +45,26 @@ async function oneCondemned(cluster: TaskCluster) {
   return { odd, leader, sound, id };
 }
 
+/** "done", or why not. */
+async function call(
+  cluster: TaskCluster,
+  at: TaskNode,
+  method: string,
+  body: unknown,
+): Promise<string> {
+  let answer = "";
+  at.replica?.call(method, body, 8_000).then(
+    () => (answer = "done"),
+    (error: unknown) => (answer = error instanceof Error ? error.message : String(error)),
+  );
+  await cluster.run(10_000, () => answer !== "");
+  return answer;
+}
+
+function removal(cluster: TaskCluster, at: TaskNode, { id }: TaskNode): Promise<string> {
+  return call(cluster, at, "members.remove", { id });
+}
+
 function isolate({ network, nodes }: TaskCluster, node: TaskNode, on: boolean): void {
   for (const other of nodes) {
     if (other === node) continue;
@@ -300,16 +320,8 @@ describe("three members", () => {
   test("the last member whose state is right is not removed: who is wrong could take no other state any more", async () => {
     const cluster = new TaskCluster(14, 3);
     const { odd, leader, sound, id } = await oneCondemned(cluster);
-    const remove = async (member: TaskNode): Promise<string> => {
-      let answer = "";
-      leader.replica?.call("members.remove", { id: member.id }, 8_000).then(
-        () => (answer = "removed"),
-        (error: unknown) => (answer = error instanceof Error ? error.message : String(error)),
-      );
-      await cluster.run(10_000, () => answer !== "");
-      return answer;
-    };
-    expect(await remove(sound)).toBe("removed");
+    const remove = (member: TaskNode): Promise<string> => removal(cluster, leader, member);
+    expect(await remove(sound)).toBe("done");
     const refused = await remove(leader);
     expect(refused).toContain(`Removing ${leader.id} would stop the cluster`);
     expect(refused).toContain("a state that is right");
@@ -317,9 +329,24 @@ describe("three members", () => {
     for (const node of cluster.nodes) node.roomForCopies = true;
     expect(await cluster.run(30_000, () => odd.replica?.condemned() === null)).toBe(true);
     await cluster.run(16_000);
-    expect(await remove(leader)).toBe("removed");
+    expect(await remove(leader)).toBe("done");
     expect(await cluster.run(10_000, () => odd.leads)).toBe(true);
     expect(await read(odd, id, "linearizable")).toBe("answered");
+  });
+
+  test("a leader that has just begun, and knows of nobody who is wrong yet, asks before it removes itself", async () => {
+    const cluster = new TaskCluster(15, 3);
+    const { odd, leader, sound } = await oneCondemned(cluster);
+    expect(await removal(cluster, leader, sound)).toBe("done");
+    // Waits for its process, and gives no word: a round takes as long as it may.
+    const late = { id: "n9", url: "http://n9" };
+    expect(await call(cluster, leader, "members.add", late)).toBe("done");
+    leader.kill();
+    await leader.start();
+    expect(await cluster.run(10_000, () => leader.leads)).toBe(true);
+    expect(alarms(leader)).toEqual([]);
+    expect(await removal(cluster, leader, leader)).toContain("a state that is right");
+    expect(alarms(leader)).toEqual([`inconsistent ${odd.id}`]);
   });
 
   test("a member that makes the same mistake again is mended again, later each time", async () => {

@@ -130,13 +130,17 @@ export class Membership {
         continue;
       }
       this.#mayLose(configuration, id);
-      if (id === self && !(this.#mayGo() && this.#port.knowsWrongMembers())) {
+      if (id === self && !this.#mayGo()) {
         await this.#pause(deadline);
         continue;
       }
       if (id === self) {
         if (await this.#port.transfer(null, HANDOVER_MS)) throw notLeader();
-        // Nobody took over: perhaps since they are wrong, which was found meanwhile.
+        // Nobody took over: perhaps since they are wrong.
+        if (!this.#port.knowsWrongMembers()) {
+          await this.#pause(deadline);
+          continue;
+        }
         this.#mayLose(this.#leading().configuration, id);
       }
       if (await this.#change([{ op: "remove", id }], deadline)) return;

@@ -57,6 +57,8 @@ export class SimLogStore implements LogStore {
   #busy = false;
   /** Resolved when nothing waits to be written any more. */
   readonly #idle: (() => void)[] = [];
+  /** Each ends a wait for the disk that is not for a write. */
+  readonly #stalls = new Set<() => void>();
   #killed = false;
   #failed = false;
   #hung = false;
@@ -231,8 +233,15 @@ export class SimLogStore implements LogStore {
       while (this.pending > 0 || this.#hung)
         await new Promise<void>((resolve) => this.#idle.push(resolve));
       await new Promise<void>((resolve) => {
+        let done = false;
+        const end = (): void => {
+          if (!done && !this.#killed && !this.#failed) this.#clock.enter(resolve);
+          done = true;
+        };
+        this.#stalls.add(end);
         this.#world.at(this.#world.now + this.#faults.latency(), () => {
-          if (!this.#killed && !this.#failed) this.#clock.enter(resolve);
+          this.#stalls.delete(end);
+          end();
         });
       });
       if (this.#killed) await new Promise<never>(() => {});
@@ -255,6 +264,8 @@ export class SimLogStore implements LogStore {
     const finish = this.#finish;
     if (finish === null) this.#next();
     else this.#world.at(this.#world.now, finish);
+    for (const end of this.#stalls) this.#world.at(this.#world.now, end);
+    this.#stalls.clear();
     this.#wakeIdle();
   }
 

@@ -62,12 +62,17 @@ export class LeaderSpeaks implements Invariant {
     for (const [node, spoken] of this.#spoken) {
       const { own, members } = spoken;
       spoken.members = node.replica?.core?.configuration ?? null;
-      // Before the next look it may have somebody to speak to.
+      // Before the next look it may have somebody to speak to; behind a change, had nobody until just now.
       if (isAlone(node)) this.#speaks(node, LOOK_MS);
-      if (this.#excused(node) || (members !== null && spoken.members !== members)) continue;
-      const silent = node.clock.monotonic() - own;
-      if (silent > heartbeatMs + SLACK_MS)
-        this.#sim.fail("5.2", `${node.id} leads and sent no heartbeat for ${silent.toFixed(1)} ms`);
+      else if (members !== null && spoken.members !== members) this.#speaks(node);
+      else if (!this.#excused(node)) {
+        const silent = node.clock.monotonic() - own;
+        if (silent > heartbeatMs + SLACK_MS)
+          this.#sim.fail(
+            "5.2",
+            `${node.id} leads and sent no heartbeat for ${silent.toFixed(1)} ms`,
+          );
+      }
     }
   }
 

@@ -93,7 +93,7 @@ export class Network {
   readonly #cut = new Paths<boolean>();
   /** Until when nothing passes a path; nothing is lost. */
   readonly #clogged = new Paths<Millis>();
-  /** The kind of Raft's messages that a path loses, and until when. */
+  /** The kind of Raft's messages that a path loses, or a snapshot's frames, and until when. */
   readonly #sieves = new Paths<{
     readonly type: Message["type"] | "snapshot";
     readonly until: Millis;
@@ -136,7 +136,7 @@ export class Network {
     this.#clogged.set(from, to, this.world.now + ms);
   }
 
-  /** One kind of Raft's messages is lost on this path for so long. */
+  /** One kind of Raft's messages, or all that a snapshot is made of, is lost on this path for so long. */
   sieve(from: NodeId, to: NodeId, type: Message["type"] | "snapshot", ms: Millis): void {
     this.#sieves.set(from, to, { type, until: this.world.now + ms });
   }

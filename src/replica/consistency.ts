@@ -47,7 +47,7 @@ const ANSWER_MS: Millis = 2_000;
 const BEGIN_MS: Millis = 50;
 const MENDS =
   "It does not answer until it has taken the state of the others, which it does by itself; what was wrong is kept in its data folder";
-/** What the leader does not repeat is over. */
+/** An alarm that the leader does not repeat is over: who is away and known to be wrong raises none. */
 const ALARM_MS: Millis = 15_000;
 
 export interface ConsistencyPort {
@@ -110,6 +110,8 @@ export class Consistency {
   #said: Word | null = null;
   #alarms: readonly ConsistencyAlarm[] = [];
   #alarmsAt: Millis = 0;
+  /** Found wrong, and no word since in which it is right: silence mends nothing. */
+  readonly #wrong = new Set<NodeId>();
   readonly #checked = { index: 0, rounds: 0, rows: 0, passes: 0, pausedSeconds: 0 };
 
   /** `condemned`: a sentence when this very state was found wrong before the process was started. */
@@ -142,9 +144,9 @@ export class Consistency {
     return [own, ...heard.filter(({ member }) => member !== self)];
   }
 
-  /** Members whose state is known to be wrong, as far as this one has heard: they would not lead. */
+  /** Members whose state is known to be wrong, as far as this one has heard, also while they are away: they would not lead. */
   wrongMembers(): ReadonlySet<NodeId> {
-    return new Set(this.alarms().flatMap(({ member }) => member ?? []));
+    return new Set([...this.#wrong, ...this.alarms().flatMap(({ member }) => member ?? [])]);
   }
 
   /** Leader: it has asked everybody since it began to lead, so who answers and is known to be wrong is in `wrongMembers`. */
@@ -155,6 +157,7 @@ export class Consistency {
   /** The state was replaced by a snapshot: what was wrong with the one before is gone. */
   replaced(): void {
     this.#condemned = null;
+    this.#wrong.delete(this.#port.self);
     this.#question = null;
     // A verdict that is still on its way judges what the state before said.
     this.#said = null;
@@ -210,11 +213,17 @@ export class Consistency {
 
   #close({ question, words }: Round): void {
     const { self, configuration } = this.#port;
+    const membership = configuration();
     this.#round = null;
     this.#hasAsked = true;
     const judged = (["chain", "digest"] as const).map((part) =>
-      judge(comparable(words, part), configuration()),
+      judge(comparable(words, part), membership),
     );
+    for (const id of this.#wrong) {
+      const isRight =
+        words.get(id)?.condemned === null && !judged.some(({ minority }) => minority.includes(id));
+      if (isRight || !(id in membership.members)) this.#wrong.delete(id);
+    }
     const verdict: Verdict = { index: question.index, words: [...words] };
     // Who is in a minority says so itself from now on; of a split nobody else would tell again.
     if (judged.some(({ split }) => split)) this.#found = { verdict, pass: this.#passes };
@@ -353,6 +362,7 @@ export class Consistency {
     const own = isOwn ? alarms.get(self) : undefined;
     this.#alarms = [...alarms].map(([member, sentence]) => ({ member, sentence }));
     this.#alarmsAt = clock.monotonic();
+    for (const id of alarms.keys()) if (id !== null) this.#wrong.add(id);
     if (own !== undefined) this.#condemn(own);
   }
 

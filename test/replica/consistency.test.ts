@@ -334,6 +334,24 @@ describe("three members", () => {
     expect(await read(odd, id, "linearizable")).toBe("answered");
   });
 
+  test("a member that is wrong and was away for long is known to be wrong still when it is back", async () => {
+    const cluster = new TaskCluster(16, 3);
+    const { odd, leader, sound } = await oneCondemned(cluster);
+    isolate(cluster, odd, true);
+    await cluster.run(20_000);
+    // Nobody tells of it any more, and it gives no word: what it was found to be does not change by that.
+    expect(alarms(leader)).toEqual([]);
+    isolate(cluster, odd, false);
+    const back = await cluster.run(4_000, () => {
+      const seen = leader.replica?.status().peers.find(({ id }) => id === odd.id);
+      return seen?.connected === true;
+    });
+    expect(back).toBe(true);
+    expect(leader.leads).toBe(true);
+    expect(await removal(cluster, leader, sound)).toBe("done");
+    expect(await removal(cluster, leader, leader)).toContain("a state that is right");
+  });
+
   test("a leader that has just begun, and knows of nobody who is wrong yet, asks before it removes itself", async () => {
     const cluster = new TaskCluster(15, 3);
     const { odd, leader, sound } = await oneCondemned(cluster);

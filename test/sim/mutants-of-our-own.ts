@@ -109,6 +109,13 @@ export const OF_OUR_OWN: readonly Mutant[] = [
     "    if (voters.some((id) => reachable(id) || !wrong(id))) return null;\n",
   ),
   one(
+    "silence-mends",
+    "a member that was found wrong is known to be wrong only as long as its alarm is repeated",
+    "src/replica/consistency.ts",
+    "    return new Set([...this.#wrong, ...this.alarms().flatMap(({ member }) => member ?? [])]);\n",
+    "    return new Set(this.alarms().flatMap(({ member }) => member ?? []));\n",
+  ),
+  one(
     "untold",
     "the core is not told what the state holds that took a wrong one's place",
     "src/replica/snapshots.ts",

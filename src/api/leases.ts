@@ -69,7 +69,7 @@ export function leaseRoutes(deps: ApiDeps) {
         const principal = caller(request).name;
         const idem = idempotencyScope(request, principal, bytes);
         const waitMs = value.wait_ms ?? 0;
-        // The default idle time-out would cut a silent connection after ten seconds.
+        // The server's idle time-out would cut a silent connection.
         if (waitMs > 0) server?.timeout(request, 0);
         const { tasks, directive, replayed } = await queue.claim(
           {

@@ -221,7 +221,7 @@ export function taskRoutes(deps: ApiDeps) {
         const { id } = readPath(params, IdPath);
         const { wait = 0, consistency = "linearizable" } = readQuery(request.url, TaskQuery);
         if (wait > 0) {
-          // The default idle time-out would cut a silent connection after ten seconds.
+          // The server's idle time-out would cut a silent connection.
           server?.timeout(request, 0);
           const task = found(await queue.waitFinal(id, wait * 1_000, request.signal), id);
           return jsonText(200, taskText(task), etag(task));

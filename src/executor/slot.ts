@@ -12,7 +12,7 @@ import type { ReportPart, RunEnd, RunOutcome, ThreadSetup } from "./protocol.ts"
 
 /** Pause before a Worker that died while loading, or idle, is started again; doubles up to the maximum. */
 const RELOAD_MIN_MS = 100;
-/** Between two looks whether the process has room for a Worker: clients' idle connections end after ten seconds. */
+/** Between two looks whether the process has room for a Worker: clients' silent connections end after two minutes, others sooner. */
 const NO_ROOM_MS = 1_000;
 const RELOAD_MAX_MS = 30_000;
 /** Tasks that a slot may be given at once. */

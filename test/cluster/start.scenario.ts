@@ -1,5 +1,6 @@
 import { expect } from "bun:test";
 import { join } from "node:path";
+import { HttpConnection } from "../bench/http-connection.ts";
 import { eventually, freePorts, type TaskJson } from "./harness.ts";
 import { scenario, withCluster } from "./scenario.ts";
 
@@ -29,6 +30,24 @@ scenario(
         return response.ok ? ((await response.json()) as TaskJson).status : null;
       });
       expect(status).toBe("Completed");
+    });
+  },
+);
+
+/** Longer than the runtime keeps a silent connection by itself: it looks every four seconds whether one is over its ten. */
+const SILENT_MS = 16_000;
+
+scenario(
+  "a connection that a client keeps in its pool is there when it asks again after a while",
+  async () => {
+    await withCluster({ size: 1 }, async (cluster) => {
+      const kept = await HttpConnection.open(cluster.member(0).url);
+      const submit = (): Promise<{ status: number }> =>
+        kept.post("/api/tasks", JSON.stringify({ name: "echo" }));
+      expect((await submit()).status).toBe(201);
+      await Bun.sleep(SILENT_MS);
+      expect(kept.isOpen).toBe(true);
+      expect((await submit()).status).toBe(201);
     });
   },
 );

@@ -2,7 +2,7 @@
 import type { DiskFaults } from "./log-store.ts";
 import type { SimNode } from "./node.ts";
 import { askAgain } from "./ask-again.ts";
-import { longLog } from "./long-log.ts";
+import { forgottenFork, longLog } from "./forks.ts";
 import { applyOddly } from "./odd-apply.ts";
 import { type FaultFamily, streamOf } from "./options.ts";
 import { rotAndLag } from "./rot-and-lag.ts";
@@ -159,6 +159,7 @@ const STRIKES: Strikes = {
   "row-rot": rotRow,
   "rot-and-lag": rotAndLag,
   "long-log": longLog,
+  "forgotten-fork": forgottenFork,
   "ask-again": askAgain,
   "odd-apply": applyOddly,
 };

@@ -80,6 +80,7 @@ export const YOUNG_CODES = {
   "lone-return": "M4, P1",
   "ask-again": "P1, N9",
   "last-right": "M1, T9",
+  "forgotten-fork": "N5, M5",
 } as const;
 type YoungFamily = keyof typeof YOUNG_CODES;
 /** What ends a run in another way than usual, or stands for a rare moment, has a smaller share of them. */

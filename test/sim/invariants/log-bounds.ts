@@ -10,9 +10,24 @@ export class LogBounds implements Invariant {
   readonly #sim: Simulation;
   /** What was wrong at the last look: state, log and core change one after the other, in writes and installs. */
   #suspects: ReadonlyMap<SimNode, string> = new Map();
+  /** A snapshot took the place of their logs, and they have heard nothing since: the next append would cut what is left of a log. */
+  readonly #fresh = new Set<SimNode>();
 
   constructor(sim: Simulation) {
     this.#sim = sim;
+  }
+
+  installed(node: SimNode): void {
+    this.#fresh.add(node);
+  }
+
+  heard(node: SimNode): void {
+    if (this.#fresh.size === 0 || !this.#fresh.has(node)) return;
+    // The state is there before the core is told.
+    if ((node.replica?.core?.commit ?? 0) < node.startedAt) return;
+    this.#fresh.delete(node);
+    const wrong = wrongAt(node);
+    if (wrong !== null) this.#sim.fail("I10", `${node.id}, just behind a snapshot: ${wrong}`);
   }
 
   often(): void {

@@ -9,6 +9,7 @@ import { createApi } from "./api/api.ts";
 import { type ConsensusFigures, ConsensusMetrics } from "./api/consensus-metrics.ts";
 import { endedSessionCookie, Tokens } from "./api/auth.ts";
 import { taskFromForm } from "./api/form-task.ts";
+import { IDLE_S } from "./api/idle.ts";
 import { broken, peersOnly, refusedPeer, starting } from "./api/outside.ts";
 import { asGiven, type Config, ConfigError, originOf, parseConfig } from "./config.ts";
 import { createDashboard } from "./dashboard/dashboard.ts";
@@ -76,12 +77,6 @@ const SHUTDOWN_GRACE_MS = 5_000;
  * without one, so there is none.
  */
 const SERVER_BODY_MAX = Number.MAX_SAFE_INTEGER;
-/**
- * A silent connection is kept so long, in seconds: longer than clients' pools and balancers keep one (a minute, Go's 90 s), so
- * that they end it. A member that ended it first would meet requests on their way, and who had sent a POST could not
- * know what became of it.
- */
-const SERVER_IDLE_S = 120;
 
 /** Exit codes, as the README tells them: 0 asked to end, 1 cannot go on, 2 cannot start as it is told to. */
 const EXIT = { ended: 0, failed: 1, refused: 2 } as const;
@@ -538,7 +533,7 @@ function listen(
       port,
       ...(tls === null ? {} : { tls: { cert: tls.cert, key: tls.key } }),
       maxRequestBodySize: SERVER_BODY_MAX,
-      idleTimeout: SERVER_IDLE_S,
+      idleTimeout: IDLE_S,
       websocket: transport.websocket,
       fetch: (request, server) => {
         catchUp();

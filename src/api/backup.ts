@@ -1,6 +1,7 @@
 /** `GET /api/cluster/backup`: the state as one file, streamed. */
 import { Elysia } from "elysia";
 import type { ApiDeps } from "./deps.ts";
+import { slow } from "./idle.ts";
 import { operation } from "./openapi.ts";
 import { Problem } from "./problem.ts";
 import { ReadQuery } from "./schema.ts";
@@ -17,8 +18,8 @@ export function backupRoutes({ queue, backup }: ApiDeps) {
       if (request.method === "HEAD") return new Response(null, { headers });
       // Everything that was acknowledged before is in it; a stale one needs neither leader nor quorum.
       await queue.readSettings(consistency);
-      // A copy of a large state takes a while, and so does a slow client.
-      server?.timeout(request, 0);
+      // A copy of a large state takes a while. A client that stops reading is cut off: nobody else gets a backup meanwhile.
+      slow(server, request);
       const file = await backup(request.signal);
       if (file === null) {
         throw new Problem(429, "backup-running", "This member makes another backup just now.", {

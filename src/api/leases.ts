@@ -5,6 +5,7 @@ import { LIMITS } from "../queue/types.ts";
 import { readJson } from "./body.ts";
 import type { ApiDeps } from "./deps.ts";
 import { claimRequestId, idempotencyScope, replayedHeader, unlessRepeated } from "./idempotency.ts";
+import { held } from "./idle.ts";
 import { caller } from "./lifecycle.ts";
 import { sizeFault, tooLarge } from "./new-task.ts";
 import { operation } from "./openapi.ts";
@@ -69,8 +70,7 @@ export function leaseRoutes(deps: ApiDeps) {
         const principal = caller(request).name;
         const idem = idempotencyScope(request, principal, bytes);
         const waitMs = value.wait_ms ?? 0;
-        // The server's idle time-out would cut a silent connection.
-        if (waitMs > 0) server?.timeout(request, 0);
+        if (waitMs > 0) held(server, request, waitMs);
         const { tasks, directive, replayed } = await queue.claim(
           {
             worker_id: value.worker_id,

@@ -5,6 +5,7 @@ import type { TaskFilter, WriteContext } from "../queue/service.ts";
 import { readJson } from "./body.ts";
 import type { ApiDeps } from "./deps.ts";
 import { idempotencyScope, replayedHeader, unlessRepeated } from "./idempotency.ts";
+import { held } from "./idle.ts";
 import { caller } from "./lifecycle.ts";
 import { checkTasks, newTasks } from "./new-task.ts";
 import { operation } from "./openapi.ts";
@@ -221,8 +222,7 @@ export function taskRoutes(deps: ApiDeps) {
         const { id } = readPath(params, IdPath);
         const { wait = 0, consistency = "linearizable" } = readQuery(request.url, TaskQuery);
         if (wait > 0) {
-          // The server's idle time-out would cut a silent connection.
-          server?.timeout(request, 0);
+          held(server, request, wait * 1_000);
           const task = found(await queue.waitFinal(id, wait * 1_000, request.signal), id);
           return jsonText(200, taskText(task), etag(task));
         }

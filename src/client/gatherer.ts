@@ -226,14 +226,14 @@ export class Gatherer {
       // The oldest one's time was up. The others have some left, if they are much younger.
       const oldest = Math.min(...piece.map(({ deadline }) => deadline));
       const over = Math.max(performance.now(), oldest + SAME_AGE_MS);
-      for (const waiting of piece) if (waiting.deadline <= over) waiting.reject(error);
+      for (const waiting of piece) if (waiting.deadline <= over) rejected(waiting, error);
       const left = piece.filter(({ deadline }) => deadline > over);
       return left.length === 0 ? [] : [left];
     }
     const aboutTasks = error.status === 400 || error.status === 409 || error.status === 413;
     const [only] = piece;
     if (!aboutTasks || only === undefined) {
-      for (const waiting of piece) waiting.reject(error);
+      for (const waiting of piece) rejected(waiting, error);
       return [];
     }
     if (piece.length === 1) return this.#refusedOne(only, error) ? [[only]] : [];
@@ -272,6 +272,17 @@ export class Gatherer {
     waiting.reject(error);
     return false;
   }
+}
+
+/** The error is the last request's; an earlier one may have made the task. */
+function rejected({ doubtful, reject }: Waiting, error: FlotillaError): void {
+  if (!doubtful || error.outcomeUnknown) {
+    reject(error);
+    return;
+  }
+  const { code, message, status, errors, requestId, cause } = error;
+  const options = { status, errors, requestId, cause, outcomeUnknown: true };
+  reject(new FlotillaError(code, message, options));
 }
 
 function asFlotillaError(error: unknown): FlotillaError {

@@ -52,14 +52,16 @@ export class Run {
   readonly #lines: string[] = [];
   #logLength = 0;
 
+  /** `receivedAt`: the members time the attempt out by their own clock; this one must not do so before them. */
   constructor(
     readonly task: ClaimedTask,
-    claimedAt: number,
+    confirmedAt: number,
+    receivedAt: number,
   ) {
     const { attempt, fence } = task.lease;
     this.lease = { task_id: task.id, attempt, fence };
-    this.confirmedAt = claimedAt;
-    this.timeoutAt = task.timeout_ms === null ? Infinity : claimedAt + task.timeout_ms;
+    this.confirmedAt = confirmedAt;
+    this.timeoutAt = task.timeout_ms === null ? Infinity : receivedAt + task.timeout_ms;
   }
 
   /** `said` is called when there is something to send. */

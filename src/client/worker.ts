@@ -9,7 +9,7 @@ import { FlotillaError } from "./error.ts";
 import type { LeaseCalls } from "./lease-calls.ts";
 import { outcomeOfReturn, outcomeOfThrow, type Outcome } from "./outcome.ts";
 import { Reports } from "./reports.ts";
-import { Run, type WorkerHandlers } from "./run.ts";
+import { Run, type WorkerHandler, type WorkerHandlers } from "./run.ts";
 import type { ClaimedTask, Directive, HeartbeatLease, LeaseVerdict } from "./types.ts";
 
 const CONCURRENCY = 10;
@@ -59,7 +59,8 @@ export interface StopOptions {
 export class FlotillaWorker {
   readonly workerId: string;
   readonly #calls: LeaseCalls;
-  readonly #handlers: WorkerHandlers;
+  /** A map: a task may be named like something that every object has. */
+  readonly #handlers: ReadonlyMap<string, WorkerHandler>;
   readonly #concurrency: number;
   readonly #graceMs: number;
   readonly #scope: { readonly names?: string[]; readonly queues?: string[] };
@@ -101,7 +102,7 @@ export class FlotillaWorker {
     if (queues?.length === 0) throw new TypeError("queues: leave it out for every queue");
     this.workerId = workerId ?? `worker-${crypto.randomUUID()}`;
     this.#calls = client.leases;
-    this.#handlers = handlers;
+    this.#handlers = new Map(Object.entries(handlers));
     this.#concurrency = concurrency;
     this.#graceMs = graceMs;
     this.#ahead = new Ahead(concurrency);
@@ -111,7 +112,13 @@ export class FlotillaWorker {
     };
     this.#onError = onError ?? warn;
     this.#reports = new Reports(this.#calls, this.workerId, {
-      accepted: ({ task_id }) => onReported?.(task_id),
+      accepted: ({ task_id }) => {
+        try {
+          onReported?.(task_id);
+        } catch (error) {
+          this.#report(error);
+        }
+      },
       rejected: (lease, code) => {
         // A cancel is confirmed by the refusal.
         if (code === "cancelled") return;
@@ -235,7 +242,7 @@ export class FlotillaWorker {
         confirmedAt = now;
         this.#beatAt = now;
       }
-      const run = new Run(task, confirmedAt);
+      const run = new Run(task, confirmedAt, now);
       if (this.#runs.size < this.#concurrency && this.#ahead.size === 0) this.#begin(run, now);
       else this.#ahead.add(run, now);
     }
@@ -286,7 +293,7 @@ export class FlotillaWorker {
     const { task } = run;
     let outcome: Outcome;
     try {
-      const handler = this.#handlers[task.name] ?? this.#handlers["*"];
+      const handler = this.#handlers.get(task.name) ?? this.#handlers.get("*");
       if (handler === undefined) throw new Error(`no handler takes ${JSON.stringify(task.name)}`);
       outcome = outcomeOfReturn(
         await handler(
@@ -373,7 +380,7 @@ export class FlotillaWorker {
     for (const run of this.#runs.values()) {
       if (run.stop !== "lost") next = Math.min(next, run.confirmedAt + this.#leaseMs);
       if (run.stop === null) next = Math.min(next, run.timeoutAt);
-      if (!run.released) next = Math.min(next, run.graceUntil);
+      if (!run.released && run.stop !== "lost") next = Math.min(next, run.graceUntil);
     }
     this.#lookBy(next);
   }
@@ -544,7 +551,14 @@ export class FlotillaWorker {
       this.#clientClosed();
       return;
     }
-    this.#onError(error instanceof Error ? error : new Error(String(error)), task);
+    const told = error instanceof Error ? error : new Error(String(error));
+    try {
+      this.#onError(told, task);
+    } catch (thrown) {
+      // Who listens must not stop who reports.
+      warn(told);
+      warn(thrown instanceof Error ? thrown : new Error(String(thrown)));
+    }
   }
 }
 

@@ -142,7 +142,8 @@ export class ClaimWaiters {
     const { promise, resolve, reject } = Promise.withResolvers<ClaimOutcome>();
     const abort = (): void => this.#giveUp(waiter);
     const remove = (): void => {
-      this.#waiting.delete(key);
+      // It may have been given up, and the same request wait again.
+      if (this.#waiting.get(key) === waiter) this.#waiting.delete(key);
       this.#deadlines.delete(waiter);
       signal?.removeEventListener("abort", abort);
     };

@@ -60,7 +60,7 @@ function raw(text: string): Promise<string> {
   });
 }
 
-// The server cuts an idle connection some seconds after its time-out, and 0 is never: only the runtime can wait for that.
+// 0 is never, also behind the answer: who vanishes then would hold its connection for good.
 test("long polls are not cut by the idle time-out, and nothing else is spared", async () => {
   const post = (path: string, body: object): Promise<Response> =>
     fetch(`${base}${path}`, {
@@ -75,8 +75,8 @@ test("long polls are not cut by the idle time-out, and nothing else is spared", 
   expect(await waited.json()).toMatchObject({ status: "Pending" });
   await fetch(`${base}${location}`);
   expect(given).toEqual([
-    ["/api/leases/claim", 0],
-    [location, 0],
+    ["/api/leases/claim", 121],
+    [location, 121],
   ]);
 });
 

@@ -304,6 +304,20 @@ describe("Members that do not answer", () => {
     expect(await refusal(nobody.enqueue("n"))).toMatchObject({ outcomeUnknown: false });
   });
 
+  test("what an earlier try left unknown stays unknown when a later one is refused", async () => {
+    await using member = new ScriptedMember((_, index) => {
+      if (index === 0) return problem(503, "outcome-unknown");
+      if (index === 1)
+        return problem(400, "invalid", [{ pointer: "/tasks/0/payload", detail: "it is odd" }]);
+      return problem(403, "forbidden");
+    });
+    using client = clientOf([member], { timeoutMs: 5_000 });
+    const [odd, other] = [refusal(client.enqueue("odd")), refusal(client.enqueue("other"))];
+    expect(await odd).toMatchObject({ code: "invalid" });
+    expect(await other).toMatchObject({ code: "forbidden", outcomeUnknown: true });
+    expect(member.asked.length).toBe(3);
+  });
+
   test("a Retry-After beyond the time left ends the call at once", async () => {
     await using member = new ScriptedMember(() =>
       problem(429, "queue-full", undefined, { "retry-after": "3600" }),

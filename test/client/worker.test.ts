@@ -273,6 +273,70 @@ describe("A worker", () => {
   );
 
   test.concurrent(
+    "gives a task all of its time, however long its poll was held before",
+    async () => {
+      const { worker, errors } = started({
+        brief: async (_, { signal }) => {
+          await Promise.race([
+            Bun.sleep(1_000),
+            new Promise((_, reject) => signal.addEventListener("abort", reject)),
+          ]);
+          return signal.aborted;
+        },
+      });
+      // Its poll waits at the member for less than a third of a lease: the claim counts from when it was sent.
+      await Bun.sleep(1_500);
+      const handle = await client.enqueue("brief", null, { timeout_ms: 1_500, max_retries: 0 });
+      expect(await final(handle)).toMatchObject({ status: "Completed", result: false });
+      await worker.stop();
+      expect(errors).toEqual([]);
+    },
+    30_000,
+  );
+
+  test.concurrent(
+    "takes a task that is named like something that every object has",
+    async () => {
+      const { worker } = started(
+        { "*": (payload, { name }) => ({ name, payload }) },
+        { queues: ["odd-names"] },
+      );
+      for (const name of ["constructor", "toString", "__proto__", "hasOwnProperty"]) {
+        const handle = await client.enqueue(name, 1, { queue: "odd-names" });
+        expect(await handle.result()).toEqual({ name, payload: 1 });
+      }
+      await worker.stop();
+    },
+    30_000,
+  );
+
+  test.concurrent(
+    "goes on reporting when those it tells throw",
+    async () => {
+      const told: string[] = [];
+      const { worker } = started(
+        { heard: () => "done" },
+        {
+          onReported: () => {
+            throw new Error("of the listener");
+          },
+          onError: (error) => {
+            told.push(error.message);
+            throw error;
+          },
+        },
+      );
+      const handles = await client.enqueueMany(
+        Array.from({ length: 20 }, () => ({ name: "heard" })),
+      );
+      for (const handle of handles) expect(await handle.result()).toBe("done");
+      await worker.stop();
+      expect(told).toEqual(handles.map(() => "of the listener"));
+    },
+    30_000,
+  );
+
+  test.concurrent(
     "drains: what ends in time is reported, the rest goes back at no cost",
     async () => {
       const { handler, running } = stoppable();

@@ -44,6 +44,8 @@ export class Leadership {
   readonly #out: Outbox;
   readonly #o: LeadershipOptions;
   readonly #peers = new Map<NodeId, Progress>();
+  /** Of the folders that `#peers` is about. */
+  readonly #incarnations = new Map<NodeId, string>();
   /** Number of the newest round of heartbeats. */
   #round = 0;
   /** What nobody waits for is told with the next flush. */
@@ -78,10 +80,20 @@ export class Leadership {
   /** The configuration in force has changed: whom to send to follows it. */
   reconfigured(): void {
     invariant(this.#transferTarget === null, "nothing is appended while leadership is handed over");
-    const members = new Set(allMembers(this.#log.configuration));
-    for (const id of this.#peers.keys()) if (!members.has(id)) this.#peers.delete(id);
+    const { configuration } = this.#log;
+    const members = new Set(allMembers(configuration));
+    for (const id of this.#peers.keys()) {
+      if (members.has(id)) continue;
+      this.#peers.delete(id);
+      this.#incarnations.delete(id);
+    }
     for (const id of members) {
-      if (id === this.#self || this.#peers.has(id)) continue;
+      if (id === this.#self) continue;
+      const incarnation = configuration.members[id]?.incarnation ?? "";
+      // What another folder of the same id holds says nothing of this one.
+      const isKnown = this.#peers.has(id) && this.#incarnations.get(id) === incarnation;
+      this.#incarnations.set(id, incarnation);
+      if (isKnown) continue;
       const { maxInflightMessages, maxInflightBytes } = this.#o;
       const next = asIndex(this.#log.last + 1);
       this.#peers.set(id, new Progress(next, maxInflightMessages, maxInflightBytes));

@@ -127,10 +127,13 @@ export class Beats {
     const { term, commit } = raft;
     for (const [id, { match }] of raft.progress()) {
       const record = raft.configuration.members[id];
-      const boot = hellos.get(id)?.boot;
-      if (record === undefined || boot === undefined || match === 0) continue;
+      const hello = hellos.get(id);
+      if (record === undefined || hello === undefined || match === 0) continue;
+      const { boot, incarnation } = hello;
+      // An earlier folder of the id is connected still.
+      if (incarnation !== record.incarnation) continue;
       const index = asIndex(Math.min(match, commit));
-      sightings.saw(id, { incarnation: record.incarnation, boot, index, term });
+      sightings.saw(id, { incarnation, boot, index, term });
     }
     const { id, incarnation, boot } = identity;
     const index = asIndex(Math.min(raft.durable, commit));

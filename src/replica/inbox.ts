@@ -85,15 +85,18 @@ export class Inbox {
   }
 
   /**
-   * The id was removed and has come back with another folder, and what the earlier one still had on its way arrives
+   * The id was removed and has come back with another folder, or waits for one, and what the earlier one has on its way arrives
    * now: a promise that the new folder does not keep, or a request under a number that it counts anew. What a
    * leader sends is heard all the same: it may be a member by a newer configuration than this member's.
    */
   #isOfEarlierFolder(from: NodeId, frame: PeerFrame, incarnation: string): boolean {
-    const known = this.#port.core.raft?.configuration.members[from]?.incarnation ?? "";
-    if (known === "" || known === incarnation) return false;
+    const { raft } = this.#port.core;
+    const known = raft?.configuration.members[from]?.incarnation;
+    if (raft === null || known === undefined || known === incarnation) return false;
     if (frame.kind === "propose") return true;
-    return frame.kind === "raft" && frame.message.type.endsWith("-reply");
+    if (frame.kind !== "raft" || !frame.message.type.endsWith("-reply")) return false;
+    // Whose admission was lost with its leader is told of that by what this member's log holds in its place.
+    return known !== "" || raft.hasHeld(incarnation);
   }
 
   /**

@@ -162,19 +162,11 @@ export class Peers {
     const before = this.#configuration;
     this.#configuration = configuration;
     const removed: (readonly [NodeId, string])[] = [];
-    for (const [key, { url, incarnation }] of Object.entries(before.members)) {
-      const id = key as NodeId;
-      const now = configuration.members[key];
-      if (now === undefined) removed.push([id, url]);
-      else if (incarnation !== "" && now.incarnation === "")
-        // It dials again, and is let in anew.
-        this.#port.options.transport.dismiss(id, {
-          sentence: `the folder of ${id} has not been let in, by the newest membership`,
-          code: "joining",
-        });
-    }
+    for (const [key, { url }] of Object.entries(before.members))
+      if (configuration.members[key] === undefined) removed.push([key as NodeId, url]);
     const index: LogIndex = this.#raft?.configurationIndex ?? asIndex(0);
     const { admission, options } = this.#port;
+    this.#dismissOtherFolders(before, configuration);
     const wasMember = admission.memberSince !== null;
     admission.follow(configuration, index, removed);
     this.#port.followed(before, configuration);
@@ -182,6 +174,24 @@ export class Peers {
     // connection: it says by itself that it wants in.
     if (wasMember && this.#wantsIn) options.transport.setPeers(new Map());
     this.dial();
+  }
+
+  /**
+   * By the newest membership another folder is the member, or one that is still to come: an earlier one of the same id, or one
+   * whose admission was lost with its leader. It dials again, and is let in anew or told that it is out.
+   */
+  #dismissOtherFolders(before: Configuration, configuration: Configuration): void {
+    const { hellos, options } = this.#port;
+    for (const [key, { incarnation }] of Object.entries(configuration.members)) {
+      const id = key as NodeId;
+      const connected = hellos.get(id)?.incarnation;
+      if (connected === undefined || connected === incarnation) continue;
+      if (before.members[key]?.incarnation === incarnation) continue;
+      options.transport.dismiss(id, {
+        sentence: `the folder of ${id} has not been let in, by the newest membership`,
+        code: "joining",
+      });
+    }
   }
 
   // ------------------------------------------------------------------ connections

@@ -115,6 +115,29 @@ describe("a claim under a key", () => {
     expect(await made.settled(ended)).toEqual(["ok"]);
   });
 
+  test("that was given up while it was being answered leaves its repeat alone", async () => {
+    // At whatever moment the log stands still, and the client tries again at the same member.
+    for (let stopAt = 0; stopAt < 16; stopAt++) {
+      const made = await cluster(3);
+      await made.settled(submitOne(made.member(0)));
+      const { queue } = made.member(1);
+      // Answered without the key, so its repeats under it are read first, and then kept.
+      const plain = claimOf("w", { request_id: "key-k" });
+      const { tasks } = await made.settled(queue.claim(plain, 5_000, null));
+      const gone = new AbortController();
+      const lost = queue.claim(keyed("k"), 20_000, gone.signal);
+      await made.run(stopAt);
+      made.quorum = false;
+      await made.run(20);
+      gone.abort();
+      const again = queue.claim(keyed("k"), 20_000, null);
+      await made.run(20);
+      made.quorum = true;
+      expect((await made.settled(again, 30_000)).tasks).toEqual(tasks);
+      await made.settled(lost);
+    }
+  });
+
   test("of a request that was answered without a key gives what is still leased, and keeps that", async () => {
     const made = await cluster(2);
     const { queue } = made.member(1);

@@ -263,6 +263,38 @@ describe("joining", () => {
     cluster.check();
   });
 
+  test("a removed folder whose id is added again, while its process runs, is not that member", async () => {
+    const cluster = new Cluster(22, 3);
+    await cluster.startAll();
+    const leader = leaderOf(cluster);
+    const victim = cluster.nodes.find((node) => node !== leader);
+    if (victim === undefined) throw new Error("no follower");
+    for (let n = 1; n <= 5; n++) await write(cluster, victim, n);
+    const { id } = victim;
+    const command = victim.replica?.submit(commandOf({ n: 6 }), { timeoutMs: 8_000 });
+    command?.catch(() => undefined);
+    expect(await done(cluster, ask(leader, "members.remove", { id }))).toBeNull();
+    const url = `http://${id}`;
+    expect(await done(cluster, ask(leader, "members.add", { id, url }))).toBeNull();
+    await cluster.run(3_000);
+    const { configuration, peers } = leader.replica?.status() ?? {};
+    expect(configuration?.members[id]?.incarnation).toBe("");
+    expect(peers?.find((peer) => peer.id === id)?.match).toBe(asIndex(0));
+    cluster.kill(victim);
+    cluster.wipe(victim);
+    await cluster.start(victim, leader);
+    let answer: unknown = null;
+    victim.replica?.submit(commandOf({ n: 7 }), { timeoutMs: 8_000 }).then(
+      (given) => (answer = given),
+      (error: unknown) => (answer = error),
+    );
+    await cluster.run(9_000, () => answer !== null);
+    expect(answer).toBe(7);
+    expect(await votersAre(cluster, "n1", "n2", "n3")).toBe(true);
+    expect(victim.fatal).toBeNull();
+    cluster.check();
+  });
+
   test("the first member of a cluster that grew does not found another one when its folder is wiped", async () => {
     const cluster = new Cluster(16, 1);
     await cluster.startAll();

@@ -221,15 +221,19 @@ export class ExecutorSlot {
   }
 
   #load(): void {
-    this.#phase = "loading";
     if (!this.#mayStart()) {
-      this.#log.warn("there is no file descriptor left for a Worker: its task waits for one");
+      if (this.#phase !== "waiting")
+        this.#log.warn("there is no file descriptor left for a Worker: its task goes back");
+      this.#phase = "waiting";
       this.#timer = this.#clock.after(NO_ROOM_MS, () => {
         this.#timer = null;
         this.#load();
       });
+      // Another member may have room, and its time would run out here.
+      if (this.#given.length > 0) this.#endAll({ kind: "not-started", error: null });
       return;
     }
+    this.#phase = "loading";
     const thread: ExecutorThread = new ExecutorThread(this.#setup, this.#clock, this.#log, {
       ready: () => this.#ready(thread),
       report: (fence, part) => {

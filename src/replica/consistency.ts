@@ -47,6 +47,8 @@ const ANSWER_MS: Millis = 2_000;
 const BEGIN_MS: Millis = 50;
 const MENDS =
   "It does not answer until it has taken the state of the others, which it does by itself; what was wrong is kept in its data folder";
+/** Words that a verdict may still be about. */
+const SAID_MAX = 8;
 /** An alarm that the leader does not repeat is over: who is away and known to be wrong raises none. */
 const ALARM_MS: Millis = 15_000;
 
@@ -78,6 +80,12 @@ interface Round {
   readonly asked: ReadonlySet<NodeId>;
 }
 
+interface Finding {
+  readonly verdict: Verdict;
+  /** Number of the pass in which its rows differed. */
+  readonly pass: number;
+}
+
 /** What is wrong; `member` null: nobody knows who. */
 export interface ConsistencyAlarm {
   readonly member: NodeId | null;
@@ -100,18 +108,22 @@ export class Consistency {
   #passIndex: LogIndex | null = null;
   #passDone: LogIndex | null = null;
   /** A difference without a majority, found in this pass or the one before: told until one finds none. */
-  #found: { readonly verdict: Verdict; readonly pass: number } | null = null;
+  #found: Finding | null = null;
   #passes = 0;
 
   // Everybody.
   #question: { readonly from: NodeId; readonly question: Question; readonly until: Millis } | null =
     null;
   #reading = false;
-  #said: Word | null = null;
+  /** The newest words: a verdict may come late, or again. */
+  #said: readonly Word[] = [];
   #alarms: readonly ConsistencyAlarm[] = [];
   #alarmsAt: Millis = 0;
-  /** Found wrong, and no word since in which it is right: silence mends nothing. */
-  readonly #wrong = new Set<NodeId>();
+  /**
+   * Found wrong, and not mended since: silence mends nothing, nor does a word about other rows. With what shows it until they have
+   * said so themselves: the verdict may have been lost on its way.
+   */
+  readonly #wrong = new Map<NodeId, Finding | null>();
   readonly #checked = { index: 0, rounds: 0, rows: 0, passes: 0, pausedSeconds: 0 };
 
   /** `condemned`: a sentence when this very state was found wrong before the process was started. */
@@ -146,7 +158,8 @@ export class Consistency {
 
   /** Members whose state is known to be wrong, as far as this one has heard, also while they are away: they would not lead. */
   wrongMembers(): ReadonlySet<NodeId> {
-    return new Set([...this.#wrong, ...this.alarms().flatMap(({ member }) => member ?? [])]);
+    const own = this.#condemned === null ? [] : [this.#port.self];
+    return new Set([...this.#wrong.keys(), ...own]);
   }
 
   /** Leader: it has asked everybody since it began to lead, so who answers and is known to be wrong is in `wrongMembers`. */
@@ -160,7 +173,7 @@ export class Consistency {
     this.#wrong.delete(this.#port.self);
     this.#question = null;
     // A verdict that is still on its way judges what the state before said.
-    this.#said = null;
+    this.#said = [];
   }
 
   // ------------------------------------------------------------------ leader
@@ -193,7 +206,8 @@ export class Consistency {
     if (this.#passDone === index) this.#nextAt = now + IDLE_MS;
     if (this.#cursor === null) this.#passIndex = index;
     this.#rounds += 1;
-    const question = { round: this.#rounds, index, cursor: this.#cursor };
+    const wrong = [...this.wrongMembers()];
+    const question = { round: this.#rounds, index, cursor: this.#cursor, wrong };
     this.#round = {
       question,
       deadline: now + ANSWER_MS,
@@ -219,21 +233,39 @@ export class Consistency {
     const judged = (["chain", "digest"] as const).map((part) =>
       judge(comparable(words, part), membership),
     );
-    for (const id of this.#wrong) {
-      const isRight =
-        words.get(id)?.condemned === null && !judged.some(({ minority }) => minority.includes(id));
-      if (isRight || !(id in membership.members)) this.#wrong.delete(id);
-    }
     const verdict: Verdict = { index: question.index, words: [...words] };
     // Who is in a minority says so itself from now on; of a split nobody else would tell again.
     if (judged.some(({ split }) => split)) this.#found = { verdict, pass: this.#passes };
+    const minority = new Set(judged.flatMap((part) => part.minority));
+    for (const id of minority) this.#wrong.set(id, { verdict, pass: this.#passes });
+    const untold = this.#review(words, minority, membership);
     const differs =
       judged.some(({ minority }) => minority.length > 0) ||
       [...words.values()].some(({ condemned }) => condemned !== null);
     const own = words.get(self);
     if (own?.digest !== null && own !== undefined) this.#advance(own, question);
-    const found = differs ? verdict : (this.#found?.verdict ?? null);
-    if (found !== null) this.#tell(found);
+    const earlier = untold ?? this.#found;
+    if (differs) this.#tell(verdict);
+    else if (earlier !== null) this.#tell(withoutCondemned(earlier.verdict));
+  }
+
+  /** Who was wrong and is not any more. Returns what somebody has to be told again. */
+  #review(
+    words: ReadonlyMap<NodeId, Word>,
+    minority: ReadonlySet<NodeId>,
+    { members }: Configuration,
+  ): Finding | null {
+    let untold: Finding | null = null;
+    for (const [id, finding] of this.#wrong) {
+      const word = words.get(id);
+      if (!(id in members)) this.#wrong.delete(id);
+      else if (word === undefined || minority.has(id)) continue;
+      else if (word.condemned !== null) this.#wrong.set(id, null);
+      // It knew it, and took another state; or all of its rows were found right since.
+      else if (finding === null || this.#passes - finding.pass > 1) this.#wrong.delete(id);
+      else untold = finding;
+    }
+    return untold;
   }
 
   /** To the next rows; behind the last ones, from the first again. */
@@ -263,6 +295,11 @@ export class Consistency {
   heardQuestion(body: unknown, from: NodeId): void {
     const question = parseQuestion(body);
     if (question === null) return;
+    const { leadership, self } = this.#port;
+    if (from !== self && from === leadership().leader) {
+      this.#wrong.clear();
+      for (const id of question.wrong) this.#wrong.set(id, null);
+    }
     if (this.#condemned !== null) {
       // That is all there is to say of a state that may not even be able to go on.
       this.#say(question, from, null);
@@ -335,7 +372,7 @@ export class Consistency {
       next: slice?.next ?? null,
       condemned: this.#condemned,
     };
-    this.#said = word;
+    this.#said = [...this.#said, word].slice(-SAID_MAX);
     this.#checked.index = index;
     this.#checked.rounds += 1;
     if (from === self) this.heardWord(word, self);
@@ -358,11 +395,14 @@ export class Consistency {
     }
     for (const [id, { condemned }] of words) if (condemned !== null) alarms.set(id, condemned);
     // Not what an earlier folder of this id said.
-    const isOwn = words.some(([id, word]) => id === self && sameWord(word, this.#said));
+    const isOwn = words.some(
+      ([id, word]) => id === self && this.#said.some((said) => sameWord(word, said)),
+    );
     const own = isOwn ? alarms.get(self) : undefined;
     this.#alarms = [...alarms].map(([member, sentence]) => ({ member, sentence }));
     this.#alarmsAt = clock.monotonic();
-    for (const id of alarms.keys()) if (id !== null) this.#wrong.add(id);
+    for (const id of alarms.keys())
+      if (id !== null && !this.#wrong.has(id)) this.#wrong.set(id, null);
     if (own !== undefined) this.#condemn(own);
   }
 
@@ -391,13 +431,13 @@ export class Consistency {
   }
 }
 
-function sameWord(one: Word, other: Word | null): boolean {
-  return (
-    other !== null &&
-    one.round === other.round &&
-    one.chain === other.chain &&
-    one.digest === other.digest
-  );
+function sameWord(one: Word, other: Word): boolean {
+  return one.round === other.round && one.chain === other.chain && one.digest === other.digest;
+}
+
+/** Told again: who knew of itself then may be mended by now, and says so itself otherwise. */
+function withoutCondemned({ index, words }: Verdict): Verdict {
+  return { index, words: words.map(([id, word]) => [id, { ...word, condemned: null }]) };
 }
 
 function splitSentence(words: Verdict["words"], part: "chain" | "digest", index: LogIndex): string {

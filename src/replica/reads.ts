@@ -9,8 +9,9 @@ import type { Clock, Millis } from "./ports.ts";
 
 /** Rounds on their way at once. */
 const ROUNDS_MAX = 4;
-/** A round without an answer for this long was lost on the wire; its waiters join a new one. */
+/** A round without an answer for this long was lost on the wire; its waiters join a new one, which has twice the time. */
 const ROUND_TIMEOUT_MS: Millis = 250;
+const ROUND_TIMEOUT_MAX_MS: Millis = 4_000;
 /** Waiting readers of this member; beyond it a read is refused early. */
 const READERS_MAX = 20_000;
 
@@ -29,6 +30,8 @@ export class Reads {
   #count = 0;
   #nextId: number;
   #scheduled = false;
+  /** Where links are slow every round takes longer than the least: who is given no more time is never answered. */
+  #timeoutMs = ROUND_TIMEOUT_MS;
   /** No new round before this: a refusal means that there is no leader to ask just now. */
   #notBefore = 0;
 
@@ -65,6 +68,8 @@ export class Reads {
       this.#notBefore = this.#clock.monotonic() + 10;
       return;
     }
+    const took = this.#clock.monotonic() - round.startedAt;
+    this.#timeoutMs = Math.min(ROUND_TIMEOUT_MAX_MS, Math.max(ROUND_TIMEOUT_MS, 2 * took));
     this.#count -= round.readers.length;
     for (const reader of round.readers) reader.safe(index);
     this.#schedule();
@@ -74,11 +79,14 @@ export class Reads {
   sweep(now: Millis, late: () => ConsensusError): void {
     // As in most ticks.
     if (this.#count === 0) return;
+    let isLate = false;
     for (const [id, round] of this.#rounds) {
-      if (now - round.startedAt < ROUND_TIMEOUT_MS) continue;
+      if (now - round.startedAt < this.#timeoutMs) continue;
+      isLate = true;
       this.#rounds.delete(id);
       this.#waiting.unshift(...round.readers);
     }
+    if (isLate) this.#timeoutMs = Math.min(ROUND_TIMEOUT_MAX_MS, 2 * this.#timeoutMs);
     if (this.#waiting.some((reader) => reader.deadline <= now)) {
       const due = this.#waiting.filter((reader) => reader.deadline <= now);
       this.#waiting = this.#waiting.filter((reader) => reader.deadline > now);

@@ -227,6 +227,9 @@ export class Snapshots {
       if (clock.monotonic() > deadline) throw new Error("this log does not reach it yet");
       await new Promise<void>((resolve) => void clock.after(CATCH_UP_LOOK_MS, resolve));
     }
+    // It was asked before the wait. A leader stands still for nobody, and behind what is forgotten nothing could be applied.
+    if (raft.role === "leader" || manifest.index < raft.compactedIndex)
+      throw new Error("this member leads by now, or its log has gone on without it");
     const goOn = this.#port.halt();
     try {
       await store.replaceState(manifest);

@@ -7,6 +7,8 @@ export interface Question {
   readonly index: LogIndex;
   /** Rows behind it are to be hashed; null: from the first. */
   readonly cursor: string | null;
+  /** Whom the leader knows to be wrong: who leads next must know it, too. */
+  readonly wrong: readonly NodeId[];
 }
 
 export interface Word {
@@ -77,9 +79,15 @@ export function comparable(
 
 /** Null: another build's, or nonsense. */
 export function parseQuestion(body: unknown): Question | null {
-  const { round, index, cursor } = fieldsOf(body);
+  const { round, index, cursor, wrong } = fieldsOf(body);
   if (typeof round !== "number" || typeof index !== "number") return null;
-  return { round, index: asIndex(index), cursor: typeof cursor === "string" ? cursor : null };
+  return {
+    round,
+    index: asIndex(index),
+    cursor: typeof cursor === "string" ? cursor : null,
+    // Earlier builds do not say it.
+    wrong: Array.isArray(wrong) ? wrong.filter((id): id is NodeId => typeof id === "string") : [],
+  };
 }
 
 export function parseWord(body: unknown): Word | null {

@@ -144,19 +144,15 @@ describe("tasks that a slot is given at once", () => {
   });
 });
 
-test("while the process has no room for a Worker a task waits here, may be given up, and runs once there is room", async () => {
+test("while the process has no room for a Worker a task goes back at once, and no other is taken until there is room", async () => {
   let hasRoom = false;
   const { slot, tasks, said, until } = await slotOf(["double", "double"], () => hasRoom);
   const [first, second] = tasks;
+  expect(slot.free).toBe(true);
   slot.run([first]);
-  expect([slot.free, slot.holds(first), slot.depth]).toEqual([false, true, 1]);
-  slot.abort(first, "cancelled");
   expect(said).toEqual(["double not-started"]);
-  const other = await slotOf(["double"], () => hasRoom);
-  other.slot.run(other.tasks);
+  expect([slot.free, slot.holds(first), slot.blocked]).toEqual([false, false, false]);
   hasRoom = true;
-  await other.until(() => other.said.length === 1, "the end");
-  expect(other.said).toEqual(["double outcome"]);
   await until(() => slot.free, "a Worker");
   slot.run([second ?? first]);
   await until(() => said.length === 2, "the end of the second");

@@ -41,13 +41,23 @@ function leader(world: World, index: number) {
     },
     null,
   );
+  let now = 10_000;
+  /** A round, in which n2 and n3 say so much; the verdict on it is told with the next question. */
+  const round = (n2: Partial<Word>, n3: Partial<Word> | null): void => {
+    const asked = question();
+    consistency.heardWord({ ...wordFor(asked), ...n2 }, N2);
+    if (n3 !== null) consistency.heardWord({ ...wordFor(asked), ...n3 }, N3);
+    now += 3_000;
+    consistency.tick(now);
+    now += 3_000;
+  };
   const question = (): Question => {
-    consistency.tick(10_000);
+    consistency.tick(now);
     return told.findLast(([method]) => method === "consistency.ask")?.[1] as Question;
   };
   const verdicts = (): Verdict[] =>
     told.filter(([method]) => method === "consistency.verdict").map(([, body]) => body as Verdict);
-  return { consistency, question, verdicts };
+  return { consistency, question, round, verdicts };
 }
 
 function wordFor({ round, index }: Question): Word {
@@ -74,4 +84,27 @@ test("an answer to what it asks now is judged", () => {
   consistency.heardWord({ ...wordFor(now), chain: "another" }, N3);
   consistency.tick(13_000);
   expect(verdicts().length).toBeGreaterThan(0);
+});
+
+test("who was found wrong stays so until it knew it and is mended, and is told again if it did not hear of it", () => {
+  const { consistency, question, round, verdicts } = leader(new World(3), 102);
+  const wrong = (): string[] => [...consistency.wrongMembers()];
+  round({}, { chain: "another" });
+  expect(wrong()).toEqual([N3]);
+  expect(verdicts().length).toBe(2);
+  // Its rows differed: these are others. It has not heard the verdict.
+  round({}, {});
+  expect(wrong()).toEqual([N3]);
+  expect(verdicts().length).toBe(4);
+  expect(verdicts().at(-1)).toEqual(verdicts()[0] as Verdict);
+  expect(question().wrong).toEqual([N3]);
+  round({}, { chain: null, condemned: "it is wrong" });
+  // Away.
+  for (let i = 0; i < 6; i++) round({}, null);
+  expect(wrong()).toEqual([N3]);
+  const before = verdicts().length;
+  round({}, {});
+  expect(wrong()).toEqual([]);
+  expect(verdicts().length).toBe(before);
+  expect(question().wrong).toEqual([]);
 });

@@ -112,9 +112,34 @@ export const OF_OUR_OWN: readonly Mutant[] = [
     "silence-mends",
     "a member that was found wrong is known to be wrong only as long as its alarm is repeated",
     "src/replica/consistency.ts",
-    "    return new Set([...this.#wrong, ...this.alarms().flatMap(({ member }) => member ?? [])]);\n",
-    "    return new Set(this.alarms().flatMap(({ member }) => member ?? []));\n",
+    "    return new Set([...this.#wrong.keys(), ...own]);\n",
+    "    return new Set([...this.alarms().flatMap(({ member }) => member ?? []), ...own]);\n",
   ),
+  one(
+    "word-mends",
+    "who was found wrong is taken for right at its first word about other rows",
+    "src/replica/consistency.ts",
+    "      else if (finding === null || this.#passes - finding.pass > 1) this.#wrong.delete(id);\n",
+    "      else if (finding === null || this.#passes >= finding.pass) this.#wrong.delete(id);\n",
+  ),
+  {
+    name: "added-again",
+    what: "a removed folder is taken for the member once its id is added again",
+    edits: [
+      {
+        file: "src/replica/inbox.ts",
+        find: "    if (raft === null || known === undefined || known === incarnation) return false;\n",
+        replace:
+          '    if (raft === null || (known ?? "") === "" || known === incarnation) return false;\n',
+      },
+      {
+        file: "src/replica/peers.ts",
+        find: "      if (connected === undefined || connected === incarnation) continue;\n",
+        replace:
+          '      if (connected === undefined || connected === incarnation || incarnation === "") continue;\n',
+      },
+    ],
+  },
   one(
     "untold",
     "the core is not told what the state holds that took a wrong one's place",

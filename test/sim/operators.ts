@@ -41,6 +41,7 @@ type Deed = Extract<
   | "joint-cut"
   | "lone-return"
   | "last-right"
+  | "added-again"
 >;
 const DEEDS: readonly Deed[] = [
   "add",
@@ -56,6 +57,7 @@ const DEEDS: readonly Deed[] = [
   "joint-cut",
   "lone-return",
   "last-right",
+  "added-again",
 ];
 
 export class Operator {
@@ -106,6 +108,8 @@ export class Operator {
         return this.#comeBackToNobody();
       case "last-right":
         return this.#removeTheRight();
+      case "added-again":
+        return this.#addAgain();
       case "log-rot":
         return Promise.resolve(this.#rot());
     }
@@ -225,6 +229,24 @@ export class Operator {
     const { world } = this.#sim;
     for (let i = 0; i < 40; i++) world.at(world.now + 10 * i, () => this.#sim.writeAt(node));
     return true;
+  }
+
+  /** Removed, and added again under its id while its process runs and has things to say: it waits for another folder. */
+  async #addAgain(): Promise<boolean> {
+    const node = this.#pick();
+    if (node === null || !node.answers) return false;
+    for (let i = 0; i < 12; i++) this.#sim.writeAt(node);
+    await this.#sim.sleep(100 * this.#prng.float());
+    if (!(await this.#remove(node)) || !this.#sim.mood.wild()) return false;
+    const added = await this.#ask("members.add", wish(node.id));
+    await this.#sim.sleep(3_000 * this.#prng.float());
+    if (!this.#sim.mood.wild()) return added;
+    this.#sim.trace.say(node.id, "comes with an empty folder, as the member that was added again");
+    node.wipe();
+    this.#join(node);
+    const { world } = this.#sim;
+    for (let i = 0; i < 40; i++) world.at(world.now + 10 * i, () => this.#sim.writeAt(node));
+    return added;
   }
 
   /**

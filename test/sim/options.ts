@@ -81,6 +81,7 @@ export const YOUNG_CODES = {
   "ask-again": "P1, N9",
   "last-right": "M1, T9",
   "forgotten-fork": "N5, M5",
+  "added-again": "M4, T2",
 } as const;
 type YoungFamily = keyof typeof YOUNG_CODES;
 /** What ends a run in another way than usual, or stands for a rare moment, has a smaller share of them. */

@@ -395,6 +395,7 @@ async function run(config: Config, log: Log): Promise<void> {
   const condemned = replica.condemned();
   if (condemned !== null) pool.suspend(condemned);
   replica.onInstall(() => {
+    checkpoints.replaced();
     queue.recheck();
     pool.recheck((taskId) => machine.leaseOf(taskId));
     if (replica.condemned() === null) pool.resume();

@@ -211,6 +211,7 @@ export class TaskMachine implements StateMachine, TaskState {
     const answers: RequestAnswer[] = [];
     this.#whole(() => {
       if (!this.#uncommitted) this.#begin.run();
+      else this.#mustBeOpen();
       this.#uncommitted = true;
       for (const entry of entries) this.#applyEntry(entry, answers);
       this.#store.saveEnded();
@@ -229,6 +230,7 @@ export class TaskMachine implements StateMachine, TaskState {
   }
 
   #write(): void {
+    this.#mustBeOpen();
     this.#store.save();
     this.#sessions.save();
     this.#execution.claims.save();
@@ -276,6 +278,27 @@ export class TaskMachine implements StateMachine, TaskState {
       this.#load(this.#db);
       throw new NoRoomError("the disk has no room for the state");
     }
+  }
+
+  /** Looks at tables whose newest rows may have to be written first: what that fails at is a write's failure. */
+  #saving<T>(look: () => T): T {
+    if (this.#broken || !this.#uncommitted) return look();
+    const seen: { value?: T } = {};
+    this.#whole(() => {
+      this.#mustBeOpen();
+      seen.value = look();
+    });
+    return seen.value as T;
+  }
+
+  /**
+   * SQLite rolls a whole transaction back by itself at some errors. Statements behind that would commit one by one: an applied index
+   * without its rows.
+   * @throws FatalError
+   */
+  #mustBeOpen(): void {
+    if (!this.#db.inTransaction)
+      throw new FatalError("the state's transaction was rolled back by the engine");
   }
 
   #applyEntry(entry: CommittedEntry, answers: RequestAnswer[]): void {
@@ -539,7 +562,7 @@ export class TaskMachine implements StateMachine, TaskState {
   }
 
   running(): readonly RunningLease[] {
-    return this.#execution.sweeps.leases().map(toRunningLease);
+    return this.#saving(() => this.#execution.sweeps.leases()).map(toRunningLease);
   }
 
   leaseOf(id: string): RunningLease | null {
@@ -571,7 +594,7 @@ export class TaskMachine implements StateMachine, TaskState {
   unconfirmed(now: number, max: number): readonly RunningLease[] {
     const { leadership, settings } = this.#store;
     const found: RunningLease[] = [];
-    for (const row of this.#execution.sweeps.leases()) {
+    for (const row of this.#saving(() => this.#execution.sweeps.leases())) {
       if (found.length >= max) break;
       if (
         isUnconfirmed(this.#execution.takeovers, leadership, row.confirmed, now, settings.lease)
@@ -583,7 +606,7 @@ export class TaskMachine implements StateMachine, TaskState {
   }
 
   nextDueAt(): number | null {
-    return this.#store.nextDueAt();
+    return this.#saving(() => this.#store.nextDueAt());
   }
 
   nextPurgeAt(): number | null {

@@ -215,7 +215,8 @@ export class TaskTable {
     for (const row of rows) {
       if ((row.flags & UNSAVED) === 0) continue;
       this.#writer.write(row);
-      if (row.shown > 0) continue;
+      // What has ended is not shown again: its place in a window is passed over, by whatever stands there.
+      if (row.shown > 0 && row.status <= RUNNING) continue;
       if (row.status === RUNNING && this.#bySeq.size <= KEPT_MAX) {
         row.payload = null;
         row.result = null;

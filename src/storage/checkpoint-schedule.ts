@@ -31,6 +31,7 @@ export class CheckpointSchedule {
   /** The vacuum has changed the file since the newest checkpoint. */
   #vacuumed = false;
   #stopped = false;
+  #replacements = 0;
   /** The applied index that is durable in the state database for certain; what may be compacted ends here. */
   durableApplied = 0;
 
@@ -38,6 +39,13 @@ export class CheckpointSchedule {
     this.#o = options;
     this.#checkpointAt = options.clock.monotonic() + CHECKPOINT_INTERVAL_MS;
     this.#again(CHECKPOINT_INTERVAL_MS);
+  }
+
+  /** Another state took the place of the one that was checkpointed; it may stand before it. */
+  replaced(): void {
+    this.durableApplied = 0;
+    this.#doneAt = -1;
+    this.#replacements += 1;
   }
 
   async stop(): Promise<void> {
@@ -72,9 +80,10 @@ export class CheckpointSchedule {
   async #checkpoint(): Promise<void> {
     this.#checkpointAt = this.#o.clock.monotonic() + CHECKPOINT_INTERVAL_MS;
     if (this.#o.appliedIndex() === this.#doneAt && !this.#vacuumed) return;
+    const replacements = this.#replacements;
     const { durableApplied, heldMs, sparePages } = await this.#o.checkpointer.run();
     this.#spare = sparePages > 0;
-    if (durableApplied !== null) {
+    if (durableApplied !== null && replacements === this.#replacements) {
       this.durableApplied = durableApplied;
       this.#doneAt = durableApplied;
       this.#vacuumed = false;

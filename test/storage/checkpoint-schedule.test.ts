@@ -104,3 +104,23 @@ test("a state in balance keeps an eighth of its pages free, and is not moved abo
   expect(run.holds).toBe(2);
   await run.schedule.stop();
 });
+
+test("what was durable of a state says nothing of the one that takes its place, nor does a checkpoint that was under way", async () => {
+  state.db.run("CREATE TABLE t (n INTEGER) STRICT");
+  const run = scheduled();
+  const { clock, schedule } = run;
+  await clock.pass(2_000);
+  expect(schedule.durableApplied).toBe(5);
+  run.applied = 3;
+  schedule.replaced();
+  expect(schedule.durableApplied).toBe(0);
+  run.applied = 5;
+  const passing = clock.pass(2_000);
+  run.applied = 3;
+  schedule.replaced();
+  await passing;
+  expect([0, 3]).toContain(schedule.durableApplied);
+  await clock.pass(4_000);
+  expect(schedule.durableApplied).toBe(3);
+  await schedule.stop();
+});

@@ -269,7 +269,7 @@ export class Gatherer {
       waiting.task = { ...task, id: this.#remint() };
       return true;
     }
-    waiting.reject(error);
+    rejected(waiting, error);
     return false;
   }
 }

@@ -116,7 +116,7 @@ export class FlotillaWorker {
         try {
           onReported?.(task_id);
         } catch (error) {
-          this.#report(error);
+          this.#tell(error);
         }
       },
       rejected: (lease, code) => {
@@ -551,6 +551,10 @@ export class FlotillaWorker {
       this.#clientClosed();
       return;
     }
+    this.#tell(error, task);
+  }
+
+  #tell(error: unknown, task: ClaimedTask | null = null): void {
     const told = error instanceof Error ? error : new Error(String(error));
     try {
       this.#onError(told, task);

@@ -487,7 +487,9 @@ export class ExecutorPool {
     this.#runs.delete(task.lease.fence);
     run.grace?.cancel();
     const ranMs = ending.kind === "outcome" ? ending.ranMs : undefined;
-    this.#ahead.ran(ranMs ?? this.#clock.monotonic() - run.startedAt);
+    // What never began says nothing of how long runs take.
+    if (ending.kind !== "not-started")
+      this.#ahead.ran(ranMs ?? this.#clock.monotonic() - run.startedAt);
     // A lease that ran out while the event loop stood still: its timer just has not fired yet.
     if (run.stop !== "lost" && this.#keeper.leftMs(run) <= 0) run.stop = "lost";
     const end = endOf(run.stop, ending);

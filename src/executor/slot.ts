@@ -101,6 +101,8 @@ export class ExecutorSlot {
   #timer: Timer | null = null;
   /** Deaths while loading or idle since a handler last ended by itself. */
   #failures = 0;
+  /** It waits for a file descriptor, and said so. */
+  #isCramped = false;
   #onStopped: (() => void) | null = null;
 
   constructor(
@@ -222,8 +224,9 @@ export class ExecutorSlot {
 
   #load(): void {
     if (!this.#mayStart()) {
-      if (this.#phase !== "waiting")
-        this.#log.warn("there is no file descriptor left for a Worker: its task goes back");
+      if (!this.#isCramped)
+        this.#log.warn("there is no file descriptor left for a Worker: its slot takes no task");
+      this.#isCramped = true;
       this.#phase = "waiting";
       this.#timer = this.#clock.after(NO_ROOM_MS, () => {
         this.#timer = null;
@@ -233,6 +236,7 @@ export class ExecutorSlot {
       if (this.#given.length > 0) this.#endAll({ kind: "not-started", error: null });
       return;
     }
+    this.#isCramped = false;
     this.#phase = "loading";
     const thread: ExecutorThread = new ExecutorThread(this.#setup, this.#clock, this.#log, {
       ready: () => this.#ready(thread),

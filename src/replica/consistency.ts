@@ -36,6 +36,7 @@ import {
   type Verdict,
   type Word,
 } from "./words.ts";
+import { type ReviewedRound, votersOf, WrongMembers } from "./wrong-members.ts";
 
 /** Between two questions while there is something new to ask about. */
 const ROUND_MS: Millis = 1_000;
@@ -80,9 +81,10 @@ interface Round {
   readonly asked: ReadonlySet<NodeId>;
 }
 
-interface Finding {
+/** A difference without a majority. */
+interface Split {
   readonly verdict: Verdict;
-  /** Number of the pass in which its rows differed. */
+  readonly voters: string;
   readonly pass: number;
 }
 
@@ -108,7 +110,7 @@ export class Consistency {
   #passIndex: LogIndex | null = null;
   #passDone: LogIndex | null = null;
   /** A difference without a majority, found in this pass or the one before: told until one finds none. */
-  #found: Finding | null = null;
+  #found: Split | null = null;
   #passes = 0;
 
   // Everybody.
@@ -119,11 +121,7 @@ export class Consistency {
   #said: readonly Word[] = [];
   #alarms: readonly ConsistencyAlarm[] = [];
   #alarmsAt: Millis = 0;
-  /**
-   * Found wrong, and not mended since: silence mends nothing, nor does a word about other rows. With what shows it until they have
-   * said so themselves: the verdict may have been lost on its way.
-   */
-  readonly #wrong = new Map<NodeId, Finding | null>();
+  readonly #wrong = new WrongMembers();
   readonly #checked = { index: 0, rounds: 0, rows: 0, passes: 0, pausedSeconds: 0 };
 
   /** `condemned`: a sentence when this very state was found wrong before the process was started. */
@@ -159,7 +157,7 @@ export class Consistency {
   /** Members whose state is known to be wrong, as far as this one has heard, also while they are away: they would not lead. */
   wrongMembers(): ReadonlySet<NodeId> {
     const own = this.#condemned === null ? [] : [this.#port.self];
-    return new Set([...this.#wrong.keys(), ...own]);
+    return new Set([...this.#wrong.ids(this.#port.configuration()), ...own]);
   }
 
   /** Leader: it has asked everybody since it began to lead, so who answers and is known to be wrong is in `wrongMembers`. */
@@ -170,7 +168,7 @@ export class Consistency {
   /** The state was replaced by a snapshot: what was wrong with the one before is gone. */
   replaced(): void {
     this.#condemned = null;
-    this.#wrong.delete(this.#port.self);
+    this.#wrong.mended(this.#port.self);
     this.#question = null;
     // A verdict that is still on its way judges what the state before said.
     this.#said = [];
@@ -234,38 +232,26 @@ export class Consistency {
       judge(comparable(words, part), membership),
     );
     const verdict: Verdict = { index: question.index, words: [...words] };
+    const voters = votersOf(membership);
     // Who is in a minority says so itself from now on; of a split nobody else would tell again.
-    if (judged.some(({ split }) => split)) this.#found = { verdict, pass: this.#passes };
-    const minority = new Set(judged.flatMap((part) => part.minority));
-    for (const id of minority) this.#wrong.set(id, { verdict, pass: this.#passes });
-    const untold = this.#review(words, minority, membership);
-    const differs =
-      judged.some(({ minority }) => minority.length > 0) ||
-      [...words.values()].some(({ condemned }) => condemned !== null);
+    if (judged.some(({ split }) => split)) this.#found = { verdict, voters, pass: this.#passes };
+    if (this.#found !== null && this.#found.voters !== voters) this.#found = null;
     const own = words.get(self);
-    if (own?.digest !== null && own !== undefined) this.#advance(own, question);
-    const earlier = untold ?? this.#found;
+    const round: ReviewedRound = {
+      words,
+      minority: new Set(judged.flatMap((part) => part.minority)),
+      compared: own !== undefined && own.digest !== null,
+      configuration: membership,
+      passes: this.#passes,
+    };
+    for (const id of round.minority) this.#wrong.found(id, verdict, round);
+    const again = this.#wrong.review(round);
+    if (own !== undefined && own.digest !== null) this.#advance(own, question);
+    const differs =
+      round.minority.size > 0 || [...words.values()].some(({ condemned }) => condemned !== null);
+    for (const earlier of again) this.#tell(withoutCondemned(earlier));
     if (differs) this.#tell(verdict);
-    else if (earlier !== null) this.#tell(withoutCondemned(earlier.verdict));
-  }
-
-  /** Who was wrong and is not any more. Returns what somebody has to be told again. */
-  #review(
-    words: ReadonlyMap<NodeId, Word>,
-    minority: ReadonlySet<NodeId>,
-    { members }: Configuration,
-  ): Finding | null {
-    let untold: Finding | null = null;
-    for (const [id, finding] of this.#wrong) {
-      const word = words.get(id);
-      if (!(id in members)) this.#wrong.delete(id);
-      else if (word === undefined || minority.has(id)) continue;
-      else if (word.condemned !== null) this.#wrong.set(id, null);
-      // It knew it, and took another state; or all of its rows were found right since.
-      else if (finding === null || this.#passes - finding.pass > 1) this.#wrong.delete(id);
-      else untold = finding;
-    }
-    return untold;
+    else if (this.#found !== null) this.#tell(withoutCondemned(this.#found.verdict));
   }
 
   /** To the next rows; behind the last ones, from the first again. */
@@ -295,11 +281,9 @@ export class Consistency {
   heardQuestion(body: unknown, from: NodeId): void {
     const question = parseQuestion(body);
     if (question === null) return;
-    const { leadership, self } = this.#port;
-    if (from !== self && from === leadership().leader) {
-      this.#wrong.clear();
-      for (const id of question.wrong) this.#wrong.set(id, null);
-    }
+    const { configuration, leadership, self } = this.#port;
+    if (question.wrong !== null && from !== self && from === leadership().leader)
+      this.#wrong.keepOnly(question.wrong, configuration(), this.#passes);
     if (this.#condemned !== null) {
       // That is all there is to say of a state that may not even be able to go on.
       this.#say(question, from, null);
@@ -401,8 +385,10 @@ export class Consistency {
     const own = isOwn ? alarms.get(self) : undefined;
     this.#alarms = [...alarms].map(([member, sentence]) => ({ member, sentence }));
     this.#alarmsAt = clock.monotonic();
-    for (const id of alarms.keys())
-      if (id !== null && !this.#wrong.has(id)) this.#wrong.set(id, null);
+    for (const id of alarms.keys()) {
+      const admitted = words.some(([of, word]) => of === id && word.condemned !== null);
+      if (id !== null) this.#wrong.heard(id, admitted, membership, this.#passes);
+    }
     if (own !== undefined) this.#condemn(own);
   }
 

@@ -184,8 +184,11 @@ export class Peers {
     const { hellos, options } = this.#port;
     for (const [key, { incarnation }] of Object.entries(configuration.members)) {
       const id = key as NodeId;
-      const connected = hellos.get(id)?.incarnation;
+      const hello = hellos.get(id);
+      const connected = hello?.incarnation;
       if (connected === undefined || connected === incarnation) continue;
+      // This log is catching up with what that one knows.
+      if ((hello?.configIndex ?? 0) > (this.#raft?.configurationIndex ?? 0)) continue;
       if (before.members[key]?.incarnation === incarnation) continue;
       options.transport.dismiss(id, {
         sentence: `the folder of ${id} has not been let in, by the newest membership`,

@@ -64,6 +64,7 @@ export class Reads {
     if (round === undefined) return;
     this.#rounds.delete(id);
     if (index === null) {
+      this.#timeoutMs = ROUND_TIMEOUT_MS;
       this.#waiting.unshift(...round.readers);
       this.#notBefore = this.#clock.monotonic() + 10;
       return;
@@ -103,6 +104,7 @@ export class Reads {
       ...[...this.#rounds.values()].flatMap((round) => round.readers),
     ];
     this.#waiting = [];
+    this.#timeoutMs = ROUND_TIMEOUT_MS;
     this.#rounds.clear();
     this.#count = 0;
     for (const reader of readers) reader.reject(error());

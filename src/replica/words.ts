@@ -7,8 +7,8 @@ export interface Question {
   readonly index: LogIndex;
   /** Rows behind it are to be hashed; null: from the first. */
   readonly cursor: string | null;
-  /** Whom the leader knows to be wrong: who leads next must know it, too. */
-  readonly wrong: readonly NodeId[];
+  /** Whom the leader knows to be wrong: who leads next must know it, too. Null: an earlier build asks. */
+  readonly wrong: readonly NodeId[] | null;
 }
 
 export interface Word {
@@ -85,8 +85,7 @@ export function parseQuestion(body: unknown): Question | null {
     round,
     index: asIndex(index),
     cursor: typeof cursor === "string" ? cursor : null,
-    // Earlier builds do not say it.
-    wrong: Array.isArray(wrong) ? wrong.filter((id): id is NodeId => typeof id === "string") : [],
+    wrong: Array.isArray(wrong) ? wrong.filter((id): id is NodeId => typeof id === "string") : null,
   };
 }
 

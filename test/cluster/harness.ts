@@ -117,7 +117,7 @@ export class Member {
     this.process?.kill("SIGCONT");
   }
 
-  /** Over a connection of its own: one that was idle for ten seconds may be closed in the moment in which it is used again. */
+  /** Over a connection of its own: one that was idle for long may be closed in the moment in which it is used again. */
   fetch(path: string, init?: RequestInit): Promise<Response> {
     return fetch(`${this.url}${path}`, { keepalive: false, ...init });
   }

@@ -3,7 +3,8 @@ import { type Bench, memoryNote } from "../bench.ts";
 import { memoryOf } from "../processes.ts";
 import { spread } from "../statistics.ts";
 
-const REST_MS = 3_000;
+/** A member collects two to three seconds after a load (src/system/memory-return.ts), and gives back for some tenths more. */
+const REST_MS = 5_000;
 
 export async function memory(bench: Bench): Promise<void> {
   await bench.clear();

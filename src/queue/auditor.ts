@@ -13,17 +13,19 @@ export const AUDIT_SLICE: SliceLimits = { rows: 2_000, text: 4 * 1024 * 1024 };
 /** Reads on the connection it is given, at once. */
 export class InlineAuditor implements Auditor {
   readonly #db: () => Database;
+  readonly #slice: SliceLimits;
 
   /** `db`: the database in use, which a snapshot may have replaced since the last time. */
-  constructor(db: () => Database) {
+  constructor(db: () => Database, slice = AUDIT_SLICE) {
     this.#db = db;
+    this.#slice = slice;
   }
 
   async read(cursor: string | null, begun: (index: number) => void): Promise<AuditSlice> {
     const db = this.#db();
     const state = db.query<{ index: number }, []>("SELECT applied_index AS 'index' FROM state");
     begun(state.get()?.index ?? 0);
-    return hashSlice(db, cursor, AUDIT_SLICE);
+    return hashSlice(db, cursor, this.#slice);
   }
 }
 

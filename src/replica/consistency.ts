@@ -27,14 +27,17 @@ import {
   type StateMachine,
 } from "./ports.ts";
 import {
+  ADMITS_MAX,
   comparable,
   judge,
+  type Judgement,
   parseQuestion,
   parseVerdict,
   parseWord,
   type Question,
   type Verdict,
   type Word,
+  type WrongState,
 } from "./words.ts";
 import { type ReviewedRound, votersOf, WrongMembers } from "./wrong-members.ts";
 
@@ -55,6 +58,8 @@ const ALARM_MS: Millis = 15_000;
 
 export interface ConsistencyPort {
   readonly self: NodeId;
+  /** Of this folder. */
+  readonly incarnation: string;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -119,6 +124,10 @@ export class Consistency {
   #reading = false;
   /** The newest words: a verdict may come late, or again. */
   #said: readonly Word[] = [];
+  /** The newest rounds whose words were about a state that this process knew, or knows, to be wrong. */
+  #admitted: readonly number[] = [];
+  /** The state is not the one that this process was started with. */
+  #isReplaced = false;
   #alarms: readonly ConsistencyAlarm[] = [];
   #alarmsAt: Millis = 0;
   readonly #wrong = new WrongMembers();
@@ -156,8 +165,16 @@ export class Consistency {
 
   /** Members whose state is known to be wrong, as far as this one has heard, also while they are away: they would not lead. */
   wrongMembers(): ReadonlySet<NodeId> {
-    const own = this.#condemned === null ? [] : [this.#port.self];
-    return new Set([...this.#wrong.ids(this.#port.configuration()), ...own]);
+    return new Set(this.#wrongStates().map(({ id }) => id));
+  }
+
+  #wrongStates(): readonly WrongState[] {
+    const { configuration, self: id, incarnation } = this.#port;
+    const known = this.#wrong.list(configuration());
+    if (this.#condemned === null) return known;
+    const round = this.#admitted.at(-1) ?? this.#rounds;
+    const own = { id, incarnation, round, admitted: true };
+    return [...known.filter((state) => state.id !== id), own];
   }
 
   /** Leader: it has asked everybody since it began to lead, so who answers and is known to be wrong is in `wrongMembers`. */
@@ -168,6 +185,7 @@ export class Consistency {
   /** The state was replaced by a snapshot: what was wrong with the one before is gone. */
   replaced(): void {
     this.#condemned = null;
+    this.#isReplaced = true;
     this.#wrong.mended(this.#port.self);
     this.#question = null;
     // A verdict that is still on its way judges what the state before said.
@@ -204,7 +222,7 @@ export class Consistency {
     if (this.#passDone === index) this.#nextAt = now + IDLE_MS;
     if (this.#cursor === null) this.#passIndex = index;
     this.#rounds += 1;
-    const wrong = [...this.wrongMembers()];
+    const wrong = this.#wrongStates();
     const question = { round: this.#rounds, index, cursor: this.#cursor, wrong };
     this.#round = {
       question,
@@ -233,18 +251,20 @@ export class Consistency {
     );
     const verdict: Verdict = { index: question.index, words: [...words] };
     const voters = votersOf(membership);
-    // Who is in a minority says so itself from now on; of a split nobody else would tell again.
-    if (judged.some(({ split }) => split)) this.#found = { verdict, voters, pass: this.#passes };
-    if (this.#found !== null && this.#found.voters !== voters) this.#found = null;
     const own = words.get(self);
     const round: ReviewedRound = {
       words,
       minority: new Set(judged.flatMap((part) => part.minority)),
+      disputed: judged.some(({ split }) => split),
       compared: own !== undefined && own.digest !== null,
       configuration: membership,
       passes: this.#passes,
     };
-    for (const id of round.minority) this.#wrong.found(id, verdict, round);
+    // Who is in a minority says so itself from now on; of a split nobody else would tell again.
+    if (round.disputed)
+      this.#found = { verdict: ofTheSplit(verdict, judged), voters, pass: this.#passes };
+    if (this.#found !== null && this.#found.voters !== voters) this.#found = null;
+    this.#wrong.found(verdict, round);
     const again = this.#wrong.review(round);
     if (own !== undefined && own.digest !== null) this.#advance(own, question);
     const differs =
@@ -281,9 +301,9 @@ export class Consistency {
   heardQuestion(body: unknown, from: NodeId): void {
     const question = parseQuestion(body);
     if (question === null) return;
-    const { configuration, leadership, self } = this.#port;
+    const { leadership, self } = this.#port;
     if (question.wrong !== null && from !== self && from === leadership().leader)
-      this.#wrong.keepOnly(question.wrong, configuration(), this.#passes);
+      this.#heardWrong(question.wrong, from);
     if (this.#condemned !== null) {
       // That is all there is to say of a state that may not even be able to go on.
       this.#say(question, from, null);
@@ -292,6 +312,26 @@ export class Consistency {
     const until = this.#port.clock.monotonic() + ANSWER_MS;
     this.#question = { from, question, until };
     this.reached();
+  }
+
+  #heardWrong(states: readonly WrongState[], from: NodeId): void {
+    const { configuration, self, incarnation } = this.#port;
+    const own = states.find((state) => state.id === self && state.incarnation === incarnation);
+    const isKnown = own === undefined || own.admitted || this.#admitted.includes(own.round);
+    // Where it is not condemned any more, it has another state since.
+    const others =
+      isKnown && this.#condemned === null ? states.filter((state) => state !== own) : states;
+    this.#wrong.keepOnly(others, configuration(), this.#passes);
+    if (isKnown || this.#condemned !== null) return;
+    // The verdict did not come, or went to the process before this one, which gave that word on this very state.
+    if (this.#isReplaced && !this.#said.some(({ round }) => round === own.round)) return;
+    this.#admit(own.round);
+    this.#condemn(`the state of ${self} is wrong: ${from} found that before, and leads. ${MENDS}`);
+  }
+
+  #admit(round: number): void {
+    if (!this.#admitted.includes(round))
+      this.#admitted = [...this.#admitted, round].slice(-ADMITS_MAX);
   }
 
   /** Something was applied. */
@@ -348,6 +388,7 @@ export class Consistency {
     slice: { readonly digest: string; readonly next: string | null } | null,
   ): void {
     const { machine, notify, self } = this.#port;
+    if (this.#condemned !== null) this.#admit(round);
     const word: Word = {
       round,
       machineVersion: machine.machineVersion(),
@@ -355,6 +396,7 @@ export class Consistency {
       digest: slice?.digest ?? null,
       next: slice?.next ?? null,
       condemned: this.#condemned,
+      admits: this.#admitted,
     };
     this.#said = [...this.#said, word].slice(-SAID_MAX);
     this.#checked.index = index;
@@ -379,17 +421,21 @@ export class Consistency {
     }
     for (const [id, { condemned }] of words) if (condemned !== null) alarms.set(id, condemned);
     // Not what an earlier folder of this id said.
-    const isOwn = words.some(
-      ([id, word]) => id === self && this.#said.some((said) => sameWord(word, said)),
+    const said = this.#said.find((word) =>
+      words.some(([id, judged]) => id === self && sameWord(word, judged)),
     );
-    const own = isOwn ? alarms.get(self) : undefined;
+    const own = said === undefined ? undefined : alarms.get(self);
     this.#alarms = [...alarms].map(([member, sentence]) => ({ member, sentence }));
     this.#alarmsAt = clock.monotonic();
-    for (const id of alarms.keys()) {
-      const admitted = words.some(([of, word]) => of === id && word.condemned !== null);
-      if (id !== null) this.#wrong.heard(id, admitted, membership, this.#passes);
+    for (const [id, { round, condemned }] of words) {
+      if (!alarms.has(id)) continue;
+      const incarnation = membership.members[id]?.incarnation ?? "";
+      const state = { id, incarnation, round, admitted: condemned !== null };
+      this.#wrong.heard(state, membership, this.#passes);
     }
-    if (own !== undefined) this.#condemn(own);
+    if (said === undefined || own === undefined) return;
+    this.#admit(said.round);
+    this.#condemn(own);
   }
 
   #condemn(sentence: string): void {
@@ -424,6 +470,16 @@ function sameWord(one: Word, other: Word): boolean {
 /** Told again: who knew of itself then may be mended by now, and says so itself otherwise. */
 function withoutCondemned({ index, words }: Verdict): Verdict {
   return { index, words: words.map(([id, word]) => [id, { ...word, condemned: null }]) };
+}
+
+/** Without the part in which a majority agrees: who differs from it may be mended when this is told again. */
+function ofTheSplit({ index, words }: Verdict, [chain, digest]: readonly Judgement[]): Verdict {
+  const only = (word: Word): Word => ({
+    ...word,
+    chain: chain?.split === true ? word.chain : null,
+    digest: digest?.split === true ? word.digest : null,
+  });
+  return { index, words: words.map(([id, word]) => [id, only(word)]) };
 }
 
 function splitSentence(words: Verdict["words"], part: "chain" | "digest", index: LogIndex): string {

@@ -129,8 +129,9 @@ export class Membership {
         await this.#pause(deadline);
         continue;
       }
-      this.#mayLose(configuration, id);
-      if (id === self && !this.#mayGo()) {
+      const mayBeLast = this.#mayBeMoreWrong();
+      if (!mayBeLast) this.#mayLose(configuration, id);
+      if (mayBeLast || (id === self && !this.#mayGo())) {
         await this.#pause(deadline);
         continue;
       }
@@ -343,7 +344,13 @@ export class Membership {
     this.#waiting = plan.waiting;
     if (raft.configurationIndex > raft.commit || isJoint(raft.configuration)) return;
     const changes = plan.changes.length > 0 ? plan.changes : this.#newAddresses(raft, now);
+    if (changes.some(({ op }) => op === "remove") && this.#mayBeMoreWrong()) return;
     if (changes.length > 0) this.#step(raft, changes);
+  }
+
+  /** Somebody's state is, and perhaps somebody else's, who has not been heard since this member leads. */
+  #mayBeMoreWrong(): boolean {
+    return this.#port.wrongMembers().size > 0 && !this.#port.knowsWrongMembers();
   }
 
   #step(raft: Raft, changes: readonly ConfigurationChange[]): void {

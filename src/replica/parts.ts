@@ -270,6 +270,7 @@ export class Parts {
     this.consistency = new Consistency(
       {
         self,
+        incarnation: identity.incarnation,
         clock,
         random: options.random,
         log,

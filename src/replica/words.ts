@@ -1,14 +1,27 @@
 /** What members tell each other about their states (T9), and how what they told is judged. Pure. */
 import { asIndex, type Configuration, type LogIndex, type NodeId } from "../raft/types.ts";
 
+/** The newest rounds in which a member knew that its state was wrong, as far as it tells them. */
+export const ADMITS_MAX = 16;
+
+/** A state that was found wrong: of which member and folder, and by its word of which round of a leader. */
+export interface WrongState {
+  readonly id: NodeId;
+  readonly incarnation: string;
+  /** As good as unique: a leader's process begins to count anywhere. */
+  readonly round: number;
+  /** The member has said so itself since: it remembers that, across restarts, until it has another state. */
+  readonly admitted: boolean;
+}
+
 /** The leader's question: how is your state at `index`? */
 export interface Question {
   readonly round: number;
   readonly index: LogIndex;
   /** Rows behind it are to be hashed; null: from the first. */
   readonly cursor: string | null;
-  /** Whom the leader knows to be wrong: who leads next must know it, too. Null: an earlier build asks. */
-  readonly wrong: readonly NodeId[] | null;
+  /** What the leader knows to be wrong: who leads next must know it, too. Null: an earlier build asks. */
+  readonly wrong: readonly WrongState[] | null;
 }
 
 export interface Word {
@@ -22,6 +35,8 @@ export interface Word {
   readonly next: string | null;
   /** A sentence at a member that is known to differ, and does not answer any more. */
   readonly condemned: string | null;
+  /** Rounds whose words were about a state of this process that it knew to be wrong: where it is none now, they are mended. */
+  readonly admits: readonly number[];
 }
 
 /** What the leader tells everybody while something is wrong. */
@@ -85,12 +100,24 @@ export function parseQuestion(body: unknown): Question | null {
     round,
     index: asIndex(index),
     cursor: typeof cursor === "string" ? cursor : null,
-    wrong: Array.isArray(wrong) ? wrong.filter((id): id is NodeId => typeof id === "string") : null,
+    wrong: parseWrong(wrong),
   };
 }
 
+function parseWrong(body: unknown): readonly WrongState[] | null {
+  if (!Array.isArray(body)) return null;
+  const states: WrongState[] = [];
+  for (const entry of body as unknown[]) {
+    const { id, incarnation, round, admitted } = fieldsOf(entry);
+    if (typeof id !== "string" || typeof incarnation !== "string" || typeof round !== "number")
+      return null;
+    states.push({ id: id as NodeId, incarnation, round, admitted: admitted === true });
+  }
+  return states;
+}
+
 export function parseWord(body: unknown): Word | null {
-  const { round, machineVersion, chain, digest, next, condemned } = fieldsOf(body);
+  const { round, machineVersion, chain, digest, next, condemned, admits } = fieldsOf(body);
   if (typeof round !== "number" || typeof machineVersion !== "number") return null;
   const text = (value: unknown): string | null => (typeof value === "string" ? value : null);
   return {
@@ -100,6 +127,9 @@ export function parseWord(body: unknown): Word | null {
     digest: text(digest),
     next: text(next),
     condemned: text(condemned),
+    admits: Array.isArray(admits)
+      ? admits.filter((at): at is number => typeof at === "number").slice(-ADMITS_MAX)
+      : [],
   };
 }
 

@@ -122,6 +122,7 @@ describe("words are judged", () => {
       digest,
       next: null,
       condemned: null,
+      admits: [],
     });
     const words = new Map([
       [asNodeId("n1"), word("c", "d")],
@@ -140,6 +141,7 @@ describe("words are judged", () => {
       digest: "d",
       next: null,
       condemned: null,
+      admits: [],
     });
     const words = ["n1", "n2", "n3"].map((id, i) => [asNodeId(id), word(i === 1 ? 2 : 1)] as const);
     for (const part of ["chain", "digest"] as const)
@@ -402,6 +404,26 @@ describe("three members", () => {
     expect(await read(odd, id, "stale")).toBe("inconsistent");
     await cluster.run(3_000);
     expect(alarms(cluster.node(0)).join()).toContain(`inconsistent ${odd.id}`);
+  });
+
+  test("the alarm is over when the member is mended, however long a pass over all rows takes", async () => {
+    const cluster = new TaskCluster(17, 3);
+    for (const node of cluster.nodes) node.slice = { rows: 3, text: 1024 * 1024 };
+    await cluster.start();
+    const id = await cluster.submit(cluster.node(0));
+    for (let i = 0; i < 30; i++) await cluster.submit(cluster.node(0));
+    const odd = cluster.nodes.find((node) => !node.leads);
+    if (odd === undefined) throw new Error("no follower");
+    const passes = (): number => cluster.leader?.replica?.consistencyChecked().passes ?? 0;
+    expect(await cluster.run(60_000, () => passes() > 0)).toBe(true);
+    rot(odd, "payload = '\"rotten\"'", id);
+    const wasFound = await cluster.run(90_000, () => odd.condemned !== null);
+    expect(wasFound).toBe(true);
+    expect(await cluster.run(10_000, () => odd.condemned === null)).toBe(true);
+    const found = passes();
+    await cluster.run(20_000);
+    expect(passes() - found).toBeLessThan(2);
+    for (const node of cluster.nodes) expect(alarms(node)).toEqual([]);
   });
 
   test("under writes the members still stop at one index, and the check goes on", async () => {

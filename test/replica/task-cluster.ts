@@ -2,7 +2,7 @@
 import { Database } from "bun:sqlite";
 import { FlotillaQueue } from "../../src/queue/queue.ts";
 import { MACHINE_VERSIONS } from "../../src/queue/commands.ts";
-import { InlineAuditor } from "../../src/queue/auditor.ts";
+import { AUDIT_SLICE, InlineAuditor } from "../../src/queue/auditor.ts";
 import { TaskMachine } from "../../src/queue/machine.ts";
 import { POSITION_QUERY } from "../../src/queue/schema.ts";
 import { InlineReader } from "../../src/queue/task-reader.ts";
@@ -43,6 +43,8 @@ export class TaskNode {
   roomForCopies = true;
   /** Of a write to its log. */
   diskMs: Millis = 0.2;
+  /** What its audit reads at once. */
+  slice = AUDIT_SLICE;
   /** Its file cannot be read. */
   isMalformed = false;
   readonly warnings: string[] = [];
@@ -100,7 +102,7 @@ export class TaskNode {
       auditor: {
         read: (cursor, begun) => {
           if (this.isMalformed) return Promise.reject(new StateDamage("malformed"));
-          return new InlineAuditor(() => this.db).read(cursor, begun);
+          return new InlineAuditor(() => this.db, this.slice).read(cursor, begun);
         },
       },
       condemned: this.condemned,

@@ -112,8 +112,8 @@ export const OF_OUR_OWN: readonly Mutant[] = [
     "silence-mends",
     "a member that was found wrong is known to be wrong only as long as its alarm is repeated",
     "src/replica/consistency.ts",
-    "    return new Set([...this.#wrong.ids(this.#port.configuration()), ...own]);\n",
-    "    return new Set([...this.alarms().flatMap(({ member }) => member ?? []), ...own]);\n",
+    "    return new Set(this.#wrongStates().map(({ id }) => id));\n",
+    "    return new Set(this.alarms().flatMap(({ member }) => member ?? []));\n",
   ),
   one(
     "word-mends",

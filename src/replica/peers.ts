@@ -113,10 +113,13 @@ export class Peers {
     return this.#port.core.raft;
   }
 
-  /** It was told to join, and was never a member as far as its log goes. Not what a damaged log goes by. */
+  /**
+   * It was told to join, and was never a member as far as its log goes, nor by the word of a leader that removed it. Not what a
+   * damaged log goes by.
+   */
   get #wantsIn(): boolean {
     const { options, recovered, admission } = this.#port;
-    if ((options.join ?? null) === null) return false;
+    if ((options.join ?? null) === null || admission.retired !== null) return false;
     const isWhole = (recovered.damage ?? null) === null && this.#raft?.repairingTo === null;
     return this.#raft === null || (isWhole && admission.memberSince === null);
   }

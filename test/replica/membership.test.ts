@@ -734,13 +734,25 @@ describe("removing", () => {
         ).toBeNull();
       expect(await done(cluster, ask(leader, "members.add", late))).toBe("folder-used");
     }
+    // Nor is it let in by who leads now, and was started anew when its log had forgotten it.
+    for (const node of cluster.nodes.slice(0, 3)) {
+      await cluster.compact(node);
+      cluster.kill(node);
+      await cluster.start(node);
+    }
+    await cluster.run(5_000, () => cluster.leader()?.replica?.status().active === true);
+    // Its process runs still: it was told of its removal before it had heard by the log that it was a member.
+    await cluster.run(1_000);
+    const record = leaderOf(cluster).replica?.status().configuration.members["n4"];
+    expect(record?.incarnation).toBe("");
     // Another folder is welcome.
     cluster.kill(n4);
     cluster.wipe(n4);
-    await cluster.start(n4, leader);
-    await cluster.run(5_000, () => n4.replica?.status().leader === leader.id);
+    const last = leaderOf(cluster);
+    await cluster.start(n4, last);
+    await cluster.run(5_000, () => n4.replica?.status().leader === last.id);
     expect(n4.replica?.status().retired).toBe(false);
-    expect(leader.replica?.status().configuration.members["n4"]?.incarnation).toBe(
+    expect(last.replica?.status().configuration.members["n4"]?.incarnation).toBe(
       n4.disk.incarnation,
     );
     cluster.check();

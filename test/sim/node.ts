@@ -5,7 +5,6 @@
 import type { Database } from "bun:sqlite";
 import { ExecutorPool } from "../../src/executor/executor-pool.ts";
 import { MACHINE_VERSIONS } from "../../src/queue/commands.ts";
-import { InlineAuditor } from "../../src/queue/auditor.ts";
 import { TaskMachine } from "../../src/queue/machine.ts";
 import { FlotillaQueue } from "../../src/queue/queue.ts";
 import { POSITION_QUERY } from "../../src/queue/schema.ts";
@@ -36,6 +35,7 @@ import { SimTransport } from "./transport.ts";
 import { diskOf, type Reborn, type Stranger } from "./beginning.ts";
 import { isRotten } from "./rot.ts";
 import type { Simulation } from "./simulation.ts";
+import { watchedAuditor } from "./watched/auditor.ts";
 import { watchedConsensus } from "./watched/consensus.ts";
 import { watchedLog } from "./watched/log.ts";
 import { watchedMachine } from "./watched/machine.ts";
@@ -286,7 +286,7 @@ export class SimNode {
       transport: watchedTransport(this.transport, this, sim, effect),
       machine: watchedMachine(machine, this, sim, { effect, inside }),
       machineVersions,
-      ...(options.audit ? { auditor: new InlineAuditor(() => this.#db ?? db) } : {}),
+      ...(options.audit ? { auditor: watchedAuditor(() => this.#db ?? db, sim) } : {}),
       heartbeatMs: options.heartbeatMs,
       electionTimeoutMs: options.electionTimeoutMs,
       advertise: `http://${this.id}`,

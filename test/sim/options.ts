@@ -82,6 +82,7 @@ export const YOUNG_CODES = {
   "last-right": "M1, T9",
   "forgotten-fork": "N5, M5",
   "added-again": "M4, T2",
+  "short-audits": "T9",
 } as const;
 type YoungFamily = keyof typeof YOUNG_CODES;
 /** What ends a run in another way than usual, or stands for a rare moment, has a smaller share of them. */
@@ -159,6 +160,8 @@ export interface SimOptions {
   readonly writeBehind: number;
   /** Members compare the rows of their states, too (T9). */
   readonly audit: boolean;
+  /** Read by an audit at once: with few a pass over all takes many rounds. */
+  readonly auditRows: number;
   /** Whole states are compared at multiples of this index. */
   readonly hashEvery: number;
 }
@@ -217,7 +220,8 @@ export function drawOptions(seed: number): SimOptions {
     replay: prng.chance(0.4),
     hashEvery: prng.pick([64, 256, 1024]),
     writeBehind: prng.pick([0, 5, 100, 16_384]),
-    audit: prng.chance(0.25) || on("row-rot"),
+    audit: prng.chance(0.25) || on("row-rot") || on("short-audits"),
+    auditRows: on("short-audits") ? streamOf(seed, "audit").pick([30, 60, 120]) : 2_000,
   };
 }
 

@@ -18,6 +18,8 @@ import type { Prng } from "./world.ts";
  * state before that was found, waits a minute and then two (`repair-pace.ts`).
  */
 const FOUND_MS: Millis = 200_000;
+/** And a pass takes five seconds for each slice while nothing happens. */
+const FOUND_IN_SLICES_MS: Millis = 600_000;
 const LOOK_MS: Millis = 250;
 
 /** Clients submit `{"n":…}`; n and f differ in one bit. */
@@ -93,7 +95,8 @@ export async function rotIsFound(sim: Simulation): Promise<void> {
     return isTold() || core.length < 2;
   };
   // Looking costs a query at each member.
-  for (let ms = 0; ms < FOUND_MS && sim.failure === null; ms += LOOK_MS) {
+  const withinMs = sim.options.families.has("short-audits") ? FOUND_IN_SLICES_MS : FOUND_MS;
+  for (let ms = 0; ms < withinMs && sim.failure === null; ms += LOOK_MS) {
     if (isOver()) return;
     await sim.until(LOOK_MS);
   }

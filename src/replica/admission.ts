@@ -286,6 +286,8 @@ export class Admission {
     if (hello.id === id)
       return refused(`${hello.id} is this member's own id: every member needs one of its own`);
     if (membership === null) return null;
+    // Nobody that it asks would listen to it: the folder is told to ask another one.
+    if (this.#retired !== null && hello.join === true) return refused(this.#retired, "no-join");
     if (hello.clusterId !== null && hello.clusterId !== clusterId)
       return refused(
         `${id} belongs to cluster ${clusterId}, ${hello.id} to ${hello.clusterId}`,
@@ -316,7 +318,8 @@ export class Admission {
     }
     const sentence = `${hello.id} has another data folder than the one that joined cluster ${clusterId}: remove it (DELETE /api/cluster/members/${hello.id}), then let it join again with an empty folder`;
     if (hello.clusterId !== null && this.#isSettled) return refused(sentence, "removed");
-    return refused(sentence, isEmpty && hello.join === true ? "no-join" : "refused");
+    // The leader knows whether it is one still: this member may have to catch up with its removal.
+    return isEmpty && hello.join === true ? this.#knock(hello) : refused(sentence);
   }
 
   #noMember(id: NodeId): Refusal {
@@ -351,6 +354,15 @@ export class Admission {
       if (index >= configIndex) this.#guests.delete(id);
   }
 
+  /** The oldest: whoever was refused may never come again to hear it. */
+  #forgetRefusedKnock(): void {
+    for (const [incarnation, refusal] of this.#knocks) {
+      if (refusal === null) continue;
+      this.#knocks.delete(incarnation);
+      return;
+    }
+  }
+
   /** An empty folder asks to be added, or belongs to a member that was added before it came. */
   #knock(hello: PeerHello): Refusal {
     const { incarnation, id } = hello;
@@ -360,7 +372,9 @@ export class Admission {
       return refused(known, "no-join");
     }
     const joining = refused(`${id} is being added to cluster ${this.#port.clusterId()}`, "joining");
-    if (known === null || this.#knocks.size >= KNOCKS_MAX) return joining;
+    if (known === null) return joining;
+    if (this.#knocks.size >= KNOCKS_MAX) this.#forgetRefusedKnock();
+    if (this.#knocks.size >= KNOCKS_MAX) return joining;
     this.#knocks.set(incarnation, null);
     this.#port.add(hello).then(
       () => this.#knocks.delete(incarnation),

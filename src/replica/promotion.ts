@@ -59,17 +59,27 @@ function planned(view: PromotionView): PromotionPlan {
     voters.add(id);
     changes.push({ op: "promote", id });
   };
+  const isNamed = (id: NodeId): boolean => changes.some((change) => change.id === id);
   for (const id of ready) {
     const { replaces, voter } = members[id] ?? {};
-    const replaced = replaces !== undefined && members[replaces] !== undefined;
-    if (!replaced && voter !== true) continue;
+    const replaced = replaces !== undefined && members[replaces] !== undefined ? replaces : null;
+    if (replaced === null && voter !== true) continue;
+    // One change names a member once: of a chain the first link goes now, the next one when that is done.
+    if (isNamed(id)) continue;
+    if (
+      replaced !== null &&
+      changes.some(({ op, id: other }) => op === "promote" && other === replaced)
+    ) {
+      waiting.set(id, `caught up; ${replaced} becomes a voter first`);
+      continue;
+    }
     promote(id);
-    if (!replaced || changes.some((change) => change.id === replaces)) continue;
-    voters.delete(replaces);
-    changes.push({ op: "remove", id: replaces });
+    if (replaced === null || isNamed(replaced)) continue;
+    voters.delete(replaced);
+    changes.push({ op: "remove", id: replaced });
   }
   const wished = changes.length;
-  const others = ready.filter((id) => !changes.some((change) => change.id === id));
+  const others = ready.filter((id) => !isNamed(id) && !waiting.has(id));
   // As many as keep the number odd: of an even number of voters one more, of an odd number two.
   const spare = others.length % 2 === (voters.size % 2 === 0 ? 1 : 0) ? 0 : 1;
   for (const id of others.slice(0, others.length - spare)) promote(id);

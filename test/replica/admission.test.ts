@@ -7,6 +7,7 @@ import {
   type NodeId,
 } from "../../src/raft/types.ts";
 import { Admission } from "../../src/replica/admission.ts";
+import { CallError } from "../../src/replica/consensus.ts";
 import { Sightings } from "../../src/replica/sightings.ts";
 import { NodeClock, World } from "../sim/world.ts";
 
@@ -22,6 +23,7 @@ function admissionOf(
   now: Configuration | null = null,
   commit = 1,
   overrides: ReadonlyMap<NodeId, string> = new Map(),
+  add: () => Promise<unknown> = async () => null,
 ): Admission {
   const clock = new NodeClock(new World(1));
   return new Admission({
@@ -36,7 +38,7 @@ function admissionOf(
       now === null ? null : { configuration: now, index: asIndex(1), commit: asIndex(commit) },
     configurationAt: (index) => held.get(index) ?? null,
     retired: () => undefined,
-    add: async () => null,
+    add,
     redial: () => undefined,
     dismiss: () => undefined,
   });
@@ -229,4 +231,38 @@ test("a snapshot that changes nothing of the membership leaves its member what i
   // No change of the configuration will be told of: it is the same.
   admission.logReplaced(configuration("four"), asIndex(25));
   expect(admission.memberSince).toBe(asIndex(25));
+});
+
+/** An empty folder of this incarnation that was told to join. */
+function knock(incarnation: string) {
+  const id = asNodeId("n7");
+  return { ...hello, id, incarnation, clusterId: null, lastIndex: asIndex(0), join: true };
+}
+
+test("folders that were refused and never came back to hear it leave room for others", async () => {
+  let asked = 0;
+  const refuse = async (): Promise<never> => {
+    asked += 1;
+    throw new CallError("address-taken", "every member needs its own address");
+  };
+  const admission = admissionOf("four", new Map(), configuration("four"), 1, new Map(), refuse);
+  for (let i = 0; i < 64; i++) {
+    expect(admission.admit(knock(`gone ${i}`))?.code).toBe("joining");
+    await Promise.resolve();
+  }
+  await Bun.sleep(0);
+  expect(admission.admit(knock("new"))?.code).toBe("joining");
+  expect(asked).toBe(65);
+  await Bun.sleep(0);
+  expect(admission.admit(knock("new"))).toEqual({
+    sentence: "every member needs its own address",
+    code: "no-join",
+  });
+});
+
+test("a member that was removed sends who wants to join to another one", () => {
+  const admission = admissionOf("four", new Map(), configuration("four"));
+  admission.retire(asIndex(3));
+  expect(admission.admit(knock("new"))).toMatchObject({ code: "no-join" });
+  expect(admission.admit(knock("new"))?.sentence).toContain("n4 was removed");
 });

@@ -183,6 +183,32 @@ describe("joining", () => {
     expect(twin.disk.entries.length).toBe(0);
   });
 
+  test("an empty folder is not refused for good by a member that has not heard of the removal yet", async () => {
+    const cluster = new Cluster(37, 5);
+    await cluster.startAll();
+    const leader = leaderOf(cluster);
+    const [seed, gone, ...others] = cluster.nodes.filter((node) => node !== leader);
+    if (seed === undefined || gone === undefined) throw new Error("too few");
+    cluster.kill(gone);
+    const cut = (isCut: boolean): void => {
+      for (const { id } of [leader, ...others]) {
+        cluster.network.setCut(seed.id, id, isCut);
+        cluster.network.setCut(id, seed.id, isCut);
+      }
+    };
+    cut(true);
+    expect(await done(cluster, ask(leader, "members.remove", { id: gone.id }))).toBeNull();
+    cluster.wipe(gone);
+    await cluster.start(gone, seed);
+    await cluster.run(3_000);
+    expect(gone.joinRefused).toBeUndefined();
+    cut(false);
+    const folder = (): string | undefined =>
+      leaderOf(cluster).replica?.status().configuration.members[gone.id]?.incarnation;
+    expect(await cluster.run(20_000, () => folder() === gone.disk.incarnation)).toBe(true);
+    cluster.check();
+  });
+
   test("a wiped member comes back once it was removed, without another flag", async () => {
     const cluster = new Cluster(15, 3);
     await cluster.startAll();

@@ -51,6 +51,13 @@ describe("learners become voters by themselves", () => {
     expect(plan("a b c d", "e f g")).toBe("promote e, promote f, promote g");
   });
 
+  test("a link of a chain at a time: no change names a member twice, and no wish is lost", () => {
+    const chain = { d: { replaces: asNodeId("e") }, e: { voter: true as const } };
+    expect(plan("a b c", "d e", { wishes: chain })).toBe("promote d, remove e");
+    const two = { d: { replaces: asNodeId("c") }, e: { replaces: asNodeId("d") } };
+    expect(plan("a b c", "d e", { wishes: two })).toBe("promote d, remove c | e");
+  });
+
   test("only once they have caught up", () => {
     expect(plan("a", "b c", { slow: "c" })).toBe(" | c b");
     expect(plan("a b c", "d e f", { slow: "d" })).toBe("promote e, promote f | d");

@@ -224,7 +224,7 @@ export class Membership {
     if (incarnation !== null && record.incarnation !== "" && record.incarnation !== incarnation)
       throw new CallError(
         "member-exists",
-        `${id} is a member already, with another data folder: remove it first, or give this one another --id.`,
+        `${id} is a member already, with another data folder: remove it first (DELETE /api/cluster/members/${id}), or give this one another --id.`,
       );
     // While it runs its own word counts: it would be put back in its place.
     const said = this.#ownWord(id);

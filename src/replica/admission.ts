@@ -286,8 +286,9 @@ export class Admission {
     if (hello.id === id)
       return refused(`${hello.id} is this member's own id: every member needs one of its own`);
     if (membership === null) return null;
-    // Nobody that it asks would listen to it: the folder is told to ask another one.
-    if (this.#retired !== null && hello.join === true) return refused(this.#retired, "no-join");
+    // Nobody that it asks would listen to it.
+    if (this.#retired !== null && hello.join === true)
+      return refused(`${id} is no member any more: --join the address of one that is`, "no-join");
     if (hello.clusterId !== null && hello.clusterId !== clusterId)
       return refused(
         `${id} belongs to cluster ${clusterId}, ${hello.id} to ${hello.clusterId}`,
@@ -319,7 +320,9 @@ export class Admission {
     const sentence = `${hello.id} has another data folder than the one that joined cluster ${clusterId}: remove it (DELETE /api/cluster/members/${hello.id}), then let it join again with an empty folder`;
     if (hello.clusterId !== null && this.#isSettled) return refused(sentence, "removed");
     // The leader knows whether it is one still: this member may have to catch up with its removal.
-    return isEmpty && hello.join === true ? this.#knock(hello) : refused(sentence);
+    if (!isEmpty || hello.join !== true) return refused(sentence);
+    const knocked = this.#knock(hello);
+    return knocked.code === "joining" ? refused(sentence) : knocked;
   }
 
   #noMember(id: NodeId): Refusal {

@@ -4,7 +4,7 @@
  * So a learner waits until a second one is ready, and both enter in one joint change. What its record wishes
  * goes before that rule: to be a voter in any case, or to take another member's place.
  */
-import type { Configuration, ConfigurationChange, NodeId } from "../raft/types.ts";
+import type { Configuration, ConfigurationChange, MemberRecord, NodeId } from "../raft/types.ts";
 
 export interface PromotionView {
   readonly configuration: Configuration;
@@ -64,14 +64,16 @@ function planned(view: PromotionView): PromotionPlan {
     const { replaces, voter } = members[id] ?? {};
     const replaced = replaces !== undefined && members[replaces] !== undefined ? replaces : null;
     if (replaced === null && voter !== true) continue;
-    // One change names a member once: of a chain the first link goes now, the next one when that is done.
+    // Of two that replace each other the first one did.
     if (isNamed(id)) continue;
-    if (
-      replaced !== null &&
-      changes.some(({ op, id: other }) => op === "promote" && other === replaced)
-    ) {
-      waiting.set(id, `caught up; ${replaced} becomes a voter first`);
-      continue;
+    // One change names a member once: of a chain the last link goes now, and the next one when that is done.
+    if (replaced !== null && ready.includes(replaced)) {
+      const its: Partial<MemberRecord> = members[replaced] ?? {};
+      const wishes = its.voter === true || (its.replaces !== undefined && its.replaces !== id);
+      if (wishes) {
+        waiting.set(id, `caught up; ${replaced} becomes a voter first`);
+        continue;
+      }
     }
     promote(id);
     if (replaced === null || isNamed(replaced)) continue;

@@ -264,5 +264,5 @@ test("a member that was removed sends who wants to join to another one", () => {
   const admission = admissionOf("four", new Map(), configuration("four"));
   admission.retire(asIndex(3));
   expect(admission.admit(knock("new"))).toMatchObject({ code: "no-join" });
-  expect(admission.admit(knock("new"))?.sentence).toContain("n4 was removed");
+  expect(admission.admit(knock("new"))?.sentence).toContain("n4 is no member any more: --join");
 });

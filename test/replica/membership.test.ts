@@ -183,6 +183,21 @@ describe("joining", () => {
     expect(twin.disk.entries.length).toBe(0);
   });
 
+  test("… and told so where nobody leads who could say it for good", async () => {
+    const cluster = new Cluster(38, 2);
+    await cluster.startAll();
+    const twin = cluster.nodes.find((node) => node !== cluster.leader());
+    if (twin === undefined) throw new Error("no follower");
+    const other = leaderOf(cluster);
+    cluster.kill(twin);
+    cluster.wipe(twin);
+    expect(await cluster.run(5_000, () => cluster.leader() === null)).toBe(true);
+    await cluster.start(twin, other);
+    await cluster.run(3_000);
+    expect(twin.joinRefused).toBeUndefined();
+    expect(twin.replica?.status().waiting).toContain("another data folder");
+  });
+
   test("an empty folder is not refused for good by a member that has not heard of the removal yet", async () => {
     const cluster = new Cluster(37, 5);
     await cluster.startAll();

@@ -53,9 +53,13 @@ describe("learners become voters by themselves", () => {
 
   test("a link of a chain at a time: no change names a member twice, and no wish is lost", () => {
     const chain = { d: { replaces: asNodeId("e") }, e: { voter: true as const } };
-    expect(plan("a b c", "d e", { wishes: chain })).toBe("promote d, remove e");
+    expect(plan("a b c", "d e", { wishes: chain })).toBe("promote e | d");
     const two = { d: { replaces: asNodeId("c") }, e: { replaces: asNodeId("d") } };
     expect(plan("a b c", "d e", { wishes: two })).toBe("promote d, remove c | e");
+    const three = { d: { replaces: asNodeId("e") }, e: { replaces: asNodeId("c") } };
+    expect(plan("a b c", "d e", { wishes: three })).toBe("promote e, remove c | d");
+    const ring = { d: { replaces: asNodeId("e") }, e: { replaces: asNodeId("d") } };
+    expect(plan("a b c", "d e", { wishes: ring })).toBe("promote d, remove e");
   });
 
   test("only once they have caught up", () => {

@@ -30,6 +30,7 @@ import { refuseForeignFiles, refuseHalfRestored, restore } from "./restore.ts";
 import { Backups } from "./storage/backups.ts";
 import { CheckpointSchedule } from "./storage/checkpoint-schedule.ts";
 import { condemnState, readCondemned } from "./storage/condemned-file.ts";
+import { markRemoved, readRemoved } from "./storage/removed-file.ts";
 import { openDataFolder } from "./storage/data-folder.ts";
 import { LogCompaction } from "./storage/log-compaction.ts";
 import { SeenFile } from "./storage/seen-file.ts";
@@ -298,6 +299,10 @@ async function run(config: Config, log: Log): Promise<void> {
     peers: config.peers ?? new Map(),
     join,
     seen: new SeenFile(folder.path, log),
+    removed: {
+      load: (incarnation) => readRemoved(folder.path, incarnation),
+      keep: (incarnation, sentence) => markRemoved(folder.path, incarnation, sentence),
+    },
     onJoinRefused: (why) => fail(joinRefused(config, why), config, log),
     foundingSettings: foundingSettings(config),
     diskFull: () => disk.full(),

@@ -78,8 +78,10 @@ export class Admission {
   #since: LogIndex | null = null;
   #retired: string | null = null;
 
-  constructor(port: AdmissionPort) {
+  /** `removed`: what an earlier process of this folder was told, in a sentence. */
+  constructor(port: AdmissionPort, removed: string | null) {
     this.#port = port;
+    this.#retired = removed;
   }
 
   // ------------------------------------------------------------------ this member itself
@@ -131,6 +133,13 @@ export class Admission {
    */
   get memberSince(): LogIndex | null {
     return this.#since;
+  }
+
+  /** At the start: an earlier process was told, and this one may have a log that does not. */
+  remember(): void {
+    if (this.#retired === null) return;
+    this.#port.log.warn(this.#retired);
+    this.#port.retired(this.#retired);
   }
 
   /** From now on this member takes part in nothing. */

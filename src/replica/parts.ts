@@ -168,38 +168,42 @@ export class Parts {
       },
       fatal: (error) => core.fatal(asError(error)),
     });
-    this.admission = new Admission({
-      identity,
-      advertise: options.advertise,
-      overrides: options.peers,
-      clock,
-      log,
-      sightings: this.sightings,
-      clusterId: () => this.founder.clusterId,
-      membership: () =>
-        core.raft === null
-          ? null
-          : {
-              configuration: core.raft.configuration,
-              index: core.raft.configurationIndex,
-              commit: core.raft.commit,
-            },
-      // One that was told to join, and finds out before it ever heard of a leader, cannot start as it is told to.
-      retired: (sentence) => {
-        if ((options.join ?? null) !== null && this.standing.counters.leaderChanges === 0)
-          options.onJoinRefused?.(sentence);
+    this.admission = new Admission(
+      {
+        identity,
+        advertise: options.advertise,
+        overrides: options.peers,
+        clock,
+        log,
+        sightings: this.sightings,
+        clusterId: () => this.founder.clusterId,
+        membership: () =>
+          core.raft === null
+            ? null
+            : {
+                configuration: core.raft.configuration,
+                index: core.raft.configurationIndex,
+                commit: core.raft.commit,
+              },
+        // One that was told to join, and finds out before it ever heard of a leader, cannot start as it is told to.
+        retired: (sentence) => {
+          options.removed?.keep(identity.incarnation, sentence);
+          if ((options.join ?? null) !== null && this.standing.counters.leaderChanges === 0)
+            options.onJoinRefused?.(sentence);
+        },
+        configurationAt: (index) => {
+          const { raft } = core;
+          return raft === null || index < raft.compactedIndex ? null : raft.configurationAt(index);
+        },
+        add: ({ id, advertise, incarnation }) => {
+          const request = { id, url: advertise, incarnation, voter: false, replaces: null };
+          return this.#port.call("members.add", request, JOIN_MS);
+        },
+        redial: () => this.peers.dial(),
+        dismiss: (peer, refusal) => transport.dismiss(peer, refusal),
       },
-      configurationAt: (index) => {
-        const { raft } = core;
-        return raft === null || index < raft.compactedIndex ? null : raft.configurationAt(index);
-      },
-      add: ({ id, advertise, incarnation }) => {
-        const request = { id, url: advertise, incarnation, voter: false, replaces: null };
-        return this.#port.call("members.add", request, JOIN_MS);
-      },
-      redial: () => this.peers.dial(),
-      dismiss: (peer, refusal) => transport.dismiss(peer, refusal),
-    });
+      options.removed?.load(identity.incarnation) ?? null,
+    );
     this.room = new DiskRoom({
       clock,
       log,

@@ -54,6 +54,11 @@ export interface ReplicaOptions {
   readonly condemned?: string | null;
   /** This member's state differs from a majority's: it does not answer any more. */
   readonly onCondemned?: (sentence: string) => void;
+  /** That the folder with this incarnation was removed from its cluster, in a sentence: the log that it holds may not tell. */
+  readonly removed?: {
+    load(incarnation: string): string | null;
+    keep(incarnation: string, sentence: string): void;
+  };
   /** Told of entries, for metrics. */
   readonly observer?: ReplicaObserver;
   /** The process must stop: called once. */

@@ -98,7 +98,8 @@ export class Replica implements Consensus {
 
   /** Starts the connections and the ticks. */
   start(): void {
-    const { core, peers, inbox, ticks, founder } = this.#parts;
+    const { core, peers, inbox, ticks, founder, admission } = this.#parts;
+    admission.remember();
     this.#o.transport.start(() => peers.hello(), {
       connected: (peer, hello) => core.guard(() => peers.connected(peer, hello)),
       disconnected: (peer, reason) => core.guard(() => peers.disconnected(peer, reason)),

@@ -26,22 +26,25 @@ function admissionOf(
   add: () => Promise<unknown> = async () => null,
 ): Admission {
   const clock = new NodeClock(new World(1));
-  return new Admission({
-    identity: { id: N4, incarnation, clusterId: "c", boot: 1 },
-    advertise: "http://n4",
-    overrides,
-    clock,
-    log,
-    sightings: new Sightings(),
-    clusterId: () => "c",
-    membership: () =>
-      now === null ? null : { configuration: now, index: asIndex(1), commit: asIndex(commit) },
-    configurationAt: (index) => held.get(index) ?? null,
-    retired: () => undefined,
-    add,
-    redial: () => undefined,
-    dismiss: () => undefined,
-  });
+  return new Admission(
+    {
+      identity: { id: N4, incarnation, clusterId: "c", boot: 1 },
+      advertise: "http://n4",
+      overrides,
+      clock,
+      log,
+      sightings: new Sightings(),
+      clusterId: () => "c",
+      membership: () =>
+        now === null ? null : { configuration: now, index: asIndex(1), commit: asIndex(commit) },
+      configurationAt: (index) => held.get(index) ?? null,
+      retired: () => undefined,
+      add,
+      redial: () => undefined,
+      dismiss: () => undefined,
+    },
+    null,
+  );
 }
 
 /** n1 votes, n4 learns; `folder`: of n4, "" while it is awaited. */

@@ -137,6 +137,8 @@ export interface Node {
   joinRefused?: string;
   /** What its disk keeps of how far it saw the others. */
   seen: unknown;
+  /** The file `REMOVED`. */
+  removed: string | null;
 }
 
 const silent: Log = { debug() {}, info() {}, warn() {}, error() {} };
@@ -205,6 +207,7 @@ export class Cluster {
       fatal: null,
       diskFull: false,
       seen: null,
+      removed: null,
     };
     this.nodes.push(node);
     return node;
@@ -216,6 +219,7 @@ export class Cluster {
     Object.assign(node.disk, new Disk(node.id, this.world.prng.hex(8)), { truth });
     node.image = null;
     node.seen = null;
+    node.removed = null;
   }
 
   /** `through`: `--join`, at the address of this member. */
@@ -265,6 +269,10 @@ export class Cluster {
           ? []
           : this.#founders.map((id) => [id, `http://${id}`]),
       ),
+      removed: {
+        load: () => node.removed,
+        keep: (_, sentence) => (node.removed = sentence),
+      },
       seen: { load: () => node.seen, keep: (seen) => (node.seen = seen) },
       join: through === null ? null : `http://${through.id}`,
       onJoinRefused: (sentence) => {

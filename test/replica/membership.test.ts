@@ -640,6 +640,8 @@ describe("removing", () => {
     cluster.kill(victim);
     const body = { id, url: `http://${id}`, voter: true };
     expect(await done(cluster, ask(leader, "members.add", body))).toBeNull();
+    // Of an earlier build, which kept no file of it.
+    victim.removed = null;
     await cluster.start(victim);
     await cluster.run(3_000);
     expect(victim.replica?.status().waiting).toContain("was used");
@@ -786,6 +788,12 @@ describe("removing", () => {
     await cluster.run(1_000);
     const record = leaderOf(cluster).replica?.status().configuration.members["n4"];
     expect(record?.incarnation).toBe("");
+    // Nor when its process is started anew, with a log that does not know of it.
+    cluster.kill(n4);
+    await cluster.start(n4, leaderOf(cluster));
+    await cluster.run(1_000);
+    expect(n4.joinRefused).toContain("was removed");
+    expect(leaderOf(cluster).replica?.status().configuration.members["n4"]).toEqual(record);
     // Another folder is welcome.
     cluster.kill(n4);
     cluster.wipe(n4);

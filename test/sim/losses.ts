@@ -78,6 +78,7 @@ export class Losses {
     Object.assign(disk, { entries: [...entries], hardState, clusterId, boot, compacted });
     const { foundations, currentState, incarnation, promised, lostEnd, seen } = this.#node.disk;
     Object.assign(disk, { foundations, currentState, incarnation, promised, lostEnd, seen });
+    disk.removed = this.#node.disk.removed;
     this.copy = { disk, state: db.serialize() };
   }
 

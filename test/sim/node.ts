@@ -300,6 +300,10 @@ export class SimNode {
         load: () => disk.seen,
         keep: (seen) => (disk.seen = seen),
       },
+      removed: {
+        load: () => disk.removed,
+        keep: (_, sentence) => (disk.removed = sentence),
+      },
       onJoinRefused: (sentence) => {
         sim.trace.say(this.id, `may not join: ${sentence}`);
         this.end();

@@ -1,0 +1,23 @@
+/**
+ * The file `REMOVED`: this data folder was removed from its cluster. The log says so where it holds that change; a folder that
+ * was told by its leader's word alone would ask to be let in again when it is started anew, of members that may have forgotten it.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { replaceFile } from "./durable-files.ts";
+
+const REMOVED_FILE = "REMOVED";
+
+/** Durable when it returns; the same again is not written. `sentence`: for people. @throws the system's error */
+export function markRemoved(folder: string, incarnation: string, sentence: string): void {
+  if (readRemoved(folder, incarnation) === sentence) return;
+  replaceFile(join(folder, REMOVED_FILE), `${incarnation}\n${sentence}\n`);
+}
+
+/** The sentence, if the folder with this incarnation was removed; else null. */
+export function readRemoved(folder: string, incarnation: string): string | null {
+  const path = join(folder, REMOVED_FILE);
+  if (!existsSync(path)) return null;
+  const [of, sentence] = readFileSync(path, "utf8").split("\n");
+  return of === incarnation ? (sentence ?? "") : null;
+}

@@ -300,8 +300,8 @@ async function run(config: Config, log: Log): Promise<void> {
     join,
     seen: new SeenFile(folder.path, log),
     removed: {
-      load: (incarnation) => readRemoved(folder.path, incarnation),
-      keep: (incarnation, sentence) => markRemoved(folder.path, incarnation, sentence),
+      load: (...whose) => readRemoved(folder.path, ...whose),
+      keep: (...whose) => markRemoved(folder.path, ...whose),
     },
     onJoinRefused: (why) => fail(joinRefused(config, why), config, log),
     foundingSettings: foundingSettings(config),

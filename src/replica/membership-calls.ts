@@ -5,12 +5,18 @@ import { CallError } from "./consensus.ts";
 import type { Membership, MemberRequest } from "./membership.ts";
 import type { Millis } from "./ports.ts";
 
-/** `farewell`: the leader's word that this member was removed from `cluster`, at `index`. */
+/** The leader's word that the folder was removed from `cluster`, at `index`. Incarnation null: an earlier build's word. */
+export interface Farewell {
+  readonly cluster: string;
+  readonly index: LogIndex;
+  readonly incarnation: string | null;
+}
+
 export function serveMembership(
   calls: Calls,
   membership: Membership,
   transferMs: Millis,
-  farewell: (cluster: string, index: LogIndex) => void,
+  farewell: (word: Farewell) => void,
 ): void {
   calls.serve("members.add", (body) => membership.add(parseMemberRequest(body)));
   calls.serve("members.remove", async (body) => {
@@ -22,8 +28,7 @@ export function serveMembership(
     return null;
   });
   calls.serve("members.removed", async (body) => {
-    const { cluster, index } = parseFarewell(body);
-    farewell(cluster, index);
+    farewell(parseFarewell(body));
     return null;
   });
 }
@@ -46,11 +51,15 @@ function parseMemberId(body: unknown): NodeId {
   return parseId(fields(body)["id"]);
 }
 
-/** The leader's word that this member was removed. @throws CallError bad-message */
-function parseFarewell(body: unknown): { cluster: string; index: LogIndex } {
-  const { cluster, index } = fields(body);
+/** @throws CallError bad-message */
+function parseFarewell(body: unknown): Farewell {
+  const { cluster, index, incarnation } = fields(body);
   if (typeof index !== "number" || !Number.isSafeInteger(index)) throw bad("index");
-  return { cluster: text(cluster), index: index as LogIndex };
+  return {
+    cluster: text(cluster),
+    index: index as LogIndex,
+    incarnation: incarnation === undefined ? null : text(incarnation),
+  };
 }
 
 function fields(body: unknown): Readonly<Record<string, unknown>> {

@@ -79,8 +79,8 @@ export class Membership {
   readonly #port: MembershipPort;
   readonly #removed = new Map<NodeId, Millis>();
   readonly #addressAt = new Map<NodeId, Millis>();
-  /** Gone with the newest configuration; told once it is committed. */
-  #untold: NodeId[] = [];
+  /** Folders that went with the newest configuration; told once it is committed. */
+  #untold: { readonly id: NodeId; readonly incarnation: string }[] = [];
   #waiting: PromotionPlan["waiting"] = new Map();
   #nextLookAt: Millis = 0;
   #steppingDown = false;
@@ -310,14 +310,16 @@ export class Membership {
   follow(before: Configuration, configuration: Configuration): void {
     const { clock } = this.#port;
     const now = clock.monotonic();
-    for (const id of Object.keys(before.members) as NodeId[]) {
+    for (const [key, { incarnation }] of Object.entries(before.members)) {
+      const id = key as NodeId;
       if (configuration.members[id] !== undefined) continue;
       this.#removed.set(id, now);
-      this.#untold.push(id);
+      // Else it waited for a folder: whichever has come meanwhile was no member.
+      if (incarnation !== "") this.#untold.push({ id, incarnation });
       this.#addressAt.delete(id);
     }
     for (const id of Object.keys(configuration.members) as NodeId[]) this.#removed.delete(id);
-    this.#untold = this.#untold.filter((id) => configuration.members[id] === undefined);
+    this.#untold = this.#untold.filter(({ id }) => configuration.members[id] === undefined);
     for (const oldest of this.#removed.keys()) {
       if (this.#removed.size <= REMOVED_MAX) break;
       this.#removed.delete(oldest);
@@ -377,9 +379,11 @@ export class Membership {
     const untold = this.#untold;
     if (untold.length === 0) return;
     this.#untold = [];
-    const body = { cluster: this.#port.clusterId(), index: raft.configurationIndex };
+    const cluster = this.#port.clusterId();
+    const index = raft.configurationIndex;
     if (raft.role !== "leader") return;
-    for (const id of untold) this.#port.notify(id, "members.removed", body);
+    for (const { id, incarnation } of untold)
+      this.#port.notify(id, "members.removed", { cluster, index, incarnation });
   }
 
   /** A member that was started at another address says so when it connects; the leader knows its own. */

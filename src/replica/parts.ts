@@ -187,7 +187,7 @@ export class Parts {
               },
         // One that was told to join, and finds out before it ever heard of a leader, cannot start as it is told to.
         retired: (sentence) => {
-          options.removed?.keep(identity.incarnation, sentence);
+          this.#keepRemoved(sentence);
           if ((options.join ?? null) !== null && this.standing.counters.leaderChanges === 0)
             options.onJoinRefused?.(sentence);
         },
@@ -202,7 +202,7 @@ export class Parts {
         redial: () => this.peers.dial(),
         dismiss: (peer, refusal) => transport.dismiss(peer, refusal),
       },
-      options.removed?.load(identity.incarnation) ?? null,
+      options.removed?.load(identity.clusterId ?? "", identity.incarnation) ?? null,
     );
     this.room = new DiskRoom({
       clock,
@@ -360,9 +360,11 @@ export class Parts {
       founder.heardRecord(body as BootstrapRecord);
       return null;
     });
-    serveMembership(calls, membership, this.#o.electionTimeoutMs * 3, (cluster, index) => {
+    serveMembership(calls, membership, this.#o.electionTimeoutMs * 3, (word) => {
       const own = core.raft?.configurationIndex ?? 0;
-      if (cluster === founder.clusterId && index > own) admission.retire(index);
+      const isOther = word.incarnation !== null && word.incarnation !== this.identity.incarnation;
+      if (word.cluster === founder.clusterId && word.index > own && !isOther)
+        admission.retire(word.index);
     });
   }
 
@@ -418,6 +420,17 @@ export class Parts {
     // What was proposed here may be logged all the same; what it did, another member can tell.
     this.writes.failAll(() => new ConsensusError("outcome-unknown", sentence));
     this.reads.failAll(() => new ConsensusError("inconsistent", sentence));
+  }
+
+  /** It takes part in nothing any more, kept or not. */
+  #keepRemoved(sentence: string): void {
+    const { removed, log } = this.#o;
+    const clusterId = this.founder.clusterId;
+    try {
+      if (clusterId !== null) removed?.keep(clusterId, this.identity.incarnation, sentence);
+    } catch (error) {
+      log.warn("the file REMOVED could not be written", { error: String(error) });
+    }
   }
 
   #fatal(error: Error): void {

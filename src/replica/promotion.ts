@@ -4,7 +4,7 @@
  * So a learner waits until a second one is ready, and both enter in one joint change. What its record wishes
  * goes before that rule: to be a voter in any case, or to take another member's place.
  */
-import type { Configuration, ConfigurationChange, MemberRecord, NodeId } from "../raft/types.ts";
+import type { Configuration, ConfigurationChange, NodeId } from "../raft/types.ts";
 
 export interface PromotionView {
   readonly configuration: Configuration;
@@ -60,20 +60,31 @@ function planned(view: PromotionView): PromotionPlan {
     changes.push({ op: "promote", id });
   };
   const isNamed = (id: NodeId): boolean => changes.some((change) => change.id === id);
+  const placeOf = (id: NodeId): NodeId | null => {
+    const { replaces } = members[id] ?? {};
+    return replaces !== undefined && members[replaces] !== undefined ? replaces : null;
+  };
+  // One change names a member once: of a chain the last link goes first, of a ring any.
+  const isBehind = (id: NodeId): boolean => {
+    const next = placeOf(id);
+    if (next === null || !ready.includes(next)) return false;
+    if (changes.some((change) => change.op === "promote" && change.id === next)) return true;
+    const path = new Set([id]);
+    for (let at: NodeId | null = next; at !== null && ready.includes(at); at = placeOf(at)) {
+      if (path.has(at)) return false;
+      path.add(at);
+    }
+    return placeOf(next) !== null || members[next]?.voter === true;
+  };
   for (const id of ready) {
-    const { replaces, voter } = members[id] ?? {};
-    const replaced = replaces !== undefined && members[replaces] !== undefined ? replaces : null;
+    const { voter } = members[id] ?? {};
+    const replaced = placeOf(id);
     if (replaced === null && voter !== true) continue;
-    // Of two that replace each other the first one did.
+    // Of some that replace each other in a ring another one did.
     if (isNamed(id)) continue;
-    // One change names a member once: of a chain the last link goes now, and the next one when that is done.
-    if (replaced !== null && ready.includes(replaced)) {
-      const its: Partial<MemberRecord> = members[replaced] ?? {};
-      const wishes = its.voter === true || (its.replaces !== undefined && its.replaces !== id);
-      if (wishes) {
-        waiting.set(id, `caught up; ${replaced} becomes a voter first`);
-        continue;
-      }
+    if (replaced !== null && isBehind(id)) {
+      waiting.set(id, `caught up; ${replaced} becomes a voter first`);
+      continue;
     }
     promote(id);
     if (replaced === null || isNamed(replaced)) continue;

@@ -54,10 +54,13 @@ export interface ReplicaOptions {
   readonly condemned?: string | null;
   /** This member's state differs from a majority's: it does not answer any more. */
   readonly onCondemned?: (sentence: string) => void;
-  /** That the folder with this incarnation was removed from its cluster, in a sentence: the log that it holds may not tell. */
+  /**
+   * That the folder with this incarnation was removed from that cluster, in a sentence: the log that it holds may not tell. A
+   * rescue makes another cluster of the same folder.
+   */
   readonly removed?: {
-    load(incarnation: string): string | null;
-    keep(incarnation: string, sentence: string): void;
+    load(clusterId: string, incarnation: string): string | null;
+    keep(clusterId: string, incarnation: string, sentence: string): void;
   };
   /** Told of entries, for metrics. */
   readonly observer?: ReplicaObserver;

@@ -9,15 +9,20 @@ import { replaceFile } from "./durable-files.ts";
 const REMOVED_FILE = "REMOVED";
 
 /** Durable when it returns; the same again is not written. `sentence`: for people. @throws the system's error */
-export function markRemoved(folder: string, incarnation: string, sentence: string): void {
-  if (readRemoved(folder, incarnation) === sentence) return;
-  replaceFile(join(folder, REMOVED_FILE), `${incarnation}\n${sentence}\n`);
+export function markRemoved(
+  folder: string,
+  clusterId: string,
+  incarnation: string,
+  sentence: string,
+): void {
+  if (readRemoved(folder, clusterId, incarnation) === sentence) return;
+  replaceFile(join(folder, REMOVED_FILE), `${clusterId} ${incarnation}\n${sentence}\n`);
 }
 
-/** The sentence, if the folder with this incarnation was removed; else null. */
-export function readRemoved(folder: string, incarnation: string): string | null {
+/** The sentence, if the folder with this incarnation was removed from that cluster; else null: of a rescued folder too. */
+export function readRemoved(folder: string, clusterId: string, incarnation: string): string | null {
   const path = join(folder, REMOVED_FILE);
   if (!existsSync(path)) return null;
-  const [of, sentence] = readFileSync(path, "utf8").split("\n");
-  return of === incarnation ? (sentence ?? "") : null;
+  const [whose, sentence] = readFileSync(path, "utf8").split("\n");
+  return whose === `${clusterId} ${incarnation}` ? (sentence ?? "") : null;
 }

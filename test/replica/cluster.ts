@@ -138,7 +138,7 @@ export interface Node {
   /** What its disk keeps of how far it saw the others. */
   seen: unknown;
   /** The file `REMOVED`. */
-  removed: string | null;
+  removed: { readonly whose: string; readonly sentence: string } | null;
 }
 
 const silent: Log = { debug() {}, info() {}, warn() {}, error() {} };
@@ -270,8 +270,9 @@ export class Cluster {
           : this.#founders.map((id) => [id, `http://${id}`]),
       ),
       removed: {
-        load: () => node.removed,
-        keep: (_, sentence) => (node.removed = sentence),
+        load: (...whose) => (node.removed?.whose === whose.join() ? node.removed.sentence : null),
+        keep: (cluster, incarnation, sentence) =>
+          (node.removed = { whose: [cluster, incarnation].join(), sentence }),
       },
       seen: { load: () => node.seen, keep: (seen) => (node.seen = seen) },
       join: through === null ? null : `http://${through.id}`,

@@ -476,6 +476,10 @@ test("a leader that is cut off, and was told before that the others removed it, 
   const others = cluster.nodes.filter((node) => node !== leader);
   const status = leader.replica?.status();
   const body = { cluster: status?.clusterId, index: (status?.lastIndex ?? 0) + 2 };
+  // Of another folder that had its id, which the word reaches as well.
+  others[0]?.replica?.notify(leader.id, "members.removed", { ...body, incarnation: "another" });
+  await cluster.run(100);
+  expect(leader.replica?.status().retired).toBe(false);
   others[0]?.replica?.notify(leader.id, "members.removed", body);
   await cluster.run(100, () => leader.replica?.status().retired === true);
   // It hears of no later term, and counts no quorum any more.

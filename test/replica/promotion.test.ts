@@ -58,6 +58,8 @@ describe("learners become voters by themselves", () => {
     expect(plan("a b c", "d e", { wishes: two })).toBe("promote d, remove c | e");
     const three = { d: { replaces: asNodeId("e") }, e: { replaces: asNodeId("c") } };
     expect(plan("a b c", "d e", { wishes: three })).toBe("promote e, remove c | d");
+    const gone = { d: { replaces: asNodeId("e") }, e: { replaces: asNodeId("x") } };
+    expect(plan("a b c", "d e", { wishes: gone })).toBe("promote d, remove e");
     const ring = { d: { replaces: asNodeId("e") }, e: { replaces: asNodeId("d") } };
     expect(plan("a b c", "d e", { wishes: ring })).toBe("promote d, remove e");
   });

@@ -26,8 +26,8 @@ export class Disk {
   installing: LogInstall | null = null;
   /** The file `SEEN`: whom its member has seen. */
   seen: unknown = null;
-  /** The file `REMOVED`: a sentence. */
-  removed: string | null = null;
+  /** The file `REMOVED`. */
+  removed: { readonly whose: string; readonly sentence: string } | null = null;
   /** The first entry that the next start finds damaged. */
   damagedFrom: LogIndex | null = null;
   promised: LogPromise | null = null;

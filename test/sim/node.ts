@@ -301,8 +301,9 @@ export class SimNode {
         keep: (seen) => (disk.seen = seen),
       },
       removed: {
-        load: () => disk.removed,
-        keep: (_, sentence) => (disk.removed = sentence),
+        load: (...whose) => (disk.removed?.whose === whose.join() ? disk.removed.sentence : null),
+        keep: (cluster, incarnation, sentence) =>
+          (disk.removed = { whose: [cluster, incarnation].join(), sentence }),
       },
       onJoinRefused: (sentence) => {
         sim.trace.say(this.id, `may not join: ${sentence}`);

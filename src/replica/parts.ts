@@ -202,7 +202,7 @@ export class Parts {
         redial: () => this.peers.dial(),
         dismiss: (peer, refusal) => transport.dismiss(peer, refusal),
       },
-      options.removed?.load(identity.clusterId ?? "", identity.incarnation) ?? null,
+      options.removed?.load(this.founder.clusterId ?? "", identity.incarnation) ?? null,
     );
     this.room = new DiskRoom({
       clock,

@@ -89,6 +89,7 @@ function planned(view: PromotionView): PromotionPlan {
     promote(id);
     if (replaced === null || isNamed(replaced)) continue;
     voters.delete(replaced);
+    waiting.delete(replaced);
     changes.push({ op: "remove", id: replaced });
   }
   const wished = changes.length;

@@ -129,7 +129,8 @@ export class Membership {
         await this.#pause(deadline);
         continue;
       }
-      const mayBeLast = this.#mayBeMoreWrong();
+      // Who goes itself hands over first, and asks if nobody takes it: it would wait for longer than its operator.
+      const mayBeLast = id !== self && this.#mayBeMoreWrong();
       if (!mayBeLast) this.#mayLose(configuration, id);
       if (mayBeLast || (id === self && !this.#mayGo())) {
         await this.#pause(deadline);

@@ -3,6 +3,12 @@ import type { CommittedEntry } from "../../src/replica/ports.ts";
 import { NoRoomError } from "../../src/replica/ports.ts";
 import { Harness, START } from "./machine-harness.ts";
 
+/** Its disk has room for what it holds, and for no page more. */
+function fill({ db }: Harness): void {
+  const count = db.query<Record<string, number>, []>("PRAGMA page_count").get() ?? {};
+  db.run(`PRAGMA max_page_count = ${Object.values(count)[0] ?? 1}`);
+}
+
 test("a full disk puts the state back to its last commit, and what comes again makes the same state", () => {
   for (const writeBehind of [0, 10_000]) {
     const full = new Harness({ writeBehind });
@@ -16,10 +22,7 @@ test("a full disk puts the state back to its last commit, and what comes again m
     }
     full.machine.flush();
     const committed = full.machine.applied();
-    const pages = Object.values(
-      full.db.query<Record<string, number>, []>("PRAGMA page_count").get() ?? {},
-    )[0];
-    full.db.run(`PRAGMA max_page_count = ${pages ?? 1}`);
+    fill(full);
     let refused: unknown = null;
     for (let n = 0; n < 500 && refused === null; n++) {
       whole.submit({ payload: JSON.stringify("x".repeat(500)) });
@@ -53,10 +56,7 @@ test("so does a look at what is due or running, which saves what it has to look 
     for (const h of [full, whole]) h.submit({ run_at: START + 60_000 });
     full.machine.flush();
     const committed = full.machine.applied();
-    const pages = Object.values(
-      full.db.query<Record<string, number>, []>("PRAGMA page_count").get() ?? {},
-    )[0];
-    full.db.run(`PRAGMA max_page_count = ${pages ?? 1}`);
+    fill(full);
     for (let n = 0; n < 300; n++)
       for (const h of [full, whole])
         h.submit({ run_at: START + n, payload: JSON.stringify("x".repeat(500)) });

@@ -11,6 +11,7 @@ const LEASES = "src/queue/leases.ts";
 const IDEMPOTENCY = "src/queue/idempotency.ts";
 const SESSIONS = "src/queue/sessions.ts";
 const STORE = "src/queue/store.ts";
+const CORE = "src/replica/core.ts";
 
 export const FROM_OUTSIDE: readonly Mutant[] = [
   one(
@@ -26,6 +27,13 @@ export const FROM_OUTSIDE: readonly Mutant[] = [
     RAFT,
     '      case "snapshot-reply":\n        this.#becomeFollower(message.term, null);\n        return true;',
     '      case "snapshot-reply":\n        return this.#leading === null;',
+  ),
+  one(
+    "deaf-disk",
+    "goes on though its disk has failed",
+    CORE,
+    "store.onFailure((error) => this.fatal(error));",
+    "store.onFailure(() => undefined);",
   ),
   one(
     "stale-word",

@@ -5,6 +5,7 @@
 import type { PersistOp } from "../../../src/raft/types.ts";
 import { decodeEntry } from "../../../src/replica/envelope.ts";
 import type { TaskMachine } from "../../../src/queue/machine.ts";
+import type { Leadership } from "../../../src/replica/consensus.ts";
 import type { CommittedEntry, Millis } from "../../../src/replica/ports.ts";
 import type { SimNode } from "../node.ts";
 import type { Simulation } from "../simulation.ts";
@@ -29,6 +30,8 @@ export class LogTime implements Invariant {
   readonly #sim: Simulation;
   /** What each leader sealed last. */
   readonly #sealed = new Map<SimNode, Sealed>();
+  /** The term that each began to lead while most of those whom it could hear were not right. */
+  readonly #begunInDoubt = new Map<SimNode, number>();
   #last = 0;
   #excused = false;
 
@@ -40,6 +43,12 @@ export class LogTime implements Invariant {
   begins(machine: TaskMachine): void {
     this.#last = machine.logTime();
     this.#excused = Math.abs(this.#last - EPOCH - this.#sim.world.now) > ERROR_MAX_MS;
+  }
+
+  /** Its log time begins here; it is not set right by who is heard later. */
+  leadership(node: SimNode, { role, term, active }: Leadership): void {
+    if (role === "leader" && active && !this.#mostAreRight(node.id))
+      this.#begunInDoubt.set(node, term);
   }
 
   /** As the leader seals it: when it commits, much later perhaps, it is old by right. */
@@ -57,7 +66,7 @@ export class LogTime implements Invariant {
         Math.abs(node.wallOffset) > ERROR_MAX_MS && 2 * Math.abs(error) > ERROR_MAX_MS;
       if (!isFar && !isStray) continue;
       // Log time never goes back: from here on it may be as wrong.
-      if (!this.#mostAreRight(id)) this.#excused = true;
+      if (!this.#mostAreRight(id) || this.#begunInDoubt.get(node) === term) this.#excused = true;
       if (isFar && !this.#excused)
         this.#sim.fail(
           "Q8",

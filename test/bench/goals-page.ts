@@ -183,10 +183,11 @@ export function goalsPage(run: GoalsRun): string {
     const endToEnd = ({ e2e, e2eBatch }: PeerFigures) => (e2eBatch ?? e2e)?.rate?.median;
     const ours = valuesOf(figuresOf("flotilla"), endToEnd);
     const theirs = valuesOf(figuresOf(name), endToEnd);
+    const hasBatches = figuresOf(name).some(({ e2eBatch }) => e2eBatch !== undefined);
     if (ours.length === 0 || theirs.length === 0) continue;
     const ratio = spread(ours).median / spread(theirs).median;
     goalRows.push([
-      `end to end, batches: how many times ${name} (other harness)`,
+      `end to end, batches: how many times ${name}${hasBatches ? "" : "'s single messages"} (other harness)`,
       wantedText(times),
       verdict([ratio], times),
       "",

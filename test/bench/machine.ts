@@ -3,7 +3,7 @@
  *
  *     bun test/bench/machine.ts [--tasks 100000] [--batch 100] [--single] [--waiting 0] [--finished 0] [--lag 3]
  *
- * A file in WAL with synchronous=NORMAL and rows written behind, flushed every 100 ms, as in production. One
+ * A file in WAL with synchronous=NORMAL and rows written behind, flushed every 400 ms, as in production. One
  * entry submits `batch` tasks (one command each with --single), a later one claims as many, and `lag` entries
  * later they are completed. `waiting` tasks stand before them all the time, `finished` ones lie in the table.
  */
@@ -31,7 +31,7 @@ const { values } = parseArgs({
   },
 });
 const batch = Number(values.batch);
-const FLUSH_MS = 100;
+const FLUSH_MS = 400;
 
 const folder = mkdtempSync(join(tmpdir(), "flotilla-bench-"));
 const db = new Database(join(folder, "state.db"), { create: true, strict: true });

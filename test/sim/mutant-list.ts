@@ -1,6 +1,6 @@
 /**
- * Known bugs as edits of the sources' text; docs/simulator.md says which seed kills which. Those with a number are of a
- * list that was there before the sources; those with a name were invented here, after the sources were written.
+ * Known bugs as edits of the sources' text; docs/simulator.md says which seed kills which. A number is only a
+ * name: those were thought of before the sources were written, the others afterwards.
  */
 import { type Mutant, one } from "./mutant.ts";
 import { FROM_OUTSIDE } from "./mutants-from-outside.ts";

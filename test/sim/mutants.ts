@@ -12,7 +12,7 @@ import { ANNOUNCEMENT } from "./batch.ts";
 import type { Mutant } from "./mutant.ts";
 import { MUTANTS } from "./mutant-list.ts";
 
-/** Tests that a mutant has to pass that no seed has killed: ring 1, and those of single parts. */
+/** Tests that a mutant has to pass that no seed has killed: those of the core, and of single parts. */
 const TESTS = ["test/raft", "test/queue", "test/replica"];
 /** Of this the simulator has models instead: no seed can kill what is in there. */
 const REAL_FILES = "src/storage/";

@@ -60,8 +60,12 @@ test("less is better for times, and what was not measured is no met goal", () =>
   expect(page).toContain("linearizable reads, leader, 64 callers, reads/s | ≥ 20,000 | – |");
 });
 
-test("this queue is compared with another one in the same harness only", () => {
+test("this queue is compared with another one in the same harness only, and where that has no batches, it is said", () => {
   expect(goalsPage(RUN)).toContain(
-    "how many times rabbitmq-quorum (other harness) | ≥ 3 | **4** |",
+    "how many times rabbitmq-quorum's single messages (other harness) | ≥ 3 | **4** |",
+  );
+  const peers = [...RUN.peers, { name: "bullmq-everysec", figures: { e2eBatch: rate(20_000) } }];
+  expect(goalsPage({ ...RUN, peers })).toContain(
+    "how many times bullmq-everysec (other harness) | ≥ 2 | **2** |",
   );
 });

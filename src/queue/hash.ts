@@ -76,9 +76,15 @@ export function logicalHash(db: Database): string {
 
 /**
  * Hashes the rows behind `cursor` (null: from the first), table by table. A function of the rows alone: two equal
- * states give equal slices. @throws Error for a cursor that was not given by an equal build
+ * states give equal slices. `between` is called after each chunk of rows that others follow.
+ * @throws Error for a cursor that was not given by an equal build
  */
-export function hashSlice(db: Database, cursor: string | null, limits: SliceLimits): HashSlice {
+export function hashSlice(
+  db: Database,
+  cursor: string | null,
+  limits: SliceLimits,
+  between: () => void = () => undefined,
+): HashSlice {
   const hasher = new Bun.CryptoHasher("sha256");
   let { at, after } = parseCursor(cursor);
   let rows = 0;
@@ -106,6 +112,7 @@ export function hashSlice(db: Database, cursor: string | null, limits: SliceLimi
       hasher.update(lines);
       lines = "";
       after = keyOf(last, found);
+      between();
     }
   }
   hasher.update(lines);

@@ -259,7 +259,6 @@ async function run(config: Config, log: Log): Promise<void> {
   const metrics = new ConsensusMetrics();
   store.onTransaction((ms, writes) => metrics.logWritten(ms, writes));
   const loop = new LoopWatch(clock, (ms) => metrics.loopDelayed(ms));
-  const memory = returnMemory(loop, machine);
   // Readers wait while this word is 1: the last step of a checkpoint.
   const pause = new SharedArrayBuffer(4);
   const reader = new ThreadReader(
@@ -321,6 +320,7 @@ async function run(config: Config, log: Log): Promise<void> {
     },
   });
 
+  const memory = returnMemory(loop, machine, replica);
   const members = (): readonly string[] => Object.keys(replica.status().configuration.members);
   if (config.restore === null) refuseOtherCluster(config, replica);
   const asStarted = takesPeers;
@@ -677,7 +677,7 @@ const COLLECTED_HEAP_MAX = 192 * 1024 * 1024;
 /** Of the main thread; where that is not known, no entry in the meantime says as much. */
 const QUIET_SHARE_MAX = 0.2;
 
-function returnMemory(loop: LoopWatch, machine: TaskMachine): MemoryReturn {
+function returnMemory(loop: LoopWatch, machine: TaskMachine, replica: Replica): MemoryReturn {
   let index = 0;
   return new MemoryReturn(clock, {
     isQuiet: () => {
@@ -686,7 +686,10 @@ function returnMemory(loop: LoopWatch, machine: TaskMachine): MemoryReturn {
       return (loop.busyShare ?? 0) < QUIET_SHARE_MAX && index - before < 20;
     },
     bytes: () => memoryUse()?.rss ?? null,
-    collect: () => Bun.gc((memoryUse()?.heapUsed ?? Infinity) <= COLLECTED_HEAP_MAX),
+    collect: () => {
+      replica.releaseMemory();
+      Bun.gc((memoryUse()?.heapUsed ?? Infinity) <= COLLECTED_HEAP_MAX);
+    },
   });
 }
 

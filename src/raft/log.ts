@@ -277,6 +277,11 @@ export class RaftLog {
     this.#handed = index;
   }
 
+  /** Leaves nothing in memory that is applied here: storage has it. */
+  dropCache(): void {
+    this.#cache.evict(this.#applied, 0);
+  }
+
   #evict(): void {
     this.#cache.evict(this.#durable, this.#cacheBytes);
   }

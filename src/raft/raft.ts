@@ -201,6 +201,11 @@ export class Raft {
     return this.#log.cachedBytes;
   }
 
+  /** Gives back the memory of entries that are applied here. Who needs one of them later is served from storage. */
+  dropCache(): void {
+    this.#log.dropCache();
+  }
+
   /** How long the oldest write to the own disk has been on its way, in ticks; 0: none is. */
   get diskWaitTicks(): number {
     return this.#disk.waitingTicks;

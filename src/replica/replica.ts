@@ -38,6 +38,7 @@ export type CoreView = Pick<
   | "durable"
   | "lastIndex"
   | "lastTerm"
+  | "cachedBytes"
   | "configuration"
   | "electionElapsedTicks"
   | "transferTarget"
@@ -276,6 +277,11 @@ export class Replica implements Consensus {
     }
     if (installs === applier.installs && !core.isHalted) core.guard(() => raft.compacted(to));
     return raft.compactedIndex;
+  }
+
+  /** Gives back what is in memory only to be quick. Costs nothing but later reads, so it is for quiet times. */
+  releaseMemory(): void {
+    this.#parts.core.raft?.dropCache();
   }
 
   /** Called after a snapshot has replaced the state, when the machine stands on the new one. */

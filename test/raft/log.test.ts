@@ -59,6 +59,7 @@ const steps = fc.array(
     { weight: 3, arbitrary: fc.record({ do: fc.constant("ack" as const) }) },
     { weight: 2, arbitrary: fc.record({ do: fc.constant("commit" as const), ahead: fc.nat(3) }) },
     { weight: 1, arbitrary: fc.record({ do: fc.constant("compact" as const), behind: fc.nat(3) }) },
+    { weight: 1, arbitrary: fc.record({ do: fc.constant("drop" as const) }) },
   ),
   { maxLength: 80 },
 );
@@ -119,6 +120,14 @@ describe("the log", () => {
             case "compact":
               compacted = Math.max(compacted, log.applied - step.behind);
               log.compactTo(asIndex(compacted));
+              break;
+            case "drop":
+              log.dropCache();
+              // What is applied, and nothing else: the rest is asked for soon.
+              expect(log.cachedFrom).toBeGreaterThan(log.applied);
+              expect(log.slice(asIndex(log.applied + 1), log.last)).toEqual(
+                log.cachedFrom > log.applied + 1 ? null : model.slice(log.applied),
+              );
               break;
           }
           check(log, model, disk, compacted);

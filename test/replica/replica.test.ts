@@ -101,6 +101,34 @@ describe("what was applied", () => {
   });
 });
 
+describe("memory that was given back", () => {
+  test("is that of the log's entries: who missed them is served from the disk, and everything goes on", async () => {
+    const cluster = new Cluster(6, 3);
+    await cluster.startAll();
+    await cluster.run(5_000, () => cluster.leader() !== null);
+    const leader = cluster.leader();
+    const behind = cluster.nodes.find((node) => node !== leader);
+    if (leader === null || behind === undefined) throw new Error("nobody leads");
+    cluster.kill(behind);
+    for (let n = 1; n <= 5; n++) {
+      const one = submit(leader, { n });
+      await cluster.run(2_000, () => one.settled);
+      expect(one.answer).toBe(n);
+    }
+    const { replica } = leader;
+    expect(replica?.core?.cachedBytes).toBeGreaterThan(0);
+    replica?.releaseMemory();
+    expect(replica?.core?.cachedBytes).toBe(0);
+    const next = submit(leader, { n: 6 });
+    await cluster.run(2_000, () => next.settled);
+    expect(next.answer).toBe(6);
+    await cluster.start(behind);
+    await cluster.run(5_000, () => behind.machine.trace.length === 6);
+    expect(behind.machine.trace).toEqual(leader.machine.trace);
+    cluster.check();
+  });
+});
+
 describe("founding", () => {
   test("waits until every listed member has answered", async () => {
     const cluster = new Cluster(3, 3);

@@ -6,7 +6,9 @@ import { ENGINE_SETTINGS } from "../../src/system/engine.ts";
 
 const FIXTURE = join(import.meta.dir, "fixtures", "engine-process.ts");
 async function started(given: Record<string, string>, own = ["--smol"]) {
-  const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith("BUN_JSC_"));
+  const inherited = Object.entries(process.env).filter(
+    ([name]) => !Object.hasOwn(ENGINE_SETTINGS, name),
+  );
   const command = ["bun", ...own, "run", FIXTURE, "--id", "n 1", "--x="];
   const child = Bun.spawn(command, {
     env: { ...Object.fromEntries(inherited), ...given },

@@ -58,6 +58,8 @@ const DISK_LOOK_MS = 1_000;
 const DISK_LOOK_LOW_MS = 100;
 /** Between two tries to add a member to a restored cluster. */
 const ADD_AGAIN_MS = 1_000;
+/** A checkpoint waits this long at most for the audit's slice: twice what one rests and works on an idle machine. */
+const AUDIT_WAIT_MS = 500;
 /** A leader that leaves waits this long for somebody to take over. */
 const HANDOVER_MS = 2_000;
 /** Between two tries to reach the member at `--join`. */
@@ -331,6 +333,7 @@ async function run(config: Config, log: Log): Promise<void> {
     checkpointer: new StateCheckpointer({
       path: () => state.path,
       appliedIndex,
+      settle: () => Promise.race([auditor.settled(), Bun.sleep(AUDIT_WAIT_MS)]),
       hold: () => holdAll(replica, new Int32Array(pause)),
     }),
     clock,

@@ -11,12 +11,12 @@ import { indexFault } from "./index-check.ts";
 declare const self: Worker;
 
 /**
- * After each chunk the thread rests for so many times what it worked. All members read the same slice at the same moment: on cores that
- * they share, each would have waited for the others' 10 ms once a second, and one submit of a hundred with it.
+ * After each piece of a slice the thread rests for so many times what it worked. All members read the same slice at the
+ * same moment: on cores that they share, each would wait for the others' 10 ms, once a second.
  */
 const REST_FACTOR = 3;
-/** A chunk of large rows is long; the snapshot keeps the WAL from starting over. */
-const REST_MAX_MS = 20;
+/** Of a slice, together: its snapshot keeps checkpoints from their end, and the WAL from starting over. */
+const REST_MAX_MS = 150;
 const never = new Int32Array(new SharedArrayBuffer(4));
 
 let db: Database | null = null;
@@ -50,9 +50,10 @@ function slice(from: Database, id: number, cursor: string | null): AuditReply {
   // The first statement takes the snapshot.
   const state = from.query<{ index: number }, []>("SELECT applied_index AS 'index' FROM state");
   say({ kind: "begun", id, index: state.get()?.index ?? 0 });
-  const rows = hashSlice(from, cursor, AUDIT_SLICE, resting());
+  const rest = resting();
+  const rows = hashSlice(from, cursor, AUDIT_SLICE, rest);
   const range = sequencesBetween(cursor, rows.next);
-  const fault = range === null ? null : indexFault(from, range.after, range.until);
+  const fault = range === null ? null : indexFault(from, range.after, range.until, rest);
   if (fault !== null) return { kind: "failed", id, message: fault, damaged: true };
   return { kind: "slice", id, ...rows };
 }
@@ -60,9 +61,11 @@ function slice(from: Database, id: number, cursor: string | null): AuditReply {
 /** To be called after each piece of work. */
 function resting(): () => void {
   let since = performance.now();
+  let left = REST_MAX_MS;
   return () => {
-    const rest = (performance.now() - since) * REST_FACTOR;
-    Atomics.wait(never, 0, 0, Math.min(REST_MAX_MS, rest));
+    const rest = Math.min(left, (performance.now() - since) * REST_FACTOR);
+    left -= rest;
+    Atomics.wait(never, 0, 0, rest);
     since = performance.now();
   };
 }

@@ -7,7 +7,7 @@ import { type Auditor, type AuditSlice, StateDamage } from "../replica/ports.ts"
 import type { AuditReply, AuditRequest } from "./audit-messages.ts";
 import { hashSlice, type SliceLimits } from "./hash.ts";
 
-/** Of one slice: some tens of milliseconds of a thread. */
+/** Of one slice: some ten milliseconds of a thread, and the rests between them. */
 export const AUDIT_SLICE: SliceLimits = { rows: 2_000, text: 4 * 1024 * 1024 };
 
 /** Reads on the connection it is given, at once. */
@@ -31,6 +31,7 @@ export class InlineAuditor implements Auditor {
 
 interface Reading {
   readonly id: number;
+  readonly slice: Promise<AuditSlice>;
   readonly begun: (index: number) => void;
   readonly resolve: (slice: AuditSlice) => void;
   readonly reject: (error: Error) => void;
@@ -55,9 +56,14 @@ export class ThreadAuditor implements Auditor {
     const worker = this.#worker ?? this.#start();
     const id = this.#next++;
     const { promise, resolve, reject } = Promise.withResolvers<AuditSlice>();
-    this.#reading = { id, begun, resolve, reject };
+    this.#reading = { id, slice: promise, begun, resolve, reject };
     worker.postMessage({ kind: "read", id, cursor } satisfies AuditRequest);
     return promise;
+  }
+
+  /** Resolves when the slice that is being read now is over, whatever became of it. */
+  async settled(): Promise<void> {
+    await this.#reading?.slice.catch(() => null);
   }
 
   /** The state lies in another file from now on. */

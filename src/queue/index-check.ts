@@ -25,10 +25,29 @@ SELECT CASE
 FROM tasks AS t NOT INDEXED
 WHERE t.seq > ? AND t.seq <= ? AND "index" IS NOT NULL LIMIT 1`;
 
-/** A sentence when a task with a sequence in (after, until] is not found by one of the indexes; null: all are. */
-export function indexFault(db: Database, after: number, until: number): string | null {
-  const found = db
-    .query<{ index: string; seq: number }, [number, number]>(MISPLACED)
-    .get(after, until);
-  return found === null ? null : `the index ${found.index} of the tasks lacks row ${found.seq}`;
+const PIECE_ROWS = 250;
+const PIECE = `
+SELECT max(seq) AS last FROM (
+  SELECT seq FROM tasks NOT INDEXED WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ${PIECE_ROWS})`;
+
+/**
+ * A sentence when a task with a sequence in (after, until] is not found by one of the indexes; null: all are.
+ * `between` is called after each piece of them.
+ */
+export function indexFault(
+  db: Database,
+  after: number,
+  until: number,
+  between: () => void = () => undefined,
+): string | null {
+  const piece = db.query<{ last: number | null }, [number, number]>(PIECE);
+  const misplaced = db.query<{ index: string; seq: number }, [number, number]>(MISPLACED);
+  for (let from = after; ;) {
+    const last = piece.get(from, until)?.last ?? null;
+    if (last === null) return null;
+    const found = misplaced.get(from, last);
+    if (found !== null) return `the index ${found.index} of the tasks lacks row ${found.seq}`;
+    from = last;
+    between();
+  }
 }

@@ -24,6 +24,8 @@ export interface CheckpointerOptions {
   readonly path: string | (() => string);
   /** Of the newest committed transaction. */
   readonly appliedIndex: () => number;
+  /** Resolves when the readers of now are done: what they read keeps a checkpoint from its end, and the WAL from starting over. */
+  readonly settle?: () => Promise<unknown>;
   /** Holds applies until what it returns is called; at once, or when it resolves. */
   readonly hold: () => (() => void) | Promise<() => void>;
 }
@@ -94,6 +96,7 @@ export class StateCheckpointer {
 
   async #run(): Promise<Checkpoint> {
     await this.#passive();
+    await this.#o.settle?.();
     await this.#passive();
     const release = await this.#o.hold();
     const heldAt = performance.now();

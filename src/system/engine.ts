@@ -8,9 +8,9 @@
  * (FTL) comes sixteen times later: it took one to two seconds of CPU in the first seconds under load, on the cores that
  * serve, and what it made was no faster. A handler's loop over numbers gets there within milliseconds all the same.
  *
- * And the runtime has every heap that has changed collected once a second, beside what the engine collects when enough was
- * allocated: for some MiB, a lone submit of a hundred met that, and an idle member spent a sixth of its CPU on it. What a load
- * leaves behind is collected when it is over (memory-return.ts).
+ * The runtime also asks for a collection of each heap that has changed, once a second, beside those that the engine begins by
+ * itself when enough was allocated. Under a light load they were most of all collections: lone submits met them, and an idle member
+ * spent a fifth of its CPU on them. What a load leaves in the main heap is collected when it is over (memory-return.ts).
  */
 import { readFileSync, realpathSync } from "node:fs";
 

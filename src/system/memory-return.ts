@@ -9,7 +9,7 @@ const LOOK_MS: Millis = 1_000;
 /** Looks in a row without a load before a collection. */
 const QUIET_LOOKS = 2;
 /** Growth of the process since the newest collection that is worth one. */
-const GROWTH_BYTES = 32 * 1024 * 1024;
+const GROWTH_BYTES = 16 * 1024 * 1024;
 
 export interface MemoryUse {
   /** Nothing happens that a pause of some tens of milliseconds would disturb. */

@@ -4,6 +4,7 @@ import { closeSync, mkdtempSync, openSync, readSync, rmSync, statSync, writeSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ThreadAuditor } from "../../src/queue/auditor.ts";
+import { indexFault } from "../../src/queue/index-check.ts";
 import { StateDamage } from "../../src/replica/ports.ts";
 import { openStateDatabase } from "../../src/storage/state-database.ts";
 import { Harness } from "./machine-harness.ts";
@@ -60,6 +61,43 @@ test.each([
   } finally {
     auditor.close();
   }
+});
+
+test("a lost write is found behind the first piece of a slice, too", async () => {
+  const { db, path } = openStateDatabase(folder);
+  const harness = new Harness({}, db);
+  for (let i = 0; i < 600; i++) harness.submit();
+  harness.machine.flush();
+  db.close(true);
+  loseIndexWrite(path, "tasks_running", "UPDATE tasks SET status = 1 WHERE seq = 580");
+  const read = new Database(path, { readonly: true });
+  let rests = 0;
+  const rest = (): number => (rests += 1);
+  expect(indexFault(read, 0, 579, rest)).toBeNull();
+  expect(rests).toBe(3);
+  expect(indexFault(read, 0, 600)).toBe("the index tasks_running of the tasks lacks row 580");
+  expect(indexFault(read, 580, Number.MAX_SAFE_INTEGER)).toBeNull();
+  read.close(true);
+});
+
+test("who waits for the slice that is being read hears of its end, also where it fails", async () => {
+  const { db, path } = openStateDatabase(folder);
+  const harness = new Harness({}, db);
+  for (let i = 0; i < 500; i++) harness.submit();
+  harness.machine.flush();
+  db.close(true);
+  const auditor = new ThreadAuditor(path);
+  await auditor.settled();
+  const read = auditor.read(null, () => undefined);
+  await auditor.settled();
+  // Or this one would be refused: a slice was being read already.
+  await auditor.read(null, () => undefined);
+  await read;
+  const failing = auditor.read(null, () => undefined).catch((error: unknown) => String(error));
+  const waiting = auditor.settled();
+  auditor.close();
+  await waiting;
+  expect(await failing).toContain("the audit is closed");
 });
 
 test("rows are read on a thread, and a file that SQLite finds malformed is damaged", async () => {

@@ -121,14 +121,13 @@ describe("the log", () => {
               compacted = Math.max(compacted, log.applied - step.behind);
               log.compactTo(asIndex(compacted));
               break;
-            case "drop":
+            case "drop": {
+              const before = log.cachedFrom;
               log.dropCache();
               // What is applied, and nothing else: the rest is asked for soon.
-              expect(log.cachedFrom).toBeGreaterThan(log.applied);
-              expect(log.slice(asIndex(log.applied + 1), log.last)).toEqual(
-                log.cachedFrom > log.applied + 1 ? null : model.slice(log.applied),
-              );
+              expect(log.cachedFrom).toBe(asIndex(Math.max(before, log.applied + 1)));
               break;
+            }
           }
           check(log, model, disk, compacted);
         }

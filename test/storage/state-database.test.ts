@@ -119,6 +119,34 @@ describe("the state checkpointer", () => {
     db.close(true);
   });
 
+  test("readers that settle before the last step do not keep it from its end, and are waited for before applies are held", async () => {
+    const { db, path } = openStateDatabase(folder);
+    db.run("CREATE TABLE t (n INTEGER) STRICT");
+    const reader = new Database(path, { readonly: true });
+    const order: string[] = [];
+    const checkpointer = new StateCheckpointer({
+      path,
+      appliedIndex: () => 7,
+      settle: async () => {
+        await Bun.sleep(20);
+        reader.run("COMMIT");
+        order.push("settled");
+      },
+      hold: () => {
+        order.push("held");
+        return () => {};
+      },
+    });
+    reader.run("BEGIN");
+    reader.query("SELECT count(*) FROM t").get();
+    for (let n = 0; n < 50; n++) db.run("INSERT INTO t VALUES (1)");
+    expect((await checkpointer.run()).durableApplied).toBe(7);
+    expect(order).toEqual(["settled", "held"]);
+    await checkpointer.close();
+    reader.close(true);
+    db.close(true);
+  });
+
   test("what is called durable was applied before the checkpoint that moved it, whatever is applied meanwhile", async () => {
     const { db, path } = openStateDatabase(folder);
     db.run("CREATE TABLE t (n INTEGER) STRICT");

@@ -26,7 +26,11 @@ test("a member that was started without the engine's settings has them, and is t
     flags: ["--id", "n 1", "--x="],
     own: ["--smol"],
     mine: "kept",
-    engine: ENGINE_SETTINGS,
+    engine: {
+      BUN_JSC_thresholdForOptimizeAfterWarmUp: "600",
+      BUN_JSC_thresholdForFTLOptimizeAfterWarmUp: "1000000",
+      BUN_GC_TIMER_DISABLE: "1",
+    },
   });
 });
 

@@ -9,7 +9,8 @@
  * - The engine's last compiler (FTL) comes as late as in a member (src/system/engine.ts). Thousands of short tests never
  *   earn back what it costs: a quarter of the processor time of those that compute. Nor what the one before it (DFG) costs,
  *   which comes four times later than by the engine's own setting: a seventh, and a fifth of that of the members that a
- *   scenario starts for some seconds. Those of test/cluster/start-process.ts settle the engine themselves.
+ *   scenario starts for some seconds. Those of test/cluster/start-process.ts settle the engine themselves. As in a member, the
+ *   runtime asks for no collections by the clock.
  *
  * Where the system cannot do it, the tests take longer and nothing else.
  */
@@ -17,7 +18,7 @@ import { readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { ENGINE_SETTINGS } from "../../src/system/engine.ts";
 
-const COMPILERS = { ...ENGINE_SETTINGS, BUN_JSC_thresholdForOptimizeAfterWarmUp: "4000" } as const;
+const ENGINE = { ...ENGINE_SETTINGS, BUN_JSC_thresholdForOptimizeAfterWarmUp: "4000" } as const;
 /** A process takes half a GiB. */
 const PROCESSES_MAX = 4;
 const TIMEOUT_MS = 60_000;
@@ -42,13 +43,13 @@ function beginAgain(): void {
       .slice(0, -1);
     const words = better(given);
     const isSettled =
-      Object.keys(COMPILERS).every((name) => process.env[name] !== undefined) &&
+      Object.keys(ENGINE).every((name) => process.env[name] !== undefined) &&
       words.length === given.length;
     // The sampling profiler's signal would end the process in its place.
     const isProfiled = given.some((word) => word.startsWith("--cpu-prof"));
     if (test !== "test" || isSettled || isProfiled || process.execve === undefined) return;
     process.execve(process.execPath, [program, test, ...words], {
-      ...COMPILERS,
+      ...ENGINE,
       ...process.env,
     });
   } catch {

@@ -87,7 +87,7 @@ const EXCEPTIONS: Readonly<Record<string, readonly string[]>> = {
   "src/queue/auditor.ts": ["Worker", "URL", "import.meta"],
   // The two threads themselves, the only ones that hear messages (`self`): they read on a connection of their own that
   // writes nothing, and no state depends on what they answer. They end themselves (`process`); the first waits on the flag that
-  // pauses readers.
+  // pauses readers, the second rests for as long as it worked.
   "src/queue/reader-thread.ts": ["Atomics", "process", "self"],
   "src/queue/audit-thread.ts": ["Atomics", "SharedArrayBuffer", "performance", "process", "self"],
 };

@@ -58,7 +58,7 @@ const DISK_LOOK_MS = 1_000;
 const DISK_LOOK_LOW_MS = 100;
 /** Between two tries to add a member to a restored cluster. */
 const ADD_AGAIN_MS = 1_000;
-/** A checkpoint waits this long at most for the audit's slice: twice what one rests and works on an idle machine. */
+/** A checkpoint waits this long at most for the audit's slice: three times what one rests and works on an idle machine. */
 const AUDIT_WAIT_MS = 500;
 /** A leader that leaves waits this long for somebody to take over. */
 const HANDOVER_MS = 2_000;
@@ -677,8 +677,10 @@ interface DiskWatch {
 
 /** A collection of a larger heap would take too long even for a quiet moment: the engine does it beside the thread. */
 const COLLECTED_HEAP_MAX = 192 * 1024 * 1024;
-/** Of the main thread; where that is not known, no entry in the meantime says as much. */
+/** Of the main thread; where that is not known, so few entries between two looks say as much. */
 const QUIET_SHARE_MAX = 0.2;
+/** A collection stops the thread for some 20 ms: under a light load one task of a hundred would meet it. */
+const QUIET_ENTRIES_MAX = 2;
 
 function returnMemory(loop: LoopWatch, machine: TaskMachine, replica: Replica): MemoryReturn {
   let index = 0;
@@ -686,7 +688,7 @@ function returnMemory(loop: LoopWatch, machine: TaskMachine, replica: Replica): 
     isQuiet: () => {
       const before = index;
       ({ index } = machine.applied());
-      return (loop.busyShare ?? 0) < QUIET_SHARE_MAX && index - before < 20;
+      return (loop.busyShare ?? 0) < QUIET_SHARE_MAX && index - before <= QUIET_ENTRIES_MAX;
     },
     bytes: () => memoryUse()?.rss ?? null,
     collect: () => {

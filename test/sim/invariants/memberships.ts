@@ -104,8 +104,12 @@ export class Memberships implements Invariant {
   }
 }
 
-/** The learner lost its log, and neither told the leader nor is the process connected that began without it. */
+/**
+ * The learner lost its log, or the end of it when an old copy of its folder was put back, and neither told the leader nor is the
+ * process connected that began without it.
+ */
 function isNews(leader: SimNode, learner: SimNode): boolean {
-  if (learner.owes === null || learner.hasTold(leader)) return false;
+  const lacks = learner.owes !== null || learner.rolledBack;
+  if (!lacks || learner.hasTold(leader)) return false;
   return leader.transport?.isConnectedTo(learner.id, learner.transport) !== true;
 }

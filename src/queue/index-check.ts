@@ -25,6 +25,7 @@ SELECT CASE
 FROM tasks AS t NOT INDEXED
 WHERE t.seq > ? AND t.seq <= ? AND "index" IS NOT NULL LIMIT 1`;
 
+/** Looked up without a rest: some tenths of a millisecond. */
 const PIECE_ROWS = 250;
 const PIECE = `
 SELECT max(seq) AS last FROM (

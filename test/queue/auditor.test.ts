@@ -15,6 +15,16 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
+/** The file of a state with so many waiting tasks. */
+function stateOf(tasks: number): string {
+  const { db, path } = openStateDatabase(folder);
+  const harness = new Harness({}, db);
+  for (let i = 0; i < tasks; i++) harness.submit();
+  harness.machine.flush();
+  db.close(true);
+  return path;
+}
+
 /** The index' page goes back to what it was before `change`, as when a disk loses a write. It is one page. */
 function loseIndexWrite(path: string, index: string, change: string): void {
   const db = new Database(path);
@@ -64,11 +74,7 @@ test.each([
 });
 
 test("a lost write is found behind the first piece of a slice, too", async () => {
-  const { db, path } = openStateDatabase(folder);
-  const harness = new Harness({}, db);
-  for (let i = 0; i < 600; i++) harness.submit();
-  harness.machine.flush();
-  db.close(true);
+  const path = stateOf(600);
   loseIndexWrite(path, "tasks_running", "UPDATE tasks SET status = 1 WHERE seq = 580");
   const read = new Database(path, { readonly: true });
   let rests = 0;
@@ -81,12 +87,7 @@ test("a lost write is found behind the first piece of a slice, too", async () =>
 });
 
 test("who waits for the slice that is being read hears of its end, also where it fails", async () => {
-  const { db, path } = openStateDatabase(folder);
-  const harness = new Harness({}, db);
-  for (let i = 0; i < 500; i++) harness.submit();
-  harness.machine.flush();
-  db.close(true);
-  const auditor = new ThreadAuditor(path);
+  const auditor = new ThreadAuditor(stateOf(500));
   await auditor.settled();
   const read = auditor.read(null, () => undefined);
   await auditor.settled();
